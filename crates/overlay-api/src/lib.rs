@@ -1,0 +1,1 @@
+//! The overlay.v1 protocol: messages, conversions and client.

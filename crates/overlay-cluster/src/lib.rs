@@ -1,0 +1,1 @@
+//! Desired state: replicated objects, raft, CA, tokens and watches.

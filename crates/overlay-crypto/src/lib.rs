@@ -1,0 +1,1 @@
+//! ESP, replay protection, pair keys, key rings and rotation.

@@ -1,0 +1,1 @@
+//! VXLAN dataplanes behind one trait, and the user-space one.

@@ -1,0 +1,1 @@
+//! Address pools, subnets and allocation for overlay networks.

@@ -1,0 +1,1 @@
+//! Service names, virtual IPs, backend choice and the DNS server.

@@ -1,0 +1,1 @@
+//! Simulated network and clock, namespace lab and assertions for the overlay crates' tests.

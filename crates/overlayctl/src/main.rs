@@ -1,0 +1,2 @@
+//! Command line of an overlay node.
+fn main() {}

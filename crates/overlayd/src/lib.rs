@@ -1,0 +1,1 @@
+//! The overlay node as a value, and the daemon.
