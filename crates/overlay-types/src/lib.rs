@@ -1,24 +1,50 @@
 //! What every layer talks about: identifiers, addresses, specs and replicated objects.
 //!
-//! Owns the vocabulary: a value of a type of this crate is valid, because parsing is the only way
-//! to it. Does no I/O, reads no clock, draws no random numbers, and knows no other crate of the
+//! Owns the vocabulary: a value of a spec or id type is valid, because parsing is the only way to
+//! it. Does no I/O, reads no clock, draws no random numbers, and knows no other crate of the
 //! workspace.
+//!
+//! ```text
+//! flags, messages ──parse──► NetworkSpec, ServiceSpec, EndpointSpec
+//!                                    │ replicated, made whole (ids, addresses, VNI)
+//!                                    ▼
+//!                  Network, Service, Endpoint, Node, KeyEpoch ──Change──► View
+//! ```
 //!
 //! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests
 //! - [`number`]: VNI, SPI, epoch, revision, incarnation
 //! - [`mac`], [`subnet`], [`name`]: addresses and names
+//! - [`port`]: published ports, in both grammars
+//! - [`network`], [`service`], [`endpoint`]: what users ask for
+//! - [`object`]: what the cluster made of it
+//! - [`view`]: the objects that a node holds, and changes to them
 //! - [`error`]: the error that points at the offending part of an input
 
+pub mod endpoint;
 pub mod error;
 pub mod id;
 pub mod mac;
 pub mod name;
+pub mod network;
 pub mod number;
+pub mod object;
+pub mod port;
+pub mod service;
 pub mod subnet;
+pub mod view;
 
+pub use endpoint::{Addresses, EndpointDraft, EndpointSpec};
 pub use error::SpecError;
 pub use id::{ClusterId, EndpointId, NetworkId, NodeId, RequestId, ServiceId};
 pub use mac::MacAddr;
 pub use name::Name;
+pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
+pub use object::{
+    Capabilities, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState, GossipKey, GossipKeys,
+    KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Role, Service, UnixMillis,
+};
+pub use port::{PortSpec, Protocol, PublishMode};
+pub use service::{EndpointMode, ServiceDraft, ServiceNetwork, ServiceSpec};
 pub use subnet::Subnet;
+pub use view::{Change, Object, ObjectKey, View};

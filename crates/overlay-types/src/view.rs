@@ -1,0 +1,297 @@
+//! The part of the replicated state that a node holds, and changes to it.
+//!
+//! ```text
+//! manager ── snapshot, then Change… ──► View ──► names, dataplane, keys
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EndpointId, Epoch, NetworkId, NodeId, Revision, ServiceId,
+    object::{Cluster, Endpoint, GossipKeys, KeyEpoch, Network, Node, NodeKey, Service},
+};
+
+/// Any replicated object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Object {
+    /// The cluster itself.
+    Cluster(Cluster),
+    /// A node.
+    Node(Node),
+    /// A network.
+    Network(Network),
+    /// A service.
+    Service(Service),
+    /// An endpoint.
+    Endpoint(Endpoint),
+    /// A key epoch.
+    KeyEpoch(KeyEpoch),
+    /// A node's public key.
+    NodeKey(NodeKey),
+    /// The gossip ring.
+    GossipKeys(GossipKeys),
+}
+
+/// Names one replicated object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum ObjectKey {
+    /// The cluster itself.
+    Cluster,
+    /// A node.
+    Node(NodeId),
+    /// A network.
+    Network(NetworkId),
+    /// A service.
+    Service(ServiceId),
+    /// An endpoint.
+    Endpoint(EndpointId),
+    /// A key epoch.
+    KeyEpoch(Epoch),
+    /// A node's public key for an epoch.
+    NodeKey(Epoch, NodeId),
+    /// The gossip ring.
+    GossipKeys,
+}
+
+impl Object {
+    /// What names this object.
+    pub const fn key(&self) -> ObjectKey {
+        match self {
+            Self::Cluster(_) => ObjectKey::Cluster,
+            Self::Node(o) => ObjectKey::Node(o.id),
+            Self::Network(o) => ObjectKey::Network(o.id),
+            Self::Service(o) => ObjectKey::Service(o.id),
+            Self::Endpoint(o) => ObjectKey::Endpoint(o.id),
+            Self::KeyEpoch(o) => ObjectKey::KeyEpoch(o.epoch),
+            Self::NodeKey(o) => ObjectKey::NodeKey(o.epoch, o.node),
+            Self::GossipKeys(_) => ObjectKey::GossipKeys,
+        }
+    }
+}
+
+/// One step from a state to the next.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// The object now is so; it may be new.
+    Put(Object),
+    /// The object is gone.
+    Delete(ObjectKey),
+}
+
+/// Replicated objects by key, with indexes of the endpoints.
+///
+/// A manager holds all of them, an agent those that concern its node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct View {
+    revision: Revision,
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<NodeId, Node>,
+    networks: BTreeMap<NetworkId, Network>,
+    services: BTreeMap<ServiceId, Service>,
+    endpoints: BTreeMap<EndpointId, Endpoint>,
+    key_epochs: BTreeMap<Epoch, KeyEpoch>,
+    node_keys: BTreeMap<(Epoch, NodeId), NodeKey>,
+    gossip_keys: Option<GossipKeys>,
+    by_network: BTreeSet<(NetworkId, EndpointId)>,
+    by_service: BTreeSet<(ServiceId, EndpointId)>,
+}
+
+impl View {
+    /// Revision of the state that this is a part of.
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The cluster object; `None` only before the first snapshot.
+    pub const fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Nodes by id.
+    pub const fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// Networks by id.
+    pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
+        &self.networks
+    }
+
+    /// Services by id.
+    pub const fn services(&self) -> &BTreeMap<ServiceId, Service> {
+        &self.services
+    }
+
+    /// Endpoints by id.
+    pub const fn endpoints(&self) -> &BTreeMap<EndpointId, Endpoint> {
+        &self.endpoints
+    }
+
+    /// Key epochs, oldest first.
+    pub const fn key_epochs(&self) -> &BTreeMap<Epoch, KeyEpoch> {
+        &self.key_epochs
+    }
+
+    /// Nodes' public keys.
+    pub const fn node_keys(&self) -> &BTreeMap<(Epoch, NodeId), NodeKey> {
+        &self.node_keys
+    }
+
+    /// The gossip ring; `None` only before the first snapshot.
+    pub const fn gossip_keys(&self) -> Option<&GossipKeys> {
+        self.gossip_keys.as_ref()
+    }
+
+    /// Endpoints on a network, in the order of their ids.
+    pub fn endpoints_on(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
+        let range =
+            (network, EndpointId::from_u128(0))..=(network, EndpointId::from_u128(u128::MAX));
+        self.by_network.range(range).filter_map(|(_, id)| self.endpoints.get(id))
+    }
+
+    /// Endpoints that are tasks of a service, in the order of their ids.
+    pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Endpoint> {
+        let range =
+            (service, EndpointId::from_u128(0))..=(service, EndpointId::from_u128(u128::MAX));
+        self.by_service.range(range).filter_map(|(_, id)| self.endpoints.get(id))
+    }
+
+    /// Every object, in an order in which each comes after those it refers to.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let single = self.cluster.iter().cloned().map(Object::Cluster);
+        single
+            .chain(self.gossip_keys.iter().cloned().map(Object::GossipKeys))
+            .chain(self.nodes.values().cloned().map(Object::Node))
+            .chain(self.key_epochs.values().cloned().map(Object::KeyEpoch))
+            .chain(self.node_keys.values().copied().map(Object::NodeKey))
+            .chain(self.networks.values().cloned().map(Object::Network))
+            .chain(self.services.values().cloned().map(Object::Service))
+            .chain(self.endpoints.values().cloned().map(Object::Endpoint))
+    }
+
+    /// The object with this key.
+    pub fn get(&self, key: ObjectKey) -> Option<Object> {
+        match key {
+            ObjectKey::Cluster => self.cluster.clone().map(Object::Cluster),
+            ObjectKey::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            ObjectKey::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
+            ObjectKey::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            ObjectKey::Endpoint(id) => self.endpoints.get(&id).cloned().map(Object::Endpoint),
+            ObjectKey::KeyEpoch(epoch) => {
+                self.key_epochs.get(&epoch).cloned().map(Object::KeyEpoch)
+            }
+            ObjectKey::NodeKey(epoch, node) => {
+                self.node_keys.get(&(epoch, node)).copied().map(Object::NodeKey)
+            }
+            ObjectKey::GossipKeys => self.gossip_keys.clone().map(Object::GossipKeys),
+        }
+    }
+
+    /// Takes the changes that lead to `revision`.
+    pub fn apply(&mut self, revision: Revision, changes: impl IntoIterator<Item = Change>) {
+        self.revision = revision;
+        for change in changes {
+            match change {
+                Change::Put(object) => self.put(object),
+                Change::Delete(key) => self.delete(key),
+            }
+        }
+    }
+
+    fn put(&mut self, object: Object) {
+        match object {
+            Object::Cluster(o) => self.cluster = Some(o),
+            Object::Node(o) => drop(self.nodes.insert(o.id, o)),
+            Object::Network(o) => drop(self.networks.insert(o.id, o)),
+            Object::Service(o) => drop(self.services.insert(o.id, o)),
+            Object::Endpoint(o) => self.put_endpoint(o),
+            Object::KeyEpoch(o) => drop(self.key_epochs.insert(o.epoch, o)),
+            Object::NodeKey(o) => drop(self.node_keys.insert((o.epoch, o.node), o)),
+            Object::GossipKeys(o) => self.gossip_keys = Some(o),
+        }
+    }
+
+    fn put_endpoint(&mut self, endpoint: Endpoint) {
+        self.remove_endpoint(endpoint.id);
+        self.by_network.insert((endpoint.network, endpoint.id));
+        if let Some(service) = endpoint.service {
+            self.by_service.insert((service, endpoint.id));
+        }
+        self.endpoints.insert(endpoint.id, endpoint);
+    }
+
+    fn remove_endpoint(&mut self, id: EndpointId) {
+        if let Some(old) = self.endpoints.remove(&id) {
+            self.by_network.remove(&(old.network, id));
+            if let Some(service) = old.service {
+                self.by_service.remove(&(service, id));
+            }
+        }
+    }
+
+    fn delete(&mut self, key: ObjectKey) {
+        match key {
+            ObjectKey::Cluster => self.cluster = None,
+            ObjectKey::Node(id) => drop(self.nodes.remove(&id)),
+            ObjectKey::Network(id) => drop(self.networks.remove(&id)),
+            ObjectKey::Service(id) => drop(self.services.remove(&id)),
+            ObjectKey::Endpoint(id) => self.remove_endpoint(id),
+            ObjectKey::KeyEpoch(epoch) => drop(self.key_epochs.remove(&epoch)),
+            ObjectKey::NodeKey(epoch, node) => drop(self.node_keys.remove(&(epoch, node))),
+            ObjectKey::GossipKeys => self.gossip_keys = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Addresses, MacAddr, object::Meta};
+
+    fn endpoint(id: u8, network: u8, service: Option<u8>) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_u128(id.into()),
+            meta: Meta::default(),
+            network: NetworkId::from_u128(network.into()),
+            node: NodeId::from_u128(1),
+            service: service.map(|s| ServiceId::from_u128(s.into())),
+            name: None,
+            addresses: Addresses::default(),
+            mac: MacAddr::default(),
+            extras: None,
+        }
+    }
+
+    proptest! {
+        /// The indexes say what a walk over all endpoints says, after any sequence of changes.
+        #[test]
+        fn indexes_equal_a_full_walk(
+            steps in prop::collection::vec((0_u8..8, 0_u8..3, prop::option::of(0_u8..3), any::<bool>()), 0..60)
+        ) {
+            let mut view = View::default();
+            for (number, (id, network, service, put)) in steps.into_iter().enumerate() {
+                let endpoint = endpoint(id, network, service);
+                let change = if put {
+                    Change::Put(Object::Endpoint(endpoint))
+                } else {
+                    Change::Delete(ObjectKey::Endpoint(endpoint.id))
+                };
+                view.apply(Revision::new(number as u64), [change]);
+            }
+            for number in 0..3 {
+                let (network, service) = (NetworkId::from_u128(number), ServiceId::from_u128(number));
+                let on: Vec<_> = view.endpoints().values().filter(|e| e.network == network).collect();
+                prop_assert_eq!(view.endpoints_on(network).collect::<Vec<_>>(), on);
+                let of: Vec<_> = view.endpoints().values().filter(|e| e.service == Some(service)).collect();
+                prop_assert_eq!(view.tasks_of(service).collect::<Vec<_>>(), of);
+            }
+            let mut copy = View::default();
+            copy.apply(view.revision(), view.objects().map(Change::Put));
+            prop_assert_eq!(copy, view);
+        }
+    }
+}
