@@ -1,1 +1,10 @@
-//! Simulated network and clock, namespace lab and assertions for the overlay crates' tests.
+//! What the tests of the overlay crates share. Never a dependency of anything that ships.
+//!
+//! ```text
+//!   core under test ── Output ──► sim::Network ── Delivery ──► core under test
+//!                                   │  seed, virtual clock, links, cuts
+//! ```
+//!
+//! - [`sim`]: a simulated datagram network and its clock; the same seed gives the same run
+
+pub mod sim;
