@@ -1,1 +1,81 @@
-fn main() {}
+//! Chores of this workspace. `cargo xtask help` lists them; CI runs `cargo xtask test`.
+//!
+//! ```text
+//!  test ──> setup     apt-get what is missing, where that is allowed
+//!       ──> verify    reads the tree, changes nothing
+//!       ──> cargo test, then every example
+//!
+//!  fix · bench · lab  stand alone
+//! ```
+#![expect(clippy::print_stdout, reason = "a command-line tool reports on stdout")]
+
+mod bench;
+mod lab;
+mod report;
+mod setup;
+mod test;
+mod verify;
+mod workspace;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of this workspace", version = None)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install the system packages that tests need (apt, as root), or say how to
+    Setup,
+    /// Check the tree without changing it: format, lints, docs, crate edges, sizes, licenses
+    Verify,
+    /// Format, and apply what clippy can fix by itself
+    Fix,
+    /// All there is: setup, verify, every test, every example
+    Test,
+    /// Run benches in release and print one table. A missed target is reported, not an error,
+    /// because the machine decides it
+    Bench {
+        /// Benches to run; all when none is named
+        names: Vec<String>,
+        /// Write the results, tab separated, to this file too
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Run a command as root of a fresh network namespace: `cargo xtask lab -- ip link`
+    Lab {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Verify => verify::run(&Workspace::load()?),
+        Chore::Fix => fix(&Workspace::load()?),
+        Chore::Test => test::run(&Workspace::load()?),
+        Chore::Bench { names, save } => bench::run(&Workspace::load()?, &names, save.as_deref()),
+        Chore::Lab { command } => lab::run(&command),
+    }
+}
+
+fn fix(workspace: &Workspace) -> Result<()> {
+    // Clippy first: its rewrites are not formatted.
+    workspace::run(
+        workspace
+            .cargo()
+            .args(["clippy", "--workspace", "--all-targets", "--fix"])
+            .arg("--allow-dirty"),
+    )?;
+    workspace::run(workspace.cargo().args(["fmt", "--all"]))
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask setup`: the system packages that tests need.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::workspace;
+
+struct SystemPackage {
+    /// Debian's name of the package.
+    name: &'static str,
+    /// A program of it, whose presence says that it is installed.
+    program: &'static str,
+    needed_by: &'static str,
+}
+
+const PACKAGES: [SystemPackage; 7] = [
+    SystemPackage {
+        name: "iproute2",
+        program: "ip",
+        needed_by: "namespaces, veth and the kernel VXLAN devices that tests compare against",
+    },
+    SystemPackage {
+        name: "iputils-ping",
+        program: "ping",
+        needed_by: "reachability between namespaces, through both dataplanes",
+    },
+    SystemPackage {
+        name: "nftables",
+        program: "nft",
+        needed_by: "faults: packets dropped on purpose",
+    },
+    SystemPackage {
+        name: "iperf3",
+        program: "iperf3",
+        needed_by: "the bench of TCP over TAP next to kernel VXLAN",
+    },
+    SystemPackage {
+        name: "tshark",
+        program: "tshark",
+        needed_by: "dissecting our VXLAN and ESP with a decoder that is not ours",
+    },
+    SystemPackage {
+        name: "dnsutils",
+        program: "dig",
+        needed_by: "querying the DNS server with a client that is not ours",
+    },
+    SystemPackage {
+        name: "procps",
+        program: "sysctl",
+        needed_by: "forwarding and IPv6 settings of namespaces",
+    },
+];
+
+/// Installs what is missing. Where that is not allowed it says what to run, which is an error
+/// only in CI: a developer's tests that need a missing program fail by its name.
+pub(crate) fn run() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        println!("setup: nothing to do, {} packages are present", PACKAGES.len());
+        return Ok(());
+    }
+    for package in &missing {
+        println!(
+            "setup: {} is missing (`{}`: {})",
+            package.name, package.program, package.needed_by
+        );
+    }
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    if !workspace::is_root() || workspace::find_program("apt-get").is_none() {
+        println!("setup: this needs root and apt-get; run\n  {}", by_hand(&names));
+        if workspace::in_ci() {
+            bail!("CI has to provide: {}", names.join(", "));
+        }
+        return Ok(());
+    }
+    install(&names)
+}
+
+fn missing() -> Vec<&'static SystemPackage> {
+    PACKAGES.iter().filter(|package| workspace::find_program(package.program).is_none()).collect()
+}
+
+fn by_hand(names: &[&str]) -> String {
+    format!("sudo apt-get update && sudo apt-get install --yes {}", names.join(" "))
+}
+
+fn install(names: &[&str]) -> Result<()> {
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        // tshark asks whether users may capture; nobody is there to answer.
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
+        command
+    };
+    // One broken third-party source fails the update, and what we want is rarely there.
+    if let Err(error) = workspace::run(apt().arg("update")) {
+        println!("setup: {error:#}; going on with the package lists at hand");
+    }
+    workspace::run(apt().args(["install", "--yes", "--no-install-recommends"]).args(names))?;
+    if let Some(package) = missing().first() {
+        bail!("{} was installed, but `{}` is still not found", package.name, package.program);
+    }
+    println!("setup: installed {}", names.join(", "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_a_person_names_only_what_is_missing() {
+        let command = by_hand(&["tshark", "dnsutils"]);
+        assert_eq!(command, "sudo apt-get update && sudo apt-get install --yes tshark dnsutils");
+    }
+}
