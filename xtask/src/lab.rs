@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use crate::workspace;
 
 /// Replaces this process by the command, so signals and the exit status are the command's own.
+#[expect(clippy::print_stderr, reason = "stdout belongs to the command")]
 pub(crate) fn run(command: &[OsString]) -> Result<()> {
     let arguments = unshare_arguments(workspace::is_root());
-    println!("lab: unshare {} (with loopback up)", arguments.join(" "));
+    eprintln!("lab: unshare {} (with loopback up)", arguments.join(" "));
     let mut unshare = Command::new("unshare");
     unshare
         .args(arguments)

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::workspace::Workspace;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Chores of this workspace", version = None)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "Chores of this workspace")]
 struct Cli {
     #[command(subcommand)]
     chore: Chore,

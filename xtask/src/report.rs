@@ -50,6 +50,10 @@ impl Verdict {
         Self { state, details: complaints }
     }
 
+    pub(crate) fn is_ok(&self) -> bool {
+        self.state == State::Ok
+    }
+
     /// The same verdict with more to read.
     pub(crate) fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
         self.details.extend(notes);

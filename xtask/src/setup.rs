@@ -52,6 +52,9 @@ const PACKAGES: [SystemPackage; 7] = [
     },
 ];
 
+/// No progress bars, which a log cannot show.
+const QUIET: [&str; 3] = ["-qq", "--option", "Dpkg::Use-Pty=0"];
+
 /// Installs what is missing. Where that is not allowed it says what to run, which is an error
 /// only in CI: a developer's tests that need a missing program fail by its name.
 pub(crate) fn run() -> Result<()> {
@@ -89,7 +92,7 @@ fn install(names: &[&str]) -> Result<()> {
     let apt = || {
         let mut command = Command::new("apt-get");
         // tshark asks whether users may capture; nobody is there to answer.
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(QUIET);
         command
     };
     // One broken third-party source fails the update, and what we want is rarely there.

@@ -98,8 +98,8 @@ pub(crate) fn lints(workspace: &Workspace) -> Result<Verdict> {
 }
 
 fn inherits_lints(manifest: &str) -> bool {
-    let mut lines = manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
-    lines.find(|line| !line.is_empty()) == Some("workspace = true")
+    let mut lines = manifest.lines().skip_while(|line| line.trim() != "[lints]").skip(1);
+    lines.next().is_some_and(|line| line.replace(' ', "") == "workspace=true")
 }
 
 #[cfg(test)]

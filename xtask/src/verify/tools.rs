@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn format(workspace: &Workspace) -> Result<Verdict> {
-    judge(workspace.cargo().args(["fmt", "--all", "--check"]))
+    judge(workspace.cargo().args(["fmt", "--all", "--check", "--message-format", "short"]))
 }
 
 pub(crate) fn lints(workspace: &Workspace) -> Result<Verdict> {
@@ -28,22 +28,20 @@ pub(crate) fn dependencies(workspace: &Workspace) -> Result<Verdict> {
     if workspace::find_program("cargo-deny").is_none() {
         return Ok(Verdict::skipped("not installed: cargo install --locked cargo-deny"));
     }
-    let mut deny = workspace.cargo();
-    deny.args([
-        "deny",
-        "--log-level",
-        "error",
-        "check",
-        "--disable-fetch",
-        "--hide-inclusion-graph",
-    ]);
-    deny.args(["licenses", "bans", "sources"]);
-    if has_advisories() {
-        judge(deny.arg("advisories"))
-    } else {
-        let note = "advisories were not checked: cargo deny fetch";
-        Ok(judge(&mut deny)?.with_notes([note.to_owned()]))
+    let deny = |mode: &str, checks: &[&str]| {
+        let mut command = workspace.cargo();
+        command.args(["deny", mode, "--workspace", "check", "--hide-inclusion-graph"]).args(checks);
+        judge(&mut command)
+    };
+    let verdict = deny("--locked", &["licenses", "bans", "sources"])?;
+    if !verdict.is_ok() {
+        return Ok(verdict);
     }
+    if has_advisories() {
+        // Offline, because a check that needs the network fails for reasons of its own.
+        return deny("--offline", &["advisories"]);
+    }
+    Ok(verdict.with_notes(["advisories not checked, `cargo deny fetch` gets them".to_owned()]))
 }
 
 fn has_advisories() -> bool {
