@@ -1,0 +1,240 @@
+//! Default address pools, and the choice of a subnet that is nobody's.
+
+use core::{fmt, net::IpAddr};
+
+use overlay_types::{DefaultPool, SpecError, Subnet};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{IpamError, Pool},
+    request::{Family, Request},
+    unicast,
+};
+
+/// Pools of one cluster. Each network that names no subnet searches all of them.
+pub const MAX_POOLS: usize = 64;
+
+/// Host routes with a prefix this short are default routes, or halves of one as VPNs install
+/// them, and say nothing about which addresses exist behind them.
+const DEFAULT_ROUTE_MAX_LEN: u8 = 1;
+
+/// The field that pools come from.
+const POOL: &str = "default-addr-pool";
+
+/// A block that a new subnet must not overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupied<'a> {
+    /// The block.
+    pub subnet: Subnet,
+    /// Whose it is.
+    pub owner: Owner<'a>,
+}
+
+/// Whose a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// The network of this name.
+    Network(&'a str),
+    /// A host's routing table; the text says which host and device.
+    HostRoute(&'a str),
+    /// Another request of the same call.
+    SameCall,
+}
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(name) => write!(f, "network {name}"),
+            Self::HostRoute(route) => write!(f, "host route {route}"),
+            Self::SameCall => f.write_str("another subnet of the same network"),
+        }
+    }
+}
+
+/// The cluster's default address pools: where networks that name no subnet get theirs.
+///
+/// A value without moving parts: the choice depends on nothing but the pools and what is occupied,
+/// so it needs no state of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<DefaultPool>", into = "Vec<DefaultPool>")]
+pub struct Pools(Vec<DefaultPool>);
+
+impl Pools {
+    /// These pools, searched in this order.
+    ///
+    /// Refuses pools that overlap, hold no unicast addresses, or whose subnets would be larger than
+    /// the pool or smaller than /30 (IPv6: /126).
+    pub fn new(pools: impl IntoIterator<Item = DefaultPool>) -> Result<Self, IpamError> {
+        let mut checked: Vec<DefaultPool> = Vec::new();
+        for pool in pools {
+            check_pool(pool)?;
+            if let Some(other) = checked.iter().find(|other| other.pool.overlaps(pool.pool)) {
+                let reason = format!("it overlaps the pool {}", other.pool);
+                return Err(SpecError::new(POOL, pool.pool, reason).into());
+            }
+            if checked.len() == MAX_POOLS {
+                let reason = format!("a cluster has at most {MAX_POOLS} pools");
+                return Err(SpecError::new(POOL, pool.pool, reason).into());
+            }
+            checked.push(pool);
+        }
+        Ok(Self(checked))
+    }
+
+    /// Length of the subnets of a pool that does not say: /24, for IPv6 /64, or the whole pool.
+    pub fn default_subnet_len(pool: Subnet) -> u8 {
+        pool.prefix_len().max(if pool.is_ipv4() { 24 } else { 64 })
+    }
+
+    /// A /48 of unique local addresses cut in /64 (RFC 4193 §3). The caller draws the 40 bits of
+    /// `global_id` at random, once per cluster.
+    pub fn unique_local(global_id: [u8; 5]) -> DefaultPool {
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&global_id);
+        DefaultPool { pool: Subnet::containing(prefix(octets.into(), 48)), subnet_len: 64 }
+    }
+
+    /// The pools, in the order in which they are searched.
+    pub fn iter(&self) -> impl Iterator<Item = DefaultPool> {
+        self.0.iter().copied()
+    }
+
+    /// One subnet per request, in the order of the requests: what was asked for, or the lowest of
+    /// the pools that overlaps nothing that is occupied and nothing else in the answer.
+    ///
+    /// `occupied` lists the subnets of all networks and the routes of hosts. Default routes among
+    /// the latter, also when cut in two halves, are passed over.
+    pub fn claim<'a>(
+        &self,
+        requests: &[Request<Subnet>],
+        occupied: impl IntoIterator<Item = Occupied<'a>>,
+    ) -> Result<Vec<Subnet>, IpamError> {
+        let mut occupied: Vec<_> = occupied.into_iter().filter(|o| !o.is_default_route()).collect();
+        // Those asked for by name come first, lest one of the pools takes them.
+        for request in requests {
+            if let Request::Exactly(subnet) = *request {
+                self.check_free(subnet, &occupied)?;
+                occupied.push(Occupied { subnet, owner: Owner::SameCall });
+            }
+        }
+        let mut answer = Vec::with_capacity(requests.len());
+        for request in requests {
+            let subnet = match *request {
+                Request::Exactly(subnet) => subnet,
+                Request::Any(family) => {
+                    let subnet = self.next_free(family, &occupied);
+                    let subnet = subnet.ok_or_else(|| self.no_free_subnet(family, &occupied))?;
+                    occupied.push(Occupied { subnet, owner: Owner::SameCall });
+                    subnet
+                }
+            };
+            answer.push(subnet);
+        }
+        Ok(answer)
+    }
+
+    fn check_free(&self, subnet: Subnet, occupied: &[Occupied<'_>]) -> Result<(), IpamError> {
+        unicast::check("subnet", subnet)?;
+        let Some(conflict) = occupied.iter().find(|o| o.subnet.overlaps(subnet)) else {
+            return Ok(());
+        };
+        Err(IpamError::Overlap {
+            subnet,
+            occupied: conflict.subnet,
+            owner: conflict.owner.to_string(),
+            free: self.next_free(Family::of_subnet(subnet), occupied),
+        })
+    }
+
+    fn next_free(&self, family: Family, occupied: &[Occupied<'_>]) -> Option<Subnet> {
+        self.of_family(family).find_map(|pool| next_free_in(pool, occupied))
+    }
+
+    fn no_free_subnet(&self, family: Family, occupied: &[Occupied<'_>]) -> IpamError {
+        let in_pools = |o: &&Occupied<'_>| self.iter().any(|p| p.pool.overlaps(o.subnet));
+        let of_family = occupied.iter().filter(|o| Family::of_subnet(o.subnet) == family);
+        let largest = of_family.filter(in_pools).min_by_key(|o| o.subnet.prefix_len());
+        IpamError::NoFreeSubnet {
+            family,
+            pools: self.of_family(family).map(Pool).collect(),
+            largest: largest.map(|o| (o.subnet, o.owner.to_string())),
+        }
+    }
+
+    fn of_family(&self, family: Family) -> impl Iterator<Item = DefaultPool> {
+        self.iter().filter(move |pool| Family::of_subnet(pool.pool) == family)
+    }
+}
+
+impl Default for Pools {
+    /// 10.0.0.0/8 in /24, as Docker has it. IPv6 has no default: a unique local prefix is random.
+    fn default() -> Self {
+        let pool = Subnet::containing(prefix([10, 0, 0, 0].into(), 8));
+        Self(vec![DefaultPool { pool, subnet_len: 24 }])
+    }
+}
+
+impl TryFrom<Vec<DefaultPool>> for Pools {
+    type Error = IpamError;
+
+    fn try_from(pools: Vec<DefaultPool>) -> Result<Self, IpamError> {
+        Self::new(pools)
+    }
+}
+
+impl From<Pools> for Vec<DefaultPool> {
+    fn from(pools: Pools) -> Self {
+        pools.0
+    }
+}
+
+impl Occupied<'_> {
+    fn is_default_route(&self) -> bool {
+        matches!(self.owner, Owner::HostRoute(_))
+            && self.subnet.prefix_len() <= DEFAULT_ROUTE_MAX_LEN
+    }
+}
+
+/// A prefix of a fixed length.
+fn prefix(address: IpAddr, len: u8) -> ipnet::IpNet {
+    ipnet::IpNet::new_assert(address, len)
+}
+
+fn check_pool(DefaultPool { pool, subnet_len }: DefaultPool) -> Result<(), SpecError> {
+    unicast::check(POOL, pool)?;
+    let longest = unicast::longest_prefix(pool);
+    if subnet_len < pool.prefix_len() || subnet_len > longest {
+        let reason = format!("subnets of {pool} are /{} to /{longest}", pool.prefix_len());
+        return Err(SpecError::new("default-addr-pool-mask-length", subnet_len, reason));
+    }
+    Ok(())
+}
+
+/// The lowest subnet of the pool that overlaps nothing: one pass over what is occupied, in order.
+fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> {
+    let DefaultPool { pool, subnet_len } = pool;
+    let max_len = if pool.is_ipv4() { 32 } else { 128 };
+    let slot_bits = u32::from(max_len - subnet_len);
+    let slots = 1_u128 << (subnet_len - pool.prefix_len());
+    // First and last slot that each block touches.
+    let mut blocks: Vec<(u128, u128)> = occupied
+        .iter()
+        .filter(|o| o.subnet.overlaps(pool))
+        .map(|o| {
+            let first = pool.offset_of(o.subnet.first()).unwrap_or(0) >> slot_bits;
+            let last = pool.offset_of(o.subnet.last()).map_or(slots - 1, |last| last >> slot_bits);
+            (first, last)
+        })
+        .collect();
+    blocks.sort_unstable();
+    let mut slot = 0;
+    for (first, last) in blocks {
+        if first > slot {
+            break;
+        }
+        slot = slot.max(last + 1);
+    }
+    let first = pool.nth(slot << slot_bits).filter(|_| slot < slots)?;
+    Some(Subnet::containing(prefix(first, subnet_len)))
+}
