@@ -1,1 +1,31 @@
-//! The overlay.v1 protocol: messages, conversions and client.
+//! The `overlay.v1` protocol: generated messages and services, conversions from and to the types
+//! of [`overlay_types`], and a client for the unix socket of a node.
+//!
+//! Owns the wire form of every object and call. Decides nothing: a message that converts is as
+//! valid as a value that was parsed from text, and one that does not is refused with the name of
+//! the field and its value.
+//!
+//! ```text
+//! overlayctl, orchestrators ──► v1 (messages, stubs) ◄──convert──► overlay_types
+//! nodes among themselves   ──► internal (see below)
+//! ```
+//!
+//! - [`v1`]: what users call; documented in `proto/overlay/v1/*.proto`
+//! - [`convert`]: between messages and the types of every layer
+//! - [`client`]: a channel to a node's unix socket
+//! - [`status`]: refusals as gRPC statuses, with field, value and reason code
+
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; documented in the .proto files"
+)]
+pub mod v1 {
+    tonic::include_proto!("overlay.v1");
+}
+
+pub mod client;
+pub mod convert;
+pub mod status;

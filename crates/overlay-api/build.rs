@@ -1,0 +1,26 @@
+//! Compiles every `.proto` below `proto/`, without `protoc`.
+
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    let mut files = Vec::new();
+    collect(root, &mut files)?;
+    files.sort();
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(&files, [root])?;
+    tonic_prost_build::configure().btree_map(".").build_transport(true).compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|e| e == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

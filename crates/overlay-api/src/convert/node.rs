@@ -1,0 +1,143 @@
+//! Cluster and node.
+
+use core::time::Duration;
+
+use overlay_types::{Capabilities, Cluster, DataplaneKind, DefaultPool, Node, Role, SpecError};
+
+use super::{meta, name, parse, required, small};
+use crate::v1;
+
+impl From<&Cluster> for v1::Cluster {
+    fn from(cluster: &Cluster) -> Self {
+        Self {
+            id: cluster.id.to_string(),
+            meta: Some(cluster.meta.into()),
+            vxlan_port: cluster.vxlan_port.into(),
+            encrypted_vxlan_port: cluster.encrypted_vxlan_port.into(),
+            esp_port: cluster.esp_port.into(),
+            default_pools: cluster.default_pools.iter().map(Into::into).collect(),
+            rotation_period_ms: u64::try_from(cluster.rotation_period.as_millis())
+                .unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl TryFrom<v1::Cluster> for Cluster {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Cluster) -> Result<Self, SpecError> {
+        Ok(Self {
+            id: parse("cluster.id", &message.id)?,
+            meta: meta(message.meta),
+            vxlan_port: small("vxlan_port", message.vxlan_port)?,
+            encrypted_vxlan_port: small("encrypted_vxlan_port", message.encrypted_vxlan_port)?,
+            esp_port: small("esp_port", message.esp_port)?,
+            default_pools: message
+                .default_pools
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+            rotation_period: Duration::from_millis(message.rotation_period_ms),
+        })
+    }
+}
+
+impl From<&DefaultPool> for v1::DefaultPool {
+    fn from(pool: &DefaultPool) -> Self {
+        Self { pool: pool.pool.to_string(), subnet_len: pool.subnet_len.into() }
+    }
+}
+
+impl TryFrom<v1::DefaultPool> for DefaultPool {
+    type Error = SpecError;
+
+    fn try_from(message: v1::DefaultPool) -> Result<Self, SpecError> {
+        Ok(Self {
+            pool: parse("default_pools.pool", &message.pool)?,
+            subnet_len: small("default_pools.subnet_len", message.subnet_len)?,
+        })
+    }
+}
+
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Manager => Self::Manager,
+            Role::Worker => Self::Worker,
+        }
+    }
+}
+
+impl TryFrom<v1::Role> for Role {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Role) -> Result<Self, SpecError> {
+        match message {
+            v1::Role::Manager => Ok(Self::Manager),
+            v1::Role::Worker => Ok(Self::Worker),
+            v1::Role::Unspecified => Err(SpecError::new("role", "", "a role is manager or worker")),
+        }
+    }
+}
+
+impl From<Capabilities> for v1::Capabilities {
+    fn from(capabilities: Capabilities) -> Self {
+        let dataplane = match capabilities.dataplane {
+            DataplaneKind::Kernel => v1::DataplaneKind::Kernel,
+            DataplaneKind::User => v1::DataplaneKind::User,
+        };
+        Self {
+            dataplane: dataplane.into(),
+            encryption: capabilities.encryption,
+            ipv6: capabilities.ipv6,
+        }
+    }
+}
+
+impl TryFrom<v1::Capabilities> for Capabilities {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Capabilities) -> Result<Self, SpecError> {
+        let dataplane = match message.dataplane() {
+            v1::DataplaneKind::Kernel => DataplaneKind::Kernel,
+            v1::DataplaneKind::User => DataplaneKind::User,
+            v1::DataplaneKind::Unspecified => {
+                let reason = "a dataplane is kernel or user";
+                return Err(SpecError::new("capabilities.dataplane", message.dataplane, reason));
+            }
+        };
+        Ok(Self { dataplane, encryption: message.encryption, ipv6: message.ipv6 })
+    }
+}
+
+impl From<&Node> for v1::Node {
+    fn from(node: &Node) -> Self {
+        Self {
+            id: node.id.to_string(),
+            meta: Some(node.meta.into()),
+            name: node.name.to_string(),
+            role: v1::Role::from(node.role).into(),
+            control: node.control.to_string(),
+            gossip: node.gossip.to_string(),
+            data_path: node.data_path.to_string(),
+            capabilities: Some(node.capabilities.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Node> for Node {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Node) -> Result<Self, SpecError> {
+        Ok(Self {
+            id: parse("node.id", &message.id)?,
+            role: message.role().try_into()?,
+            meta: meta(message.meta),
+            name: name("node.name", &message.name)?,
+            control: parse("node.control", &message.control)?,
+            gossip: parse("node.gossip", &message.gossip)?,
+            data_path: parse("node.data_path", &message.data_path)?,
+            capabilities: required("node.capabilities", message.capabilities)?.try_into()?,
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! Services.
+
+use overlay_types::{
+    Addresses, EndpointMode, NetworkId, Service, ServiceDraft, ServiceNetwork, ServiceSpec,
+    SpecError,
+};
+
+use super::{endpoint::addresses, meta, name, names, parse, port::ports, required};
+use crate::v1;
+
+impl From<&ServiceSpec> for v1::ServiceSpec {
+    fn from(spec: &ServiceSpec) -> Self {
+        let mode = match spec.mode {
+            EndpointMode::Vip => v1::EndpointMode::Vip,
+            EndpointMode::Dnsrr => v1::EndpointMode::Dnsrr,
+        };
+        let network = |n: &ServiceNetwork| v1::ServiceNetwork {
+            network: n.network.to_string(),
+            aliases: n.aliases.iter().map(ToString::to_string).collect(),
+        };
+        Self {
+            name: spec.name.to_string(),
+            labels: spec.labels.clone(),
+            mode: mode.into(),
+            networks: spec.networks.iter().map(network).collect(),
+            ports: spec.ports.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ServiceSpec> for ServiceSpec {
+    type Error = SpecError;
+
+    fn try_from(message: v1::ServiceSpec) -> Result<Self, SpecError> {
+        let mode = match v1::EndpointMode::try_from(message.mode) {
+            Ok(v1::EndpointMode::Vip) => EndpointMode::Vip,
+            Ok(v1::EndpointMode::Dnsrr) => EndpointMode::Dnsrr,
+            Err(_) => {
+                let reason = "an endpoint mode is vip or dnsrr";
+                return Err(SpecError::new("mode", message.mode, reason));
+            }
+        };
+        let network = |n: &v1::ServiceNetwork| {
+            Ok(ServiceNetwork {
+                network: parse("networks.network", &n.network)?,
+                aliases: names("networks.aliases", &n.aliases)?,
+            })
+        };
+        ServiceDraft {
+            name: name("name", &message.name)?,
+            labels: message.labels,
+            mode,
+            networks: message.networks.iter().map(network).collect::<Result<_, SpecError>>()?,
+            ports: ports(message.ports)?,
+        }
+        .try_into()
+    }
+}
+
+impl From<&Service> for v1::Service {
+    fn from(service: &Service) -> Self {
+        let vip = |(network, addresses): (&NetworkId, &Addresses)| v1::VirtualAddresses {
+            network: network.to_string(),
+            addresses: addresses.iter().map(|a| a.to_string()).collect(),
+        };
+        Self {
+            id: service.id.to_string(),
+            meta: Some(service.meta.into()),
+            spec: Some((&service.spec).into()),
+            vips: service.vips.iter().map(vip).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Service> for Service {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Service) -> Result<Self, SpecError> {
+        let vip = |v: &v1::VirtualAddresses| {
+            let network = parse("service.vips.network", &v.network)?;
+            Ok((network, addresses("service.vips.addresses", &v.addresses)?))
+        };
+        Ok(Self {
+            id: parse("service.id", &message.id)?,
+            meta: meta(message.meta),
+            spec: required("service.spec", message.spec)?.try_into()?,
+            vips: message.vips.iter().map(vip).collect::<Result<_, SpecError>>()?,
+        })
+    }
+}
