@@ -75,7 +75,7 @@ fn fix(workspace: &Workspace) -> Result<()> {
         workspace
             .cargo()
             .args(["clippy", "--workspace", "--all-targets", "--fix"])
-            .arg("--allow-dirty"),
+            .args(["--allow-dirty", "--allow-staged"]),
     )?;
     workspace::run(workspace.cargo().args(["fmt", "--all"]))
 }
