@@ -55,8 +55,8 @@ impl Bitmap {
             next = number + 1;
             let chunk = Chunk::restore(mixed, full, &words)?;
             set.len += u32::from(chunk.len);
+            set.full[number as usize / 64] |= u64::from(chunk.len == CHUNK_LEN) << (number % 64);
             set.chunks[number as usize] = Some(Box::new(chunk));
-            set.note_full(number as usize);
         }
         if set.iter().last().is_some_and(|last| last >> bits != 0) {
             return Err("an address is beyond the subnet");
@@ -82,12 +82,10 @@ impl Bitmap {
             return false;
         }
         chunk.words[word] |= bit;
+        chunk.full |= u64::from(chunk.words[word] == u64::MAX) << word;
         chunk.len += 1;
         self.len += 1;
-        if chunk.words[word] == u64::MAX {
-            chunk.full |= 1 << word;
-            self.note_full(at);
-        }
+        self.full[at / 64] |= u64::from(chunk.len == CHUNK_LEN) << (at % 64);
         true
     }
 
@@ -135,12 +133,6 @@ impl Bitmap {
         };
         Some(((at << CHUNK_BITS) + within) as u32)
     }
-
-    fn note_full(&mut self, at: usize) {
-        if self.chunks[at].as_ref().is_some_and(|c| c.len == CHUNK_LEN) {
-            self.full[at / 64] |= 1 << (at % 64);
-        }
-    }
 }
 
 impl Chunk {
@@ -172,17 +164,17 @@ impl Chunk {
 
     fn next_missing(&self, from: usize) -> Option<usize> {
         let word = from / 64;
-        let rest = !self.words[word] & (u64::MAX << (from % 64));
-        if rest != 0 {
-            return Some(word * 64 + rest.trailing_zeros() as usize);
-        }
-        // Shifted in two steps: `word + 1` may be 64.
-        let open = !self.full & (u64::MAX << word << 1);
+        let ahead = u64::MAX << (from % 64);
+        let rest = !self.words[word] & ahead;
+        // No branch on `rest`: in a nearly full chunk nobody can predict it, and the misses would
+        // cost more than all else here. Shifted in two steps, as `word + 1` may be 64.
+        let open = (!self.full & (u64::MAX << word << 1)) | u64::from(rest != 0) << word;
         if open == 0 {
             return None;
         }
-        let word = open.trailing_zeros() as usize;
-        Some(word * 64 + self.words[word].trailing_ones() as usize)
+        let found = open.trailing_zeros() as usize;
+        let ahead = ahead | u64::from(found == word).wrapping_sub(1);
+        Some(found * 64 + (!self.words[found] & ahead).trailing_zeros() as usize)
     }
 }
 

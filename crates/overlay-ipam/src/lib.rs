@@ -56,3 +56,6 @@ pub use quarantine::LIMIT as QUARANTINE_LIMIT;
 pub use request::{Family, Request};
 pub use subnet::MAX_AUX_ADDRESSES;
 pub use usage::{AddressState, Reservation, SubnetUsage};
+
+#[cfg(test)]
+mod tests;

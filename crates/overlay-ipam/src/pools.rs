@@ -217,15 +217,14 @@ fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> 
     let max_len = if pool.is_ipv4() { 32 } else { 128 };
     let slot_bits = u32::from(max_len - subnet_len);
     let slots = 1_u128 << (subnet_len - pool.prefix_len());
+    let (pool_first, pool_last) = (bits(pool.first()), bits(pool.last()));
     // First and last slot that each block touches.
     let mut blocks: Vec<(u128, u128)> = occupied
         .iter()
-        .filter(|o| o.subnet.overlaps(pool))
-        .map(|o| {
-            let first = pool.offset_of(o.subnet.first()).unwrap_or(0) >> slot_bits;
-            let last = pool.offset_of(o.subnet.last()).map_or(slots - 1, |last| last >> slot_bits);
-            (first, last)
-        })
+        .filter(|o| o.subnet.is_ipv4() == pool.is_ipv4())
+        .map(|o| (bits(o.subnet.first()).max(pool_first), bits(o.subnet.last()).min(pool_last)))
+        .filter(|(first, last)| first <= last)
+        .map(|(first, last)| ((first - pool_first) >> slot_bits, (last - pool_first) >> slot_bits))
         .collect();
     blocks.sort_unstable();
     let mut slot = 0;
@@ -237,4 +236,11 @@ fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> 
     }
     let first = pool.nth(slot << slot_bits).filter(|_| slot < slots)?;
     Some(Subnet::containing(prefix(first, subnet_len)))
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
 }
