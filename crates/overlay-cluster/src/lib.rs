@@ -1,1 +1,3 @@
 //! Desired state: replicated objects, raft, CA, tokens and watches.
+
+pub mod ca;

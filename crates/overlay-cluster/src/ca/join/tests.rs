@@ -1,0 +1,201 @@
+use std::{fs, process::Command};
+
+use overlay_types::{ClusterId, Role};
+use proptest::prelude::*;
+use rcgen::{DnType, KeyPair, PKCS_ECDSA_P384_SHA384};
+use rstest::rstest;
+
+use super::*;
+use crate::ca::root::NODE_VALIDITY;
+
+const CLUSTER: ClusterId = ClusterId::from_u128(9);
+const NODE: NodeId = NodeId::from_u128(7);
+const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+struct Manager {
+    ca: RootCa,
+    secrets: JoinSecrets,
+}
+
+impl Manager {
+    fn new() -> Self {
+        Self {
+            ca: RootCa::generate(CLUSTER, NOW).unwrap(),
+            secrets: JoinSecrets::generate().unwrap(),
+        }
+    }
+
+    fn admit(&self, secret: &JoinSecret, request: &[u8]) -> Result<Admission, CaError> {
+        admit(&self.ca, &self.secrets, secret, request, NODE, NOW)
+    }
+
+    fn root(&self) -> &RootCertificate {
+        self.ca.certificate()
+    }
+}
+
+#[rstest]
+#[case(Role::Worker)]
+#[case(Role::Manager)]
+fn c02_the_secret_says_the_role(#[case] role: Role) {
+    let manager = Manager::new();
+    let joiner = PendingJoin::new().unwrap();
+    let admission = manager.admit(manager.secrets.get(role), joiner.request()).unwrap();
+    assert_eq!(admission.identity, PeerIdentity { cluster: CLUSTER, node: NODE, role });
+    let root = manager.root();
+    let credentials =
+        joiner.complete(&admission.certificate, root.der(), root.digest(), NOW).unwrap();
+    assert_eq!(credentials.identity(), admission.identity);
+
+    let restored = NodeCredentials::from_pem(
+        &credentials.certificate_pem(),
+        &credentials.key().to_pem(),
+        &credentials.root().to_pem(),
+        NOW,
+    )
+    .unwrap();
+    assert_eq!(restored.identity(), admission.identity);
+}
+
+#[test]
+fn c02_a_rotated_out_secret_is_refused_like_any_other() {
+    let mut manager = Manager::new();
+    let joiner = PendingJoin::new().unwrap();
+    let old = manager.secrets.get(Role::Worker).clone();
+    manager.secrets =
+        manager.secrets.rotated(Role::Worker, JoinSecret::generate().unwrap()).unwrap();
+    let never = JoinSecret::from_bytes([1; 16]);
+    for (secret, request) in [(&old, joiner.request()), (&never, joiner.request()), (&never, &[])] {
+        assert_eq!(manager.admit(secret, request), Err(CaError::JoinRefused));
+    }
+}
+
+#[test]
+fn c02_the_joiner_checks_what_it_got() {
+    let manager = Manager::new();
+    let root = manager.root().clone();
+    let secret = manager.secrets.get(Role::Worker);
+    let other = Manager::new();
+    let complete = |certificate: &Admission, joiner: PendingJoin, digest, now| {
+        joiner.complete(&certificate.certificate, root.der(), digest, now).map(|_| ())
+    };
+    let join = || {
+        let joiner = PendingJoin::new().unwrap();
+        (manager.admit(secret, joiner.request()).unwrap(), joiner)
+    };
+
+    let (good, joiner) = join();
+    assert_eq!(
+        complete(&good, joiner, other.root().digest(), NOW),
+        Err(CaError::OtherRoot { expected: other.root().digest() })
+    );
+    let (_, joiner) = join();
+    let foreign = other.admit(other.secrets.get(Role::Worker), joiner.request()).unwrap();
+    assert_eq!(
+        complete(&foreign, joiner, root.digest(), NOW),
+        Err(CaError::UnknownIssuer { cluster: CLUSTER })
+    );
+    let (of_another, _) = join();
+    let (_, joiner) = join();
+    assert!(matches!(complete(&of_another, joiner, root.digest(), NOW), Err(CaError::Key { .. })));
+    let (good, joiner) = join();
+    let late = UnixMillis(NOW.0 + 1000).after(NODE_VALIDITY);
+    assert_eq!(
+        complete(&good, joiner, root.digest(), late),
+        Err(CaError::Expired { now: late, not_after: NOW.after(NODE_VALIDITY) })
+    );
+    let (good, joiner) = join();
+    let early = UnixMillis(NOW.0 - 2 * 3_600_000);
+    assert_eq!(
+        complete(&good, joiner, root.digest(), early),
+        Err(CaError::NotYetValid { now: early, not_before: UnixMillis(NOW.0 - 3_600_000) })
+    );
+}
+
+fn refused(der: &[u8]) -> String {
+    SigningRequest::from_der(der).unwrap_err().to_string()
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let good = PendingJoin::new().unwrap().request().to_vec();
+    for end in 0..good.len() {
+        refused(&good[..end]);
+    }
+    assert!(refused(&[good.clone(), vec![0]].concat()).contains("1 bytes follow"));
+    assert!(refused(&vec![0x30; MAX_REQUEST_LEN + 1]).contains("more than 1024"));
+
+    // The last byte is of the signature.
+    let mut unsigned = good.clone();
+    *unsigned.last_mut().unwrap() ^= 1;
+    assert!(refused(&unsigned).contains("signature"));
+
+    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let request = CertificateParams::default().serialize_request(&p384).unwrap();
+    assert!(refused(request.der()).contains("P-256"));
+}
+
+#[test]
+fn what_a_request_asks_for_is_ignored() {
+    let manager = Manager::new();
+    let mut params = CertificateParams::new(vec!["any.node.overlay".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "manager");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+    let admission = manager.admit(manager.secrets.get(Role::Worker), request.der()).unwrap();
+    assert_eq!(PeerIdentity::from_certificate(&admission.certificate).unwrap().role, Role::Worker);
+}
+
+/// A request made by openssl, and one of ours read by it.
+#[test]
+fn c04_requests_are_understood_by_openssl_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl")
+            .args(arguments)
+            .current_dir(directory.path())
+            .output()
+            .expect("Debian's openssl is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for (curve, good) in [("P-256", true), ("P-384", false)] {
+        let curve = format!("ec_paramgen_curve:{curve}");
+        openssl(&[
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            &curve,
+            "-nodes",
+            "-keyout",
+            "key.pem",
+            "-sha256",
+            "-subj",
+            "/O=other/OU=manager/CN=root",
+            "-outform",
+            "DER",
+            "-out",
+            "req.der",
+        ]);
+        let request = fs::read(directory.path().join("req.der")).unwrap();
+        assert_eq!(SigningRequest::from_der(&request).is_ok(), good, "{curve}");
+    }
+    fs::write(directory.path().join("ours.der"), PendingJoin::new().unwrap().request()).unwrap();
+    openssl(&["req", "-in", "ours.der", "-inform", "DER", "-verify", "-noout"]);
+}
+
+proptest! {
+    /// What is signed cannot change. The algorithm and signature after it could be written in
+    /// several ways.
+    #[test]
+    fn changed_requests_are_refused(at: prop::sample::Index, bit in 0_u8..8) {
+        let mut der = PendingJoin::new().unwrap().request().to_vec();
+        let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+        let signed = request.certification_request_info.raw;
+        let start = signed.as_ptr() as usize - der.as_ptr() as usize;
+        let at = start + at.index(signed.len());
+        der[at] ^= 1 << bit;
+        prop_assert!(SigningRequest::from_der(&der).is_err());
+    }
+}

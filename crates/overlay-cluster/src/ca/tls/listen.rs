@@ -1,0 +1,332 @@
+//! The listener: handshakes that are bounded in number and time, and who connected.
+
+use core::{
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+use std::{collections::HashMap, io, sync::Arc};
+
+use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use overlay_types::Role;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{Request, Status, transport::server::Connected};
+
+use super::NodeTls;
+use crate::ca::PeerIdentity;
+
+/// A handshake takes two round trips; a peer that needs longer than this is not there.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes at a time; further callers wait in the kernel's backlog. A half-open one costs about
+/// 20 kB, and 5 000 nodes that return at once get through in a few rounds.
+pub const MAX_HANDSHAKES: usize = 512;
+/// Handshakes at a time from one address; further ones are dropped, so that one broken host does
+/// not keep the others out.
+pub const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
+/// Wait after the system refused to accept (no file descriptors, no memory), instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections with a finished handshake, for tonic's `serve_with_incoming`. Never ends, and never
+/// yields an error: what fails is dropped and counted.
+pub struct TlsIncoming {
+    listener: TcpListener,
+    tls: Arc<NodeTls>,
+    handshakes: FuturesUnordered<BoxFuture<'static, Handshake>>,
+    sources: HashMap<IpAddr, usize>,
+    pause: Option<Pin<Box<Sleep>>>,
+    counters: Arc<HandshakeCounters>,
+}
+
+/// How a handshake ended.
+struct Handshake {
+    source: IpAddr,
+    outcome: Result<TlsConnection, Failure>,
+}
+
+enum Failure {
+    TimedOut,
+    Refused(io::Error),
+}
+
+impl TlsIncoming {
+    /// Accepts on `listener` with the credentials that `tls` has at the time.
+    pub fn new(listener: TcpListener, tls: Arc<NodeTls>) -> Self {
+        Self {
+            listener,
+            tls,
+            handshakes: FuturesUnordered::new(),
+            sources: HashMap::new(),
+            pause: None,
+            counters: Arc::default(),
+        }
+    }
+
+    /// The counters, which stay readable while a server owns this stream.
+    pub fn counters(&self) -> Arc<HandshakeCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Accepts as long as there are callers and room.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) {
+        if let Some(pause) = &mut self.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.pause = None;
+        }
+        while self.handshakes.len() < MAX_HANDSHAKES {
+            match self.listener.poll_accept(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok((stream, remote))) => self.begin(stream, remote),
+                Poll::Ready(Err(error)) => {
+                    self.counters.accept_failed.fetch_add(1, Relaxed);
+                    if is_of_caller(&error) {
+                        continue;
+                    }
+                    tracing::warn!(%error, "cannot accept control connections for now");
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "nothing tells when the system has room"
+                    )]
+                    let mut pause = Box::pin(tokio::time::sleep(ACCEPT_PAUSE));
+                    // Registers the waker; it is far from due.
+                    let _ = pause.as_mut().poll(cx);
+                    self.pause = Some(pause);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let source = remote.ip().to_canonical();
+        let open = self.sources.entry(source).or_default();
+        if *open >= MAX_HANDSHAKES_PER_SOURCE {
+            self.counters.crowded_out.fetch_add(1, Relaxed);
+            return;
+        }
+        *open += 1;
+        let acceptor = TlsAcceptor::from(self.tls.server_config());
+        self.handshakes.push(Box::pin(async move {
+            let outcome = timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, stream, remote))
+                .await
+                .unwrap_or(Err(Failure::TimedOut));
+            Handshake { source, outcome }
+        }));
+    }
+
+    fn end(&mut self, handshake: Handshake) -> Option<TlsConnection> {
+        if let Some(open) = self.sources.get_mut(&handshake.source) {
+            *open -= 1;
+            if *open == 0 {
+                self.sources.remove(&handshake.source);
+            }
+        }
+        let source = handshake.source;
+        match handshake.outcome {
+            Ok(connection) => {
+                self.counters.completed.fetch_add(1, Relaxed);
+                Some(connection)
+            }
+            Err(Failure::TimedOut) => {
+                self.counters.timed_out.fetch_add(1, Relaxed);
+                tracing::debug!(%source, "handshake timed out");
+                None
+            }
+            Err(Failure::Refused(error)) => {
+                self.counters.refused.fetch_add(1, Relaxed);
+                tracing::debug!(%source, %error, "handshake refused");
+                None
+            }
+        }
+    }
+}
+
+impl Stream for TlsIncoming {
+    type Item = io::Result<TlsConnection>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            this.poll_accept(cx);
+            match this.handshakes.poll_next_unpin(cx) {
+                Poll::Ready(Some(handshake)) => {
+                    if let Some(connection) = this.end(handshake) {
+                        return Poll::Ready(Some(Ok(connection)));
+                    }
+                }
+                // No handshakes: the listener wakes us.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+) -> Result<TlsConnection, Failure> {
+    stream.set_nodelay(true).map_err(Failure::Refused)?;
+    let local = stream.local_addr().map_err(Failure::Refused)?;
+    let stream = acceptor.accept(stream).await.map_err(Failure::Refused)?;
+    let peer = match stream.get_ref().1.peer_certificates() {
+        Some([certificate, ..]) => Some(
+            PeerIdentity::from_certificate(certificate)
+                .map_err(|error| Failure::Refused(io::Error::other(error)))?,
+        ),
+        Some([]) | None => None,
+    };
+    Ok(TlsConnection { stream, info: ConnectionInfo { local, remote, peer } })
+}
+
+/// The caller went away before it was accepted: nothing is wrong with the listener.
+fn is_of_caller(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Counts of what happened to callers.
+#[derive(Debug, Default)]
+pub struct HandshakeCounters {
+    completed: AtomicU64,
+    refused: AtomicU64,
+    timed_out: AtomicU64,
+    crowded_out: AtomicU64,
+    accept_failed: AtomicU64,
+}
+
+/// A reading of [`HandshakeCounters`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeCounts {
+    /// Connections handed on.
+    pub completed: u64,
+    /// Not TLS 1.3, broken off, or with a certificate that is not of this cluster.
+    pub refused: u64,
+    /// Not finished within [`HANDSHAKE_TIMEOUT`].
+    pub timed_out: u64,
+    /// Dropped because the address had [`MAX_HANDSHAKES_PER_SOURCE`] open.
+    pub crowded_out: u64,
+    /// Errors of the listening socket.
+    pub accept_failed: u64,
+}
+
+impl HandshakeCounters {
+    /// The counts so far.
+    pub fn read(&self) -> HandshakeCounts {
+        HandshakeCounts {
+            completed: self.completed.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            timed_out: self.timed_out.load(Relaxed),
+            crowded_out: self.crowded_out.load(Relaxed),
+            accept_failed: self.accept_failed.load(Relaxed),
+        }
+    }
+}
+
+/// Both ends of a control connection, and who is at the other one. Every request that came over a
+/// [`TlsIncoming`] carries it as an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Our address.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Who the peer proved to be; `None` if it presented no certificate.
+    pub peer: Option<PeerIdentity>,
+}
+
+impl ConnectionInfo {
+    /// The connection that `request` came over.
+    pub fn of<T>(request: &Request<T>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// The caller, or `UNAUTHENTICATED` if it presented no certificate.
+    ///
+    /// Whether the node was removed since its certificate was signed, the replicated state knows.
+    pub fn member<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
+        Self::of(request)
+            .and_then(|info| info.peer)
+            .ok_or_else(|| Status::unauthenticated("this call needs a node certificate"))
+    }
+
+    /// Like [`member`](Self::member), or `PERMISSION_DENIED` if it is not a manager.
+    pub fn manager<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
+        let peer = Self::member(request)?;
+        match peer.role {
+            Role::Manager => Ok(peer),
+            Role::Worker => Err(Status::permission_denied(format!(
+                "node {} is a worker, and this call is for managers",
+                peer.node
+            ))),
+        }
+    }
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct TlsConnection {
+    stream: TlsStream<TcpStream>,
+    info: ConnectionInfo,
+}
+
+impl Connected for TlsConnection {
+    type ConnectInfo = ConnectionInfo;
+
+    fn connect_info(&self) -> ConnectionInfo {
+        self.info
+    }
+}
+
+impl AsyncRead for TlsConnection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for TlsConnection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

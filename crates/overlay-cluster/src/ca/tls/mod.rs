@@ -1,0 +1,150 @@
+//! Control connections: TLS 1.3 on tcp 2377, and nothing older.
+//!
+//! ```text
+//!              accept             ClientHello … Finished
+//!  TcpListener ──────► handshakes ─────────────────────► TlsConnection + ConnectionInfo ──► tonic
+//!  (TlsIncoming)          │  bounded in number, per source and in time
+//!                         └──► dropped, counted: HandshakeCounts
+//!
+//!  Dialer ──► TCP from the advertise address ──► TLS, server's certificate checked ──► tonic
+//! ```
+//!
+//! A client may come without a certificate, since joining is what it has none for; with one, it
+//! must be of this cluster. [`ConnectionInfo`] tells a handler which of these called it.
+//!
+//! Sessions are never resumed: a resumed session skips the check of certificates, and outlives
+//! them.
+
+mod connect;
+mod listen;
+mod verify;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::Resumption,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    version::TLS13,
+};
+
+pub use connect::{DIAL_TIMEOUT, Dialer};
+pub use listen::{
+    ConnectionInfo, HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_HANDSHAKES,
+    MAX_HANDSHAKES_PER_SOURCE, TlsConnection, TlsIncoming,
+};
+
+use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
+use super::{CaError, NodeCredentials, PeerIdentity, RootDigest, trust::provider};
+
+/// ALPN of gRPC.
+const HTTP2: &[u8] = b"h2";
+
+/// The TLS configurations of a node. New credentials take effect with the next handshake;
+/// connections in use keep what they were made with.
+#[derive(Debug)]
+pub struct NodeTls(ArcSwap<Configs>);
+
+#[derive(Debug)]
+struct Configs {
+    identity: PeerIdentity,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl NodeTls {
+    /// Configurations of the node that `credentials` name.
+    pub fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
+        Ok(Self(ArcSwap::from_pointee(Configs::new(credentials)?)))
+    }
+
+    /// Takes newer credentials of the same node. The role may be another one.
+    pub fn replace(&self, credentials: &NodeCredentials) -> Result<(), CaError> {
+        let (old, new) = (self.identity(), credentials.identity());
+        if new.cluster != old.cluster {
+            return Err(CaError::OtherCluster { expected: old.cluster, found: new.cluster });
+        }
+        if new.node != old.node {
+            return Err(CaError::OtherNode { expected: old.node, found: new.node });
+        }
+        self.0.store(Arc::new(Configs::new(credentials)?));
+        Ok(())
+    }
+
+    /// Who the node is.
+    pub fn identity(&self) -> PeerIdentity {
+        self.0.load().identity
+    }
+
+    /// For accepting: asks for a client certificate, and takes none or one of this cluster.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.load().server)
+    }
+
+    /// For dialing managers. The server name says whom: see [`Dialer::member`].
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0.load().client)
+    }
+}
+
+impl Configs {
+    fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
+        let trust = credentials.trust();
+        // The root goes with every chain, so that a joiner can compare its digest.
+        let chain = || vec![credentials.certificate().clone(), credentials.root().der().clone()];
+
+        let webpki = WebPkiClientVerifier::builder_with_provider(
+            Arc::clone(trust.anchors()),
+            Arc::clone(provider()),
+        )
+        .allow_unauthenticated()
+        .build()
+        .map_err(CaError::config)?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(CaError::config)?
+            .with_client_cert_verifier(Arc::new(MemberVerifier::new(webpki, trust.clone())))
+            .with_single_cert(chain(), credentials.key().to_rustls())
+            .map_err(CaError::config)?;
+        server.alpn_protocols = vec![HTTP2.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(CaError::config)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ManagerVerifier::new(trust.clone())))
+            .with_client_auth_cert(chain(), credentials.key().to_rustls())
+            .map_err(CaError::config)?;
+        harden(&mut client);
+        Ok(Self {
+            identity: credentials.identity(),
+            server: Arc::new(server),
+            client: Arc::new(client),
+        })
+    }
+}
+
+/// For dialing a manager before having a certificate: the chain must hold the root of `digest`.
+fn joiner_config(digest: RootDigest) -> Result<ClientConfig, CaError> {
+    let mut client = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(CaError::config)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedRootVerifier::new(digest)))
+        .with_no_client_auth();
+    harden(&mut client);
+    Ok(client)
+}
+
+fn harden(client: &mut ClientConfig) {
+    client.alpn_protocols = vec![HTTP2.to_vec()];
+    client.resumption = Resumption::disabled();
+    // It would show node ids to the underlay, and servers have one certificate each.
+    client.enable_sni = false;
+}
+
+#[cfg(test)]
+mod tests;
