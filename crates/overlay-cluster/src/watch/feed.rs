@@ -1,0 +1,84 @@
+//! What one subscriber still has to be told.
+
+use overlay_types::{Change, Revision, View};
+
+use super::{Event, Interest, Window};
+
+/// Changes that lead to a revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// The revision that they lead to.
+    pub revision: Revision,
+    /// They lead there from nothing; otherwise from the batch before.
+    pub snapshot: bool,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+/// One subscriber's place in the stream of changes.
+///
+/// ```text
+///            in the window, own networks untouched
+///   start ──────────────────────────────────────────► deltas ◄─┐
+///     └──── otherwise: snapshot ──────────────────────► │      │ event
+///                          ▲                            ├──────┘
+///                          └──── gap in the events ◄────┘
+/// ```
+#[derive(Debug)]
+pub struct Feed {
+    interest: Interest,
+    revision: Revision,
+}
+
+impl Feed {
+    /// A subscriber with this interest that holds the state at `from`, and its first batch.
+    pub fn start(
+        interest: Interest,
+        from: Revision,
+        view: &View,
+        window: &Window,
+    ) -> (Self, Batch) {
+        let missed = window.since(from).filter(|_| from != Revision::ZERO);
+        let mut feed = Self { interest, revision: from };
+        if let Some(events) = missed {
+            let events: Vec<&Event> = events.collect();
+            if events.iter().all(|event| feed.interest.is_untouched_by(&event.changes)) {
+                let changes = events
+                    .iter()
+                    .flat_map(|event| feed.interest.narrow(view, &event.changes))
+                    .collect();
+                feed.revision = window.revision();
+                return (feed, Batch { revision: window.revision(), snapshot: false, changes });
+            }
+        }
+        let batch = feed.restart(view);
+        (feed, batch)
+    }
+
+    /// A snapshot, for a subscriber that lost its place.
+    pub fn restart(&mut self, view: &View) -> Batch {
+        self.revision = view.revision();
+        if let Interest::Node(node) = &self.interest {
+            self.interest = Interest::of_node(node.node(), view);
+        }
+        Batch {
+            revision: self.revision,
+            snapshot: true,
+            changes: self.interest.snapshot(view).map(Change::Put).collect(),
+        }
+    }
+
+    /// What the subscriber is told of `event`; `None` if it has that already. `view` is the state
+    /// at the event or after it.
+    pub fn next(&mut self, view: &View, event: &Event) -> Option<Batch> {
+        if event.revision <= self.revision {
+            return None;
+        }
+        if event.revision != self.revision.next() {
+            return Some(self.restart(view));
+        }
+        self.revision = event.revision;
+        let changes = self.interest.narrow(view, &event.changes);
+        Some(Batch { revision: event.revision, snapshot: false, changes })
+    }
+}
