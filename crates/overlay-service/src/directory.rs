@@ -1,0 +1,171 @@
+//! The index that names are resolved in.
+//!
+//! ```text
+//! View ──────► Directory ──► networks ──► Zone: names, addresses, services with their tasks
+//! Change… ──►  (apply)   └─► endpoints, services   (what to take out when they change)
+//! dead nodes ► (set_dead) ─► mask, looked at when a name is resolved
+//! ```
+//!
+//! A directory is a value: cloning it shares everything, and a change copies only what it touches.
+//! Whoever changes it publishes a clone (see [`SharedDirectory`]); readers take no lock.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arc_swap::ArcSwap;
+use overlay_types::{
+    Change, Endpoint, EndpointId, Network, NetworkId, NodeId, Object, ObjectKey, Service,
+    ServiceId, View,
+};
+
+use crate::{cow_map::CowMap, scope::Scope};
+
+mod zone;
+
+pub(crate) use zone::{Holder, ServiceEntry, Zone, is_dns_name};
+
+/// Names, addresses, services and tasks of the networks of a view.
+///
+/// Equal views give directories that resolve equally, whatever the order of changes that led to
+/// them: objects may arrive before those they refer to and leave after them.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    zones: CowMap<NetworkId, Arc<Zone>>,
+    endpoints: CowMap<EndpointId, Arc<Endpoint>>,
+    services: CowMap<ServiceId, Arc<Service>>,
+    dead: Arc<BTreeSet<NodeId>>,
+}
+
+impl Directory {
+    /// The directory of a view, with all nodes alive.
+    pub fn new(view: &View) -> Self {
+        let mut this = Self::default();
+        view.networks().values().for_each(|n| this.put_network(n));
+        view.services().values().for_each(|s| this.put_service(s));
+        view.endpoints().values().for_each(|e| this.put_endpoint(e));
+        this
+    }
+
+    /// Takes changes, as [`View::apply`] does. Costs in the size of the change.
+    pub fn apply<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) {
+        for change in changes {
+            match change {
+                Change::Put(Object::Network(network)) => self.put_network(network),
+                Change::Put(Object::Service(service)) => self.put_service(service),
+                Change::Put(Object::Endpoint(endpoint)) => self.put_endpoint(endpoint),
+                Change::Delete(ObjectKey::Network(id)) => self.remove_network(*id),
+                Change::Delete(ObjectKey::Service(id)) => self.remove_service(*id),
+                Change::Delete(ObjectKey::Endpoint(id)) => self.remove_endpoint(*id),
+                // Names do not depend on the other objects.
+                Change::Put(
+                    Object::Cluster(_)
+                    | Object::Node(_)
+                    | Object::KeyEpoch(_)
+                    | Object::NodeKey(_)
+                    | Object::GossipKeys(_),
+                )
+                | Change::Delete(
+                    ObjectKey::Cluster
+                    | ObjectKey::Node(_)
+                    | ObjectKey::KeyEpoch(_)
+                    | ObjectKey::NodeKey(..)
+                    | ObjectKey::GossipKeys,
+                ) => {}
+            }
+        }
+    }
+
+    /// Sets which nodes are dead: their endpoints are in no answer until they are alive again.
+    pub fn set_dead(&mut self, dead: BTreeSet<NodeId>) {
+        self.dead = Arc::new(dead);
+    }
+
+    /// Whether any network of `scope` has a way out. Networks that the directory does not know
+    /// have none.
+    pub fn has_way_out(&self, scope: &Scope) -> bool {
+        scope.networks().iter().filter_map(|id| self.zone(*id)).any(|zone| !zone.is_internal())
+    }
+
+    pub(crate) fn zone(&self, id: NetworkId) -> Option<&Zone> {
+        self.zones.get(&id).map(Arc::as_ref).filter(|zone| zone.is_known())
+    }
+
+    pub(crate) fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(&id).map(Arc::as_ref)
+    }
+
+    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
+        self.dead.is_empty() || !self.dead.contains(&node)
+    }
+
+    fn zone_mut(&mut self, id: NetworkId) -> &mut Zone {
+        Arc::make_mut(self.zones.entry(id))
+    }
+
+    /// Forgets a zone that nothing refers to any more.
+    fn sweep(&mut self, id: NetworkId) {
+        if self.zones.get(&id).is_some_and(|zone| zone.is_empty()) {
+            self.zones.remove(&id);
+        }
+    }
+
+    fn put_network(&mut self, network: &Network) {
+        self.zone_mut(network.id).set_network(Some(network));
+    }
+
+    fn remove_network(&mut self, id: NetworkId) {
+        if let Some(zone) = self.zones.get_mut(&id) {
+            Arc::make_mut(zone).set_network(None);
+            self.sweep(id);
+        }
+    }
+
+    fn put_service(&mut self, service: &Service) {
+        self.remove_service(service.id);
+        let service = Arc::new(service.clone());
+        for network in service.vips.keys() {
+            self.zone_mut(*network).add_service(&service, *network);
+        }
+        self.services.insert(service.id, service);
+    }
+
+    fn remove_service(&mut self, id: ServiceId) {
+        let Some(service) = self.services.remove(&id) else { return };
+        for network in service.vips.keys() {
+            self.zone_mut(*network).remove_service(&service, *network);
+            self.sweep(*network);
+        }
+    }
+
+    fn put_endpoint(&mut self, endpoint: &Endpoint) {
+        self.remove_endpoint(endpoint.id);
+        self.zone_mut(endpoint.network).add_endpoint(endpoint);
+        self.endpoints.insert(endpoint.id, Arc::new(endpoint.clone()));
+    }
+
+    fn remove_endpoint(&mut self, id: EndpointId) {
+        let Some(endpoint) = self.endpoints.remove(&id) else { return };
+        self.zone_mut(endpoint.network).remove_endpoint(&endpoint);
+        self.sweep(endpoint.network);
+    }
+}
+
+/// The directory that readers see now. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SharedDirectory(Arc<ArcSwap<Directory>>);
+
+impl SharedDirectory {
+    /// Shares `directory`.
+    pub fn new(directory: Directory) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(directory)))
+    }
+
+    /// Replaces what readers see.
+    pub fn publish(&self, directory: Directory) {
+        self.0.store(Arc::new(directory));
+    }
+
+    /// What was published last.
+    pub fn current(&self) -> Arc<Directory> {
+        self.0.load_full()
+    }
+}
