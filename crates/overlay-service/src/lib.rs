@@ -12,16 +12,18 @@
 //! View, dead nodes ──► service_table ──► VirtualService ──► FlowHash::choose, FlowPins::select
 //! ```
 //!
-//! All of it is pure: seeds and the time are arguments.
+//! All but [`dns`] is pure: seeds and the time are arguments.
 //!
 //! - [`directory`]: the index of names and addresses, cheap to change and to share
 //! - [`scope`], [`question`]: who asks, and what
 //! - [`resolve`](mod@resolve): the answer
 //! - [`table`]: virtual addresses and their live backends
 //! - [`select`]: the backend of a flow
+//! - [`dns`]: the server
 
 mod cow_map;
 pub mod directory;
+pub mod dns;
 #[cfg(test)]
 mod fixture;
 pub mod question;

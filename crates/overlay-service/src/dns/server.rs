@@ -1,0 +1,255 @@
+//! The loops around the sockets.
+
+use core::{net::SocketAddr, time::Duration};
+use std::{io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::ResponseCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Transport,
+    counters::{Counters, Counts, Outcome},
+    forward::Forwarder,
+    message::{MAX_QUERY_LEN, Query, Rejected},
+};
+use crate::{Answer, Scope, SharedDirectory, resolve};
+
+/// Most questions of one server that wait for upstreams: enough for a busy endpoint at 100 ms per
+/// reply, and 1 MB of buffers. More get SERVFAIL at once.
+const MAX_FORWARDS: usize = 256;
+
+/// Most TCP connections of one listener; further ones wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a connection may take over one query, or one reply. Kernels retransmit within it.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after an error of a listening socket, which may last: no descriptors, no memory.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running name server for one scope. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Server {
+    tasks: JoinSet<()>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// A server that listens nowhere yet.
+    ///
+    /// Without a forwarder every foreign name is refused. With one, so it is for a scope of
+    /// internal networks.
+    pub fn new(directory: SharedDirectory, scope: Scope, forwarder: Option<Forwarder>) -> Self {
+        let shared = Shared {
+            directory,
+            scope: ArcSwap::from_pointee(scope),
+            forwarder,
+            waiting: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            counters: Counters::default(),
+        };
+        Self { tasks: JoinSet::new(), shared: Arc::new(shared) }
+    }
+
+    /// Answers on `socket`, which should be bound to one address: replies leave from the one that
+    /// routing picks otherwise. Needs a tokio runtime.
+    pub fn serve_udp(&mut self, socket: UdpSocket) {
+        self.tasks.spawn(serve_udp(Arc::clone(&self.shared), Arc::new(socket)));
+    }
+
+    /// Answers on connections to `listener`. Needs a tokio runtime.
+    pub fn serve_tcp(&mut self, listener: TcpListener) {
+        self.tasks.spawn(serve_tcp(Arc::clone(&self.shared), listener));
+    }
+
+    /// Changes the networks that are answered for, from the next query on.
+    pub fn set_scope(&self, scope: Scope) {
+        self.shared.scope.store(Arc::new(scope));
+    }
+
+    /// What became of the queries so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.read()
+    }
+
+    /// Stops, and returns when all sockets are closed.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: SharedDirectory,
+    scope: ArcSwap<Scope>,
+    forwarder: Option<Forwarder>,
+    /// One permit per question that may wait for an upstream.
+    waiting: Arc<Semaphore>,
+    counters: Counters,
+}
+
+/// What to do about a message.
+enum Reaction {
+    Nothing,
+    Reply(Vec<u8>),
+    Forward(Box<Pending>),
+}
+
+/// A question on its way to an upstream.
+struct Pending {
+    query: Query,
+    forwarder: Forwarder,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Shared {
+    fn react(&self, bytes: &[u8], transport: Transport) -> Reaction {
+        self.counters.query();
+        let query = match Query::read(bytes, transport) {
+            Ok(query) => query,
+            Err(Rejected::Silently) => {
+                self.counters.count(Outcome::Malformed);
+                return Reaction::Nothing;
+            }
+            Err(Rejected::Malformed(reply)) => {
+                self.counters.count(Outcome::Malformed);
+                return Reaction::Reply(reply);
+            }
+            Err(Rejected::Unsupported(reply)) => {
+                self.counters.count(Outcome::Refused);
+                return Reaction::Reply(reply);
+            }
+        };
+        let (directory, scope) = (self.directory.current(), self.scope.load());
+        let reply = |outcome, code, records| {
+            self.counters.count(outcome);
+            Reaction::Reply(query.reply(code, records))
+        };
+        match resolve(&directory, &scope, query.question(), rand::random()) {
+            Answer::Records(records) => reply(Outcome::Answered, ResponseCode::NoError, records),
+            Answer::NoSuchName => reply(Outcome::Answered, ResponseCode::NXDomain, Vec::new()),
+            Answer::Refuse => reply(Outcome::Refused, ResponseCode::Refused, Vec::new()),
+            Answer::Forward => {
+                let Some(forwarder) = self.forwarder.clone() else {
+                    return reply(Outcome::Refused, ResponseCode::Refused, Vec::new());
+                };
+                let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
+                    return reply(Outcome::Failed, ResponseCode::ServFail, Vec::new());
+                };
+                Reaction::Forward(Box::new(Pending { query, forwarder, _permit: permit }))
+            }
+        }
+    }
+
+    async fn forward(&self, pending: Box<Pending>) -> Vec<u8> {
+        let Pending { query, forwarder, .. } = &*pending;
+        let reply = match query.to_upstream(rand::random()) {
+            Some(question) => forwarder.ask(&question, query.is_tcp()).await,
+            None => Err(super::ForwardError::NoUpstream),
+        };
+        match reply {
+            Ok(reply) => {
+                self.counters.count(Outcome::Forwarded);
+                query.relay(reply)
+            }
+            Err(error) => {
+                debug!(name = query.question().name, %error, "no answer from upstream");
+                self.counters.count(Outcome::Failed);
+                query.reply(ResponseCode::ServFail, Vec::new())
+            }
+        }
+    }
+}
+
+async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
+    let mut forwards = JoinSet::new();
+    let mut buffer = vec![0; MAX_QUERY_LEN];
+    loop {
+        let (len, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                pause_after(&error, "receive queries").await;
+                continue;
+            }
+        };
+        match shared.react(&buffer[..len], Transport::Udp) {
+            Reaction::Nothing => {}
+            Reaction::Reply(reply) => send(&socket, &reply, from).await,
+            Reaction::Forward(pending) => {
+                let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
+                forwards.spawn(async move {
+                    let reply = shared.forward(pending).await;
+                    send(&socket, &reply, from).await;
+                });
+            }
+        }
+        while forwards.try_join_next().is_some() {}
+    }
+}
+
+async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, to).await {
+        debug!(%to, %error, "cannot send a reply");
+    }
+}
+
+async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    if let Err(error) = converse(&shared, stream).await {
+                        debug!(%from, %error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => pause_after(&error, "accept connections").await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Answers queries one after the other (RFC 7766), until the client closes or is silent.
+async fn converse(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; MAX_QUERY_LEN];
+    loop {
+        let len = timeout(CONNECTION_TIMEOUT, read_query(&mut stream, &mut buffer)).await??;
+        let reply = match shared.react(&buffer[..len], Transport::Tcp) {
+            Reaction::Nothing => return Ok(()),
+            Reaction::Reply(reply) => reply,
+            Reaction::Forward(pending) => shared.forward(pending).await,
+        };
+        let len = u16::try_from(reply.len()).map_err(io::Error::other)?;
+        let framed = [&len.to_be_bytes(), &reply[..]].concat();
+        timeout(CONNECTION_TIMEOUT, stream.write_all(&framed)).await??;
+    }
+}
+
+/// Reads one length and the query behind it.
+async fn read_query(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let len = usize::from(stream.read_u16().await?);
+    let place = buffer.get_mut(..len).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "the query is longer than any can be")
+    })?;
+    stream.read_exact(place).await?;
+    Ok(len)
+}
+
+/// Waits a little, so that an error that lasts neither stops the server nor makes it spin.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when descriptors are free again")]
+async fn pause_after(error: &io::Error, what: &str) {
+    warn!(%error, "cannot {what}");
+    tokio::time::sleep(ERROR_PAUSE).await;
+}
