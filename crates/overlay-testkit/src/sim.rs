@@ -37,6 +37,8 @@ const RETRANSMIT_MAX: u32 = 7;
 pub struct Link {
     /// Share of datagrams that are lost, 0-1.
     pub loss: f64,
+    /// Share of a stream's segments that are lost, 0-1; they are sent again.
+    pub stream_loss: f64,
     /// Share of datagrams that arrive twice, 0-1.
     pub duplication: f64,
     /// Share of datagrams that are held back by up to ten times the longest delay, 0-1.
@@ -50,15 +52,25 @@ impl Link {
     pub fn lan() -> Self {
         Self {
             loss: 0.0,
+            stream_loss: 0.0,
             duplication: 0.0,
             reordering: 0.0,
             delay: Duration::from_micros(100)..=Duration::from_millis(1),
         }
     }
 
-    /// The same link with this share of loss.
+    /// The same link with this share of loss, of datagrams and of streams' segments.
     #[must_use]
     pub fn with_loss(mut self, loss: f64) -> Self {
+        self.loss = loss;
+        self.stream_loss = loss;
+        self
+    }
+
+    /// The same link with this share of loss of datagrams, streams untouched: a filter, or a queue
+    /// that drops UDP first.
+    #[must_use]
+    pub fn with_datagram_loss(mut self, loss: f64) -> Self {
         self.loss = loss;
         self
     }
@@ -251,7 +263,7 @@ impl<P: Clone> Network<P> {
         for crossed in [&there, &back, &there] {
             delay += self.delay(crossed);
             let mut retransmissions = 0;
-            while self.chance(crossed.loss) {
+            while self.chance(crossed.stream_loss) {
                 if retransmissions == RETRANSMIT_MAX {
                     self.tally.lost += 1;
                     self.note(Fate::Lost, Carrier::Stream, from, to);

@@ -1,0 +1,9 @@
+//! Gossip in virtual time: a seed decides everything, and a failing test prints it.
+
+mod cluster;
+mod keys;
+
+mod death;
+mod forming;
+mod partition;
+mod rotation;

@@ -1,0 +1,173 @@
+//! A lab of network namespaces: made by tests, gone when the test is, however it ends.
+//!
+//! A namespace has no name and no mount: it lives as long as the file descriptor that stands for
+//! it, so the kernel takes it and every device in it away even when the test is killed.
+//!
+//! ```text
+//! Namespace "a" ── veth "va" ═══════ veth "vb" ── Namespace "b"
+//!    │ run(["ip", …])   a command inside
+//!    └ enter(|| …)      a closure inside, on a thread of its own
+//! ```
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Whether this process may make namespaces; else why not.
+///
+/// # Errors
+/// Says what is missing and how to get it.
+pub fn available() -> Result<()> {
+    ensure!(
+        Command::new("ip").arg("-V").output().is_ok_and(|o| o.status.success()),
+        "the command `ip` is missing (Debian: apt install iproute2)"
+    );
+    Namespace::new().map(drop).context(
+        "network namespaces cannot be made; be root, or run under `unshare --user --map-root-user`",
+    )
+}
+
+/// Skips a test where namespaces cannot be made: says so, or fails when `CI=true`.
+///
+/// # Panics
+/// When `CI=true` and they cannot.
+pub fn skip() -> bool {
+    let Err(reason) = available() else { return false };
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{reason:#}");
+    #[expect(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+    {
+        eprintln!("SKIPPED: {reason:#}");
+    }
+    true
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    /// A new namespace with nothing but a loopback device, which is up.
+    pub fn new() -> Result<Self> {
+        // Namespaces belong to threads; this one leaves for the new one and ends.
+        let made = thread::spawn(|| -> Result<OwnedFd> {
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
+            Ok(File::open("/proc/thread-self/ns/net").context("open the namespace")?.into())
+        });
+        let Ok(made) = made.join() else { bail!("the thread that makes a namespace panicked") };
+        let namespace = Self(made?);
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// A path that opens the namespace, as long as this value lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// Runs `inside` on a thread that is in the namespace, and returns what it returns.
+    ///
+    /// # Panics
+    /// When `inside` does.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        let entered = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
+                inside()
+            });
+            thread.join()
+        });
+        entered.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Starts a command inside.
+    pub fn spawn<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Running> {
+        let (program, arguments) = command.split_first().context("an empty command")?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = program.as_ref().to_string_lossy().into_owned();
+        let child = self.enter(move || command.spawn()).with_context(|| format!("run {name}"))?;
+        Ok(Running { child: Some(child), name })
+    }
+
+    /// Runs a command inside to its end and returns what it printed. Fails when it does.
+    pub fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<String> {
+        self.spawn(command)?.wait()
+    }
+
+    /// Runs `ip` with arguments that are separated by spaces.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        let command: Vec<&str> = ["ip"].into_iter().chain(arguments.split_whitespace()).collect();
+        self.run(&command).with_context(|| format!("ip {arguments}"))
+    }
+
+    /// Connects this namespace with another by a pair of virtual Ethernet devices, both up.
+    pub fn connect(&self, name: &str, other: &Self, other_name: &str) -> Result<()> {
+        let path = other.path();
+        let path = path.display();
+        self.ip(&format!("link add {name} type veth peer name {other_name} netns {path}"))?;
+        self.ip(&format!("link set {name} up"))?;
+        other.ip(&format!("link set {other_name} up"))?;
+        Ok(())
+    }
+}
+
+/// A command that runs inside a namespace. Killed when this value is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Option<Child>,
+    name: String,
+}
+
+impl Running {
+    /// Waits for the end and returns what was printed. Fails when the command did.
+    pub fn wait(mut self) -> Result<String> {
+        let child = self.child.take().context("waited twice")?;
+        let Output { status, stdout, stderr } = child.wait_with_output()?;
+        let stderr = String::from_utf8_lossy(&stderr);
+        ensure!(status.success(), "{} ended with {status}: {}", self.name, stderr.trim());
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_namespaces_reach_each_other_and_leave_nothing() {
+        if skip() {
+            return;
+        }
+        let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+        a.connect("va", &b, "vb").unwrap();
+        a.ip("address add 192.0.2.1/24 dev va").unwrap();
+        b.ip("address add 192.0.2.2/24 dev vb").unwrap();
+        let listener = b.enter(|| std::net::TcpListener::bind("192.0.2.2:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        a.enter(|| std::net::TcpStream::connect(address).unwrap());
+        assert!(a.ip("link show va").unwrap().contains("state UP"));
+        assert!(a.run(&["false"]).is_err());
+        assert!(!Command::new("ip").args(["link", "show", "va"]).output().unwrap().status.success());
+        let path = a.path();
+        drop(a);
+        assert!(!path.exists());
+    }
+}
