@@ -16,6 +16,7 @@
 //! them.
 
 mod connect;
+mod connection;
 mod listen;
 mod verify;
 
@@ -30,9 +31,10 @@ use rustls::{
 };
 
 pub use connect::{DIAL_TIMEOUT, Dialer};
+pub use connection::{ConnectionInfo, TlsConnection};
 pub use listen::{
-    ConnectionInfo, HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_HANDSHAKES,
-    MAX_HANDSHAKES_PER_SOURCE, TlsConnection, TlsIncoming,
+    HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_HANDSHAKES,
+    MAX_HANDSHAKES_PER_SOURCE, TlsIncoming,
 };
 
 use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
