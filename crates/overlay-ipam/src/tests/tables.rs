@@ -86,6 +86,21 @@ fn an_address_leaves_quarantine_after_enough_other_releases() {
 }
 
 #[test]
+fn the_search_goes_around_the_end_of_the_range() {
+    let mut ipam = network(&["10.0.8.0/23"]);
+    // The cursor stops at the last address, which is taken.
+    ipam.allocate(ip("10.0.9.254")).unwrap();
+    let given: Vec<_> = (0..508).map(|_| ipam.allocate(Family::V4).unwrap()).collect();
+    for address in given.iter().rev().take(QUARANTINE_LIMIT + 2) {
+        ipam.release(*address).unwrap();
+    }
+    let free = [given[506], given[507]];
+    assert_eq!(free.map(|_| ipam.allocate(Family::V4).unwrap()), free);
+    // Nothing is free any more: the oldest in quarantine.
+    assert_eq!(ipam.allocate(Family::V4), Ok(given[505]));
+}
+
+#[test]
 fn a_request_by_name_takes_an_address_out_of_quarantine() {
     let mut ipam = network(&["10.0.9.0/24"]);
     let address = ipam.allocate(Family::V4).unwrap();
