@@ -1,0 +1,176 @@
+//! What every dataplane has to do, as a suite that each implementation runs.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use overlay_crypto::{
+    aead::AeadKey,
+    esp::{SaId, SaKeys, Salt},
+};
+use overlay_types::{
+    Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, ServiceId, Spi,
+    Subnet, Vni,
+};
+
+use crate::{
+    Dataplane, Desired, Error, Op,
+    desired::{Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings},
+    diff,
+    sa::Sa,
+};
+
+/// Runs the suite on dataplanes that `make` makes, each of them empty.
+///
+/// # Panics
+/// When the dataplane does not do what it has to.
+pub fn check<D: Dataplane>(mut make: impl FnMut() -> D) {
+    starts_empty(&mut make());
+    reaches_what_is_desired(&mut make());
+    operations_are_idempotent(&mut make());
+    each_operation_has_its_result(&mut make());
+    moves_an_address_between_endpoints(&mut make());
+    rotates_associations(&mut make());
+    removes_everything(&mut make());
+}
+
+fn starts_empty(dataplane: &mut impl Dataplane) {
+    assert_eq!(dataplane.observe().expect("observe").networks.len(), 0);
+    assert_eq!(diff(&Desired::default(), &dataplane.observe().expect("observe")), []);
+}
+
+fn reaches_what_is_desired(dataplane: &mut impl Dataplane) {
+    let desired = sample();
+    converge(dataplane, &desired);
+    let observed = dataplane.observe().expect("observe");
+    assert_eq!(observed.networks, desired.networks);
+    assert_eq!(observed.inbound.len(), desired.sas.inbound.len());
+}
+
+fn operations_are_idempotent(dataplane: &mut impl Dataplane) {
+    let ops = diff(&sample(), &dataplane.observe().expect("observe"));
+    for _ in 0..2 {
+        for result in dataplane.apply(ops.clone()) {
+            result.expect("an operation that was applied before");
+        }
+        assert_eq!(dataplane.observe().expect("observe").networks, sample().networks);
+    }
+}
+
+fn each_operation_has_its_result(dataplane: &mut impl Dataplane) {
+    let (nowhere, endpoint) = (NetworkId::from_u128(77), EndpointId::from_u128(7));
+    let settings = sample().networks[&network(1)].settings.clone();
+    let results = dataplane.apply(vec![
+        Op::PutRemote(nowhere, endpoint, remote(9)),
+        Op::PutNetwork(network(1), settings.clone()),
+        Op::PutNetwork(nowhere, settings),
+        Op::PutRemote(network(1), endpoint, remote(9)),
+        Op::RemoveRemote(nowhere, endpoint),
+    ]);
+    assert!(matches!(
+        results[..],
+        [Err(Error::UnknownNetwork(_)), Ok(()), Err(Error::VniInUse { .. }), Ok(()), Ok(())]
+    ));
+    let observed = dataplane.observe().expect("observe");
+    assert_eq!(observed.networks.len(), 1);
+    assert_eq!(observed.networks[&network(1)].remotes.len(), 1);
+}
+
+fn moves_an_address_between_endpoints(dataplane: &mut impl Dataplane) {
+    let mut desired = sample();
+    converge(dataplane, &desired);
+    let entry = desired.networks.get_mut(&network(1)).expect("the sample has it");
+    entry.locals.clear();
+    entry.remotes.insert(EndpointId::from_u128(50), remote(2));
+    converge(dataplane, &desired);
+}
+
+fn rotates_associations(dataplane: &mut impl Dataplane) {
+    let mut desired = sample();
+    converge(dataplane, &desired);
+    let (old, new) = (sa(1, 0x1000), sa(2, 0x2000));
+    desired.sas.inbound.insert(new.id, new.clone());
+    desired.sas.outbound.insert(new.id.peer, new.clone());
+    converge(dataplane, &desired);
+    desired.sas.inbound.remove(&old.id);
+    converge(dataplane, &desired);
+    let observed = dataplane.observe().expect("observe");
+    assert_eq!(observed.outbound.get(&new.id.peer), Some(&(new.id, new.address)));
+    assert_eq!(observed.inbound.keys().collect::<Vec<_>>(), [&new.id]);
+}
+
+fn removes_everything(dataplane: &mut impl Dataplane) {
+    converge(dataplane, &sample());
+    converge(dataplane, &Desired::default());
+    assert_eq!(dataplane.observe().expect("observe"), crate::Observed::default());
+}
+
+/// Applies the difference, and expects none afterwards.
+fn converge(dataplane: &mut impl Dataplane, desired: &Desired) {
+    let ops = diff(desired, &dataplane.observe().expect("observe"));
+    let results = dataplane.apply(ops.clone());
+    assert_eq!(results.len(), ops.len(), "a result for each operation");
+    for (op, result) in ops.iter().zip(results) {
+        assert!(result.is_ok(), "{op:?}: {result:?}");
+    }
+    assert_eq!(diff(desired, &dataplane.observe().expect("observe")), []);
+}
+
+fn network(number: u128) -> NetworkId {
+    NetworkId::from_u128(number)
+}
+
+fn addresses(host: u8) -> Addresses {
+    Addresses { v4: Some(Ipv4Addr::new(10, 0, 1, host)), v6: None }
+}
+
+fn remote(host: u8) -> RemoteEndpoint {
+    RemoteEndpoint {
+        mac: MacAddr([2, 0x42, 10, 0, 1, host]),
+        addresses: addresses(host),
+        node: IpAddr::from([192, 0, 2, 2]),
+    }
+}
+
+fn sa(epoch: u64, spi: u32) -> Sa {
+    let spi = Spi::new(spi).expect("not reserved");
+    Sa {
+        id: SaId { peer: NodeId::from_u128(2), epoch: Epoch::new(epoch), spi },
+        address: IpAddr::from([192, 0, 2, 2]),
+        keys: Arc::new(SaKeys { spi, key: AeadKey::from_bytes([7; 32]), salt: Salt([1; 4]) }),
+    }
+}
+
+/// A plain network with endpoints here and there and a service, and an encrypted one.
+fn sample() -> Desired {
+    let mut desired = Desired::default();
+    for (number, encrypted) in [(1_u32, false), (2, true)] {
+        let mut entry = Network::new(Settings {
+            vni: Vni::new(4096 + number).expect("24 bits"),
+            encrypted,
+            multicast: false,
+            mtu: 1400,
+            subnets: vec![NetworkSubnet {
+                subnet: Subnet::parse("subnet", "10.0.1.0/24").expect("a subnet"),
+                gateway: IpAddr::from([10, 0, 1, 1]),
+            }],
+        });
+        entry.members.insert(IpAddr::from([192, 0, 2, 2]));
+        let local = LocalEndpoint {
+            mac: MacAddr([2, 0x42, 10, 0, 1, 2]),
+            addresses: addresses(2),
+            port: PortKind::Memory,
+        };
+        let (here, there) = (u128::from(number) * 10, u128::from(number) * 10 + 1);
+        entry.locals.insert(EndpointId::from_u128(here), local);
+        entry.remotes.insert(EndpointId::from_u128(there), remote(3));
+        let backend = Backend { addresses: addresses(3), draining: false };
+        let backends = [(EndpointId::from_u128(there), backend)].into();
+        let service = Service { vips: addresses(100), backends };
+        entry.services.insert(ServiceId::from_u128(1), service);
+        desired.networks.insert(network(number.into()), entry);
+    }
+    let association = sa(1, 0x1000);
+    desired.sas.outbound.insert(association.id.peer, association.clone());
+    desired.sas.inbound.insert(association.id, association);
+    desired
+}

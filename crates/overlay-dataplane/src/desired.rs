@@ -1,0 +1,122 @@
+//! What one node's dataplane should be: the whole state, as a value.
+
+pub mod derive;
+
+use core::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Vni};
+
+pub use derive::{Local, derive};
+
+/// The full state of one node's dataplane.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// Networks with an endpoint on this node.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Security associations with other nodes.
+    pub sas: crate::sa::SaSet,
+}
+
+/// One network as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// What holds for all of it.
+    pub settings: Settings,
+    /// Data-path addresses of the other nodes with endpoints on it. Frames from any other address
+    /// are refused.
+    pub members: BTreeSet<IpAddr>,
+    /// Endpoints on this node.
+    pub locals: BTreeMap<EndpointId, LocalEndpoint>,
+    /// Endpoints on other nodes.
+    pub remotes: BTreeMap<EndpointId, RemoteEndpoint>,
+    /// Services in VIP mode.
+    pub services: BTreeMap<ServiceId, Service>,
+}
+
+impl Network {
+    /// A network with these settings and nobody on it.
+    pub const fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            members: BTreeSet::new(),
+            locals: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+/// What holds for all of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// Frames leave the node inside ESP or not at all.
+    pub encrypted: bool,
+    /// Broadcast and multicast reach every member node.
+    pub multicast: bool,
+    /// Largest IP packet, in octets.
+    pub mtu: u16,
+    /// Subnets, each with the gateway that the switch answers for.
+    pub subnets: Vec<NetworkSubnet>,
+}
+
+/// How an endpoint is plugged into this node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum PortKind {
+    /// A ring of frames in memory, for whoever runs the endpoint in this process.
+    #[default]
+    Memory,
+    /// A TAP device.
+    Tap {
+        /// Name of the device.
+        name: String,
+        /// Namespace to put it in; `None` is the daemon's own.
+        netns: Option<PathBuf>,
+    },
+}
+
+/// An endpoint on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// The only source address its frames may have.
+    pub mac: MacAddr,
+    /// The only source addresses its packets may have.
+    pub addresses: Addresses,
+    /// How it is plugged in.
+    pub port: PortKind,
+}
+
+/// An endpoint on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteEndpoint {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Data-path address of its node.
+    pub node: IpAddr,
+}
+
+/// A service in VIP mode on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Its virtual addresses on this network.
+    pub vips: Addresses,
+    /// Its tasks that may get traffic.
+    pub backends: BTreeMap<EndpointId, Backend>,
+}
+
+/// A task of a service, on the service's network. Ports are not translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// Addresses of the task.
+    pub addresses: Addresses,
+    /// It keeps the flows that it has and gets no new ones. A backend that is not listed loses
+    /// its flows.
+    pub draining: bool,
+}

@@ -1,0 +1,91 @@
+//! From the replicated view to one node's dataplane.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use overlay_types::{EndpointId, NodeId, View};
+
+use super::{
+    Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings,
+};
+use crate::mtu;
+
+/// What only this node knows.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The node.
+    pub node: NodeId,
+    /// How its endpoints are plugged in; an endpoint that is not listed is not plugged in.
+    pub ports: BTreeMap<EndpointId, PortKind>,
+    /// MTU of the interface that the data-path address is on.
+    pub underlay_mtu: u16,
+}
+
+/// The dataplane that `view` asks of a node, given which nodes are `dead`.
+///
+/// Endpoints of dead nodes stay in the forwarding tables, so that traffic flows the moment the
+/// node is back, but services send nothing to them. Associations are left to the caller: their
+/// keys are not in the view.
+pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
+    let own = view.nodes().get(&local.node).map(|node| node.data_path);
+    let mut desired = Desired::default();
+    for network in view.networks().values() {
+        let here = |e: &overlay_types::Endpoint| e.node == local.node;
+        if !view.endpoints_on(network.id).any(here) {
+            continue;
+        }
+        let over_ipv6 = own.is_some_and(|address| address.is_ipv6());
+        let mut entry = Network::new(Settings {
+            vni: network.vni,
+            encrypted: network.spec.encrypted,
+            multicast: network.spec.multicast,
+            mtu: network.spec.mtu.unwrap_or_else(|| {
+                mtu::overlay(local.underlay_mtu, over_ipv6, network.spec.encrypted)
+            }),
+            subnets: network.subnets.clone(),
+        });
+        place_endpoints(view, network.id, local, &mut entry);
+        place_services(view, network.id, dead, &mut entry);
+        desired.networks.insert(network.id, entry);
+    }
+    desired
+}
+
+fn place_endpoints(
+    view: &View,
+    network: overlay_types::NetworkId,
+    local: &Local,
+    entry: &mut Network,
+) {
+    for endpoint in view.endpoints_on(network) {
+        let (mac, addresses) = (endpoint.mac, endpoint.addresses);
+        if endpoint.node == local.node {
+            if let Some(port) = local.ports.get(&endpoint.id).cloned() {
+                entry.locals.insert(endpoint.id, LocalEndpoint { mac, addresses, port });
+            }
+        } else if let Some(node) = data_path(view, endpoint.node) {
+            entry.members.insert(node);
+            entry.remotes.insert(endpoint.id, RemoteEndpoint { mac, addresses, node });
+        }
+    }
+}
+
+fn place_services(
+    view: &View,
+    network: overlay_types::NetworkId,
+    dead: &BTreeSet<NodeId>,
+    entry: &mut Network,
+) {
+    for service in view.services().values() {
+        let Some(vips) = service.vips.get(&network).copied() else { continue };
+        let tasks = view.tasks_of(service.id);
+        let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
+        let backends =
+            alive.map(|e| (e.id, Backend { addresses: e.addresses, draining: false })).collect();
+        entry.services.insert(service.id, Service { vips, backends });
+    }
+}
+
+fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {
+    view.nodes().get(&node).map(|node| node.data_path)
+}

@@ -1,0 +1,110 @@
+//! From what is and what shall be to the changes between them, in an order that is safe at each
+//! step.
+//!
+//! 1. Associations come before what is sealed with them, and leave after it (**sealed**).
+//! 2. What leaves goes before what comes: an address moves from one endpoint to another.
+//! 3. Members and endpoints come before the services that send to them.
+
+use crate::{
+    api::{Observed, Op},
+    desired::{Desired, Network},
+};
+use overlay_types::NetworkId;
+
+/// The changes that make `observed` what is `desired`. None when they agree.
+pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
+    let mut ops = Vec::new();
+    add_sas(desired, observed, &mut ops);
+    for id in observed.networks.keys() {
+        if !desired.networks.contains_key(id) {
+            ops.push(Op::RemoveNetwork(*id));
+        }
+    }
+    for (id, network) in &desired.networks {
+        match observed.networks.get(id) {
+            // A network does not change its VNI or encryption: it is another one then.
+            Some(old) if is_other(network, old) => {
+                ops.push(Op::RemoveNetwork(*id));
+                let none = Network::new(network.settings.clone());
+                ops.push(Op::PutNetwork(*id, network.settings.clone()));
+                change_network(*id, network, &none, &mut ops);
+            }
+            Some(old) => {
+                if network.settings != old.settings {
+                    ops.push(Op::PutNetwork(*id, network.settings.clone()));
+                }
+                change_network(*id, network, old, &mut ops);
+            }
+            None => {
+                ops.push(Op::PutNetwork(*id, network.settings.clone()));
+                let none = Network::new(network.settings.clone());
+                change_network(*id, network, &none, &mut ops);
+            }
+        }
+    }
+    remove_sas(desired, observed, &mut ops);
+    ops
+}
+
+fn is_other(new: &Network, old: &Network) -> bool {
+    new.settings.vni != old.settings.vni || new.settings.encrypted != old.settings.encrypted
+}
+
+fn add_sas(desired: &Desired, observed: &Observed, ops: &mut Vec<Op>) {
+    for (id, sa) in &desired.sas.inbound {
+        if observed.inbound.get(id) != Some(&sa.address) {
+            ops.push(Op::AddInboundSa(sa.clone()));
+        }
+    }
+    for (peer, sa) in &desired.sas.outbound {
+        if observed.outbound.get(peer) != Some(&(sa.id, sa.address)) {
+            ops.push(Op::SetOutboundSa(sa.clone()));
+        }
+    }
+}
+
+fn remove_sas(desired: &Desired, observed: &Observed, ops: &mut Vec<Op>) {
+    for peer in observed.outbound.keys() {
+        if !desired.sas.outbound.contains_key(peer) {
+            ops.push(Op::RemoveOutboundSa(*peer));
+        }
+    }
+    for id in observed.inbound.keys() {
+        if !desired.sas.inbound.contains_key(id) {
+            ops.push(Op::RemoveInboundSa(*id));
+        }
+    }
+}
+
+fn change_network(id: NetworkId, new: &Network, old: &Network, ops: &mut Vec<Op>) {
+    for service in old.services.keys().filter(|s| !new.services.contains_key(s)) {
+        ops.push(Op::RemoveService(id, *service));
+    }
+    for endpoint in old.remotes.keys().filter(|e| !new.remotes.contains_key(e)) {
+        ops.push(Op::RemoveRemote(id, *endpoint));
+    }
+    for (endpoint, before) in &old.locals {
+        // A port of another kind or name is another port.
+        if new.locals.get(endpoint).is_none_or(|after| after.port != before.port) {
+            ops.push(Op::RemoveLocal(id, *endpoint));
+        }
+    }
+    if new.members != old.members {
+        ops.push(Op::SetMembers(id, new.members.clone()));
+    }
+    for (endpoint, after) in &new.locals {
+        if old.locals.get(endpoint) != Some(after) {
+            ops.push(Op::PutLocal(id, *endpoint, after.clone()));
+        }
+    }
+    for (endpoint, after) in &new.remotes {
+        if old.remotes.get(endpoint) != Some(after) {
+            ops.push(Op::PutRemote(id, *endpoint, *after));
+        }
+    }
+    for (service, after) in &new.services {
+        if old.services.get(service) != Some(after) {
+            ops.push(Op::PutService(id, *service, after.clone()));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What can go wrong while a dataplane is set up or changed.
+
+use core::net::SocketAddr;
+use std::{io, path::PathBuf};
+
+use overlay_types::{EndpointId, NetworkId};
+
+/// A dataplane could not do what it was told. What was tried is named; anything that had been
+/// done for it is undone, unless the message says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A UDP socket for data traffic could not be opened.
+    #[error("cannot open udp socket {address} for data traffic: {source}")]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A TAP device could not be made or set up.
+    #[error("cannot {step} tap device {name:?}: {source}")]
+    Tap {
+        /// Name of the device.
+        name: String,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name that no network device can have.
+    #[error("tap device name {0:?} is not 1-15 characters without '/', ':' and spaces")]
+    TapName(String),
+    /// A namespace could not be entered.
+    #[error("cannot enter network namespace {path}: {source}")]
+    Namespace {
+        /// The file that stands for it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The switch's thread could not be started or woken.
+    #[error("cannot run the switch: {0}")]
+    Runtime(#[source] io::Error),
+    /// The switch's thread has ended.
+    #[error("the switch has stopped")]
+    Stopped,
+    /// An operation on a network that is not there.
+    #[error("network {0} is not on this dataplane")]
+    UnknownNetwork(NetworkId),
+    /// Another network has the VNI.
+    #[error("VNI {vni} of network {network} is in use by network {other}")]
+    VniInUse {
+        /// The VNI.
+        vni: overlay_types::Vni,
+        /// The network that was to get it.
+        network: NetworkId,
+        /// The network that has it.
+        other: NetworkId,
+    },
+    /// An endpoint's port cannot be changed while it is plugged in.
+    #[error("endpoint {0} is plugged in otherwise; remove it first")]
+    PortInUse(EndpointId),
+    /// This dataplane cannot carry that.
+    #[error("this dataplane cannot {0}")]
+    Unsupported(&'static str),
+}

@@ -1,0 +1,216 @@
+//! The switch behind the trait: operations become ports, associations and tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use overlay_types::{EndpointId, NetworkId};
+
+use super::{
+    Switch, SwitchConfig,
+    engine::{NetworkTable, PortBinding, PortId, Tables},
+    ports::{MemoryPort, Port, Tap, TapConfig},
+};
+use crate::{
+    Error,
+    api::{Dataplane, Observed, Op},
+    desired::{LocalEndpoint, Network, PortKind},
+    state::State,
+};
+
+/// A node's dataplane in user space.
+#[derive(Debug)]
+pub struct UserDataplane {
+    switch: Switch,
+    state: State,
+    tables: BTreeMap<NetworkId, Arc<NetworkTable>>,
+    ports: BTreeMap<EndpointId, PortBinding>,
+    memory: BTreeMap<EndpointId, MemoryPort>,
+    /// Numbers of ports that were unplugged, to be used again: tables are indexed by them.
+    free: Vec<PortId>,
+}
+
+impl UserDataplane {
+    /// Opens the sockets of `config` and starts the switch.
+    pub fn start(config: SwitchConfig) -> Result<Self, Error> {
+        Ok(Self {
+            switch: Switch::start(config)?,
+            state: State::default(),
+            tables: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            free: Vec::new(),
+        })
+    }
+
+    /// The switch: its counters, and what is on the wire.
+    pub const fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// The endpoint's side of a memory port. There is one; `None` when it was taken.
+    pub fn take_memory_port(&mut self, endpoint: EndpointId) -> Option<MemoryPort> {
+        self.memory.remove(&endpoint)
+    }
+
+    fn apply_one(&mut self, op: Op, changed: &mut BTreeSet<NetworkId>) -> Result<(), Error> {
+        match op.clone() {
+            Op::AddInboundSa(sa) => self.switch.change_sas(move |sas| {
+                if let Err(error) = sas.add_inbound(&sa) {
+                    tracing::error!(%error, "an inbound association was not added");
+                }
+            })?,
+            Op::SetOutboundSa(sa) => self.switch.change_sas(move |sas| sas.set_outbound(&sa))?,
+            Op::RemoveInboundSa(id) => {
+                self.switch.change_sas(move |sas| sas.remove_inbound(id))?;
+            }
+            Op::RemoveOutboundSa(peer) => {
+                if let Some((id, _)) = self.state.0.outbound.get(&peer).copied() {
+                    self.switch.change_sas(move |sas| sas.remove_outbound(id))?;
+                }
+            }
+            Op::RemoveNetwork(id) => {
+                let gone = self.state.0.networks.get(&id);
+                let endpoints: Vec<_> =
+                    gone.iter().flat_map(|n| n.locals.keys()).copied().collect();
+                endpoints.into_iter().try_for_each(|endpoint| self.unplug(endpoint))?;
+                changed.insert(id);
+            }
+            Op::PutLocal(id, endpoint, local) => {
+                // The state refuses first what it would refuse later: no port is made in vain.
+                self.state.apply(op)?;
+                changed.insert(id);
+                return self.plug(id, endpoint, &local).inspect_err(|_| {
+                    // Removing what was just put cannot fail.
+                    let _ = self.state.apply(Op::RemoveLocal(id, endpoint));
+                });
+            }
+            Op::RemoveLocal(id, endpoint) => {
+                self.unplug(endpoint)?;
+                changed.insert(id);
+            }
+            Op::PutNetwork(id, _)
+            | Op::SetMembers(id, _)
+            | Op::PutRemote(id, ..)
+            | Op::RemoveRemote(id, _)
+            | Op::PutService(id, ..)
+            | Op::RemoveService(id, _) => drop(changed.insert(id)),
+        }
+        self.state.apply(op)
+    }
+
+    fn plug(
+        &mut self,
+        network: NetworkId,
+        endpoint: EndpointId,
+        local: &LocalEndpoint,
+    ) -> Result<(), Error> {
+        if self.ports.contains_key(&endpoint) {
+            return Ok(());
+        }
+        let id = self.free.pop().unwrap_or(PortId(self.ports.len() as u32));
+        let plugged = match &local.port {
+            PortKind::Memory => self.switch.add_memory_port(id).map(|port| {
+                self.memory.insert(endpoint, port);
+                false
+            }),
+            PortKind::Tap { name, netns } => {
+                let network = self.state.0.networks.get(&network);
+                let config = TapConfig {
+                    name: name.clone(),
+                    netns: netns.clone(),
+                    mac: local.mac,
+                    addresses: network.map(|n| prefixed(n, local)).unwrap_or_default(),
+                    mtu: network.map_or(0, |n| n.settings.mtu),
+                };
+                Tap::create(&config)
+                    .and_then(|tap| self.switch.add_port(id, Port::Tap(tap)))
+                    .map(|()| true)
+            }
+        };
+        match plugged {
+            Ok(offload) => drop(self.ports.insert(endpoint, PortBinding { port: id, offload })),
+            Err(error) => {
+                self.free.push(id);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn unplug(&mut self, endpoint: EndpointId) -> Result<(), Error> {
+        self.memory.remove(&endpoint);
+        if let Some(binding) = self.ports.get(&endpoint).copied() {
+            self.switch.remove_port(binding.port)?;
+            self.ports.remove(&endpoint);
+            self.free.push(binding.port);
+        }
+        Ok(())
+    }
+
+    /// Builds the tables of the networks that changed and gives the switch all of them.
+    fn swap(&mut self, changed: BTreeSet<NetworkId>) -> Result<(), Error> {
+        for id in changed {
+            match self.state.0.networks.get(&id) {
+                Some(network) => {
+                    let table = NetworkTable::build(network, |e| self.ports.get(&e).copied());
+                    self.tables.insert(id, Arc::new(table));
+                }
+                None => drop(self.tables.remove(&id)),
+            }
+        }
+        self.switch.swap(Arc::new(Tables::new(self.tables.values().cloned())))
+    }
+}
+
+/// The endpoint's addresses, each with the length of its subnet's prefix.
+fn prefixed(network: &Network, local: &LocalEndpoint) -> Vec<(core::net::IpAddr, u8)> {
+    let subnets = &network.settings.subnets;
+    let length = |address: core::net::IpAddr| {
+        let subnet = subnets.iter().find(|s| s.subnet.contains(address));
+        subnet.map_or(if address.is_ipv4() { 32 } else { 128 }, |s| s.subnet.prefix_len())
+    };
+    local.addresses.iter().map(|address| (address, length(address))).collect()
+}
+
+impl Dataplane for UserDataplane {
+    fn observe(&mut self) -> Result<Observed, Error> {
+        // What is commanded is in effect only once the thread has taken it.
+        self.switch.barrier()?;
+        Ok(self.state.0.clone())
+    }
+
+    fn apply(&mut self, ops: Vec<Op>) -> Vec<Result<(), Error>> {
+        let mut changed = BTreeSet::new();
+        let mut results: Vec<_> =
+            ops.into_iter().map(|op| self.apply_one(op, &mut changed)).collect();
+        if !changed.is_empty()
+            && let Err(error) = self.swap(changed)
+            && let Some(last) = results.last_mut()
+        {
+            *last = Err(error);
+        }
+        results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::{
+        net::IpAddr,
+        sync::atomic::{AtomicU8, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn d04_user_dataplane_passes_the_conformance_suite() {
+        // Each on a loopback address of its own: the ports are the real ones.
+        let next = AtomicU8::new(1);
+        crate::conformance::check(|| {
+            let address = IpAddr::from([127, 77, 1, next.fetch_add(1, Ordering::Relaxed)]);
+            UserDataplane::start(SwitchConfig::new(address, 0)).unwrap()
+        });
+    }
+}

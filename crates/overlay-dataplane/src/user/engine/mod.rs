@@ -1,0 +1,215 @@
+//! The switch: frames and datagrams in, frames and datagrams out, `now` as argument.
+//!
+//! ```text
+//!            handle_frame                              handle_datagram
+//!  port ──► ingress ──► neighbor (ARP, ND)       egress ◄── VXLAN ◄── 4789
+//!              │    └──► service, icmp             │ ▲
+//!              ▼                                   │ └── sealed (ESP) ◄── 4500
+//!           transit ──► local port: Frame ◄────────┘
+//!              └──────► other node: Datagrams, sealed or plain
+//! ```
+//!
+//! No I/O, no clock, no randomness, no lock. Tables are immutable and swapped whole; what the
+//! engine itself keeps is the flow table and the associations' sequence numbers.
+
+mod batch;
+mod coalesce;
+mod counters;
+mod egress;
+mod flow;
+mod fragment;
+mod hash;
+mod icmp;
+mod ingress;
+mod neighbor;
+mod rewrite;
+mod sealed;
+mod segment;
+mod service;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod transit;
+
+use core::{net::IpAddr, time::Duration};
+use std::{sync::Arc, time::Instant};
+
+pub use batch::{Batch, Channel, FRAME_HEADROOM, Offload, Output};
+pub use counters::{Counters, DropReason, Event};
+pub use flow::DEFAULT_MAX_FLOWS;
+use flow::FlowTable;
+use fragment::FragmentTable;
+pub use sealed::Sas;
+pub use tables::{NetworkTable, PortBinding, PortId, ROUTER_MAC, Tables};
+use transit::Transit;
+
+use crate::wire::vxlan;
+
+/// Time between two looks at expired flows.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the engine is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Data-path address of the node, which inner UDP checksums over IPv6 cover.
+    pub data_path: IpAddr,
+    /// UDP port of VXLAN inside ESP. 4788: next to VXLAN's own, and used by nothing else.
+    pub encrypted_vxlan_port: u16,
+    /// Most flows to services that are kept at once.
+    pub max_flows: usize,
+    /// Random: it keeps endpoints from choosing flows that collide in the flow table.
+    pub seed: u64,
+}
+
+impl Config {
+    /// An engine of the node at `data_path`. `seed` is random, see [`Config::seed`].
+    pub const fn new(data_path: IpAddr, seed: u64) -> Self {
+        Self { data_path, encrypted_vxlan_port: 4788, max_flows: DEFAULT_MAX_FLOWS, seed }
+    }
+}
+
+/// The switch of one node.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    tables: Arc<Tables>,
+    generation: u64,
+    flows: FlowTable,
+    fragments: FragmentTable,
+    sas: Sas,
+    counters: Arc<Counters>,
+    next_sweep: Option<Instant>,
+}
+
+impl Engine {
+    /// A switch without networks.
+    pub fn new(config: Config) -> Self {
+        Self {
+            flows: FlowTable::new(config.max_flows, config.seed),
+            config,
+            tables: Arc::default(),
+            generation: 0,
+            fragments: FragmentTable::default(),
+            sas: Sas::default(),
+            counters: Arc::default(),
+            next_sweep: None,
+        }
+    }
+
+    /// Forwards by `tables` from now on. Flows whose backend they lack end with their next packet.
+    pub fn swap(&mut self, tables: Arc<Tables>) {
+        self.tables = tables;
+        self.generation += 1;
+    }
+
+    /// The security associations, to add and remove them.
+    pub fn sas_mut(&mut self) -> &mut Sas {
+        &mut self.sas
+    }
+
+    /// The counters, readable from any thread.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Flows to services that are kept now.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Takes a frame from a port and appends what follows from it to `out`. Changes `frame`.
+    pub fn handle_frame(
+        &mut self,
+        port: PortId,
+        frame: &mut [u8],
+        offload: Offload,
+        now: Instant,
+        out: &mut Batch,
+    ) {
+        self.counters.count(Event::FramesIn);
+        let Some((network, local)) = self.tables.port(port) else {
+            return self.counters.count_drop(DropReason::UnknownPort);
+        };
+        let mut transit = Transit {
+            config: &self.config,
+            network,
+            generation: self.generation,
+            flows: &mut self.flows,
+            fragments: &mut self.fragments,
+            sas: &mut self.sas,
+            counters: &self.counters,
+            now,
+            out,
+        };
+        if let Err(reason) = transit.from_port(local, frame, offload) {
+            self.counters.count_drop(reason);
+        }
+    }
+
+    /// Takes a datagram that the node at `from` sent to the VXLAN port.
+    pub fn handle_vxlan(
+        &mut self,
+        from: IpAddr,
+        datagram: &mut [u8],
+        now: Instant,
+        out: &mut Batch,
+    ) {
+        self.counters.count(Event::DatagramsIn);
+        let result = self.accept(from, datagram, false, now, out);
+        if let Err(reason) = result {
+            self.counters.count_drop(reason);
+        }
+    }
+
+    /// Takes a datagram that the node at `from` sent to the ESP port.
+    pub fn handle_esp(&mut self, from: IpAddr, datagram: &mut [u8], now: Instant, out: &mut Batch) {
+        self.counters.count(Event::DatagramsIn);
+        let port = self.config.encrypted_vxlan_port;
+        let result = match self.sas.open(from, datagram, port) {
+            Ok(inner) => self.accept(from, &mut datagram[inner], true, now, out),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = result {
+            self.counters.count_drop(reason);
+        }
+    }
+
+    fn accept(
+        &mut self,
+        from: IpAddr,
+        packet: &mut [u8],
+        sealed: bool,
+        now: Instant,
+        out: &mut Batch,
+    ) -> Result<(), DropReason> {
+        let (vni, _) = vxlan::parse(packet).map_err(|_| DropReason::NotVxlan)?;
+        let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
+        let mut transit = Transit {
+            config: &self.config,
+            network,
+            generation: self.generation,
+            flows: &mut self.flows,
+            fragments: &mut self.fragments,
+            sas: &mut self.sas,
+            counters: &self.counters,
+            now,
+            out,
+        };
+        transit.from_node(from, &mut packet[vxlan::HEADER_LEN..], sealed)
+    }
+
+    /// Forgets flows that idled too long. Call it when [`Engine::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_sweep.is_some_and(|at| now < at) {
+            return;
+        }
+        let expired = self.flows.sweep(now);
+        self.counters.count_many(Event::FlowsExpired, expired as u64);
+        self.next_sweep = Some(now + SWEEP_PERIOD);
+    }
+
+    /// When [`Engine::handle_timeout`] wants to be called; `None` while there is no flow.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.next_sweep.filter(|_| !self.flows.is_empty())
+    }
+}

@@ -1,0 +1,176 @@
+//! Frames of encrypted networks: ESP around UDP and VXLAN, or nothing.
+//!
+//! ```text
+//! UDP 4500 │ ESP header, IV │ UDP to 4788 │ VXLAN │ frame │ padding, trailer, tag
+//! ```
+
+use core::{fmt, net::IpAddr, ops::Range};
+use std::collections::{HashMap, VecDeque};
+
+use overlay_crypto::{
+    CryptoError,
+    esp::{HEADROOM, InboundSa, OpenError, OutboundSa, SaId, SaTable, TAILROOM},
+};
+use overlay_types::NodeId;
+
+use super::{batch::Channel, counters::DropReason, hash::Seed, transit::Transit};
+use crate::{
+    sa::Sa,
+    wire::{
+        udp::{self, UdpDatagram, UdpRepr},
+        vxlan, write_u16,
+    },
+};
+
+/// Outbound associations remembered after they were replaced: their keys must never seal a number
+/// twice, should they be asked for again. Old ones never are, so a few epochs of 5 000 peers do.
+const MAX_RETIRED: usize = 20_480;
+
+struct Outbound {
+    id: SaId,
+    sa: OutboundSa,
+}
+
+/// The security associations in use.
+#[derive(Default)]
+pub struct Sas {
+    inbound: SaTable,
+    /// Where each peer's packets must come from.
+    peers: HashMap<NodeId, IpAddr, Seed>,
+    outbound: HashMap<IpAddr, Outbound, Seed>,
+    /// Last number of each association that no longer seals, oldest first.
+    retired: VecDeque<(SaId, u64)>,
+}
+
+impl fmt::Debug for Sas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sas")
+            .field("inbound", &self.inbound.len())
+            .field("outbound", &self.outbound.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sas {
+    /// Opens with `sa` too. One that is there already stays, with its replay window.
+    pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), CryptoError> {
+        self.inbound.insert(sa.id, InboundSa::new(&sa.keys))?;
+        self.peers.insert(sa.id.peer, sa.address);
+        Ok(())
+    }
+
+    /// Opens with the association no more, and erases its keys.
+    pub fn remove_inbound(&mut self, id: SaId) {
+        self.inbound.remove(id);
+        if !self.inbound.iter().any(|(other, _)| other.peer == id.peer) {
+            self.peers.remove(&id.peer);
+        }
+    }
+
+    /// Seals with `sa` for its peer from now on. One that is there already goes on counting.
+    pub fn set_outbound(&mut self, sa: &Sa) {
+        if self.outbound.get(&sa.address).is_some_and(|current| current.id == sa.id) {
+            return;
+        }
+        self.remove_outbound_to(sa.address);
+        let used = self.retired.iter().position(|(id, _)| *id == sa.id);
+        let last = used.and_then(|at| self.retired.remove(at)).map_or(0, |(_, last)| last);
+        let outbound = Outbound { id: sa.id, sa: OutboundSa::resumed_after(&sa.keys, last) };
+        self.outbound.insert(sa.address, outbound);
+    }
+
+    /// Seals with the association no more, and erases its keys.
+    pub fn remove_outbound(&mut self, id: SaId) {
+        let found = self.outbound.iter().find(|(_, outbound)| outbound.id == id);
+        if let Some((address, _)) = found {
+            self.remove_outbound_to(*address);
+        }
+    }
+
+    fn remove_outbound_to(&mut self, address: IpAddr) {
+        if let Some(old) = self.outbound.remove(&address) {
+            if self.retired.len() >= MAX_RETIRED {
+                self.retired.pop_front();
+            }
+            self.retired.push_back((old.id, old.sa.sequence()));
+        }
+    }
+
+    /// Inbound associations that have received an authentic packet since the last call.
+    pub fn newly_heard(&mut self) -> Vec<SaId> {
+        self.inbound.newly_heard()
+    }
+
+    /// Packets and payload octets that each outbound association has sealed, for rotation by use.
+    pub fn outbound_use(&self) -> impl Iterator<Item = (SaId, u64, u64)> {
+        self.outbound.values().map(|o| (o.id, o.sa.packets(), o.sa.bytes()))
+    }
+
+    /// Opens a datagram from `from` in place. Says where its VXLAN packet is.
+    pub(super) fn open(
+        &mut self,
+        from: IpAddr,
+        datagram: &mut [u8],
+        vxlan_port: u16,
+    ) -> Result<Range<usize>, DropReason> {
+        let opened = self.inbound.open(datagram).map_err(|error| match error {
+            OpenError::Keepalive | OpenError::NonEsp => DropReason::NotEsp,
+            OpenError::UnknownSpi => DropReason::UnknownSpi,
+            OpenError::TooOld | OpenError::Replayed => DropReason::EspReplay,
+            OpenError::Malformed | OpenError::BadTag | OpenError::BadPadding => {
+                DropReason::EspInvalid
+            }
+            OpenError::NotUdp | OpenError::Dummy => DropReason::EspContent,
+        })?;
+        if self.peers.get(&opened.id.peer) != Some(&from) {
+            return Err(DropReason::EspPeer);
+        }
+        // The UDP checksum is not looked at: the tag covers more than it would.
+        let inner = UdpDatagram::new(&datagram[opened.payload.clone()])
+            .map_err(|_| DropReason::EspContent)?;
+        if inner.destination() != vxlan_port {
+            return Err(DropReason::EspContent);
+        }
+        let start = opened.payload.start + udp::HEADER_LEN;
+        Ok(start..start + inner.payload().len())
+    }
+}
+
+impl Transit<'_> {
+    /// Seals the frame that `write` appends, for the node at `node`. Without an association there
+    /// is nothing to send: never in clear.
+    pub(super) fn seal(
+        &mut self,
+        node: IpAddr,
+        source_port: u16,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), DropReason> {
+        let outbound = self.sas.outbound.get_mut(&node).ok_or(DropReason::NoOutboundSa)?;
+        let (start, arena) = self.out.begin_datagram();
+        arena.extend_from_slice(&[0; HEADROOM]);
+        let destination = self.config.encrypted_vxlan_port;
+        let header = UdpRepr { source: source_port, destination, payload_len: 0 };
+        arena.extend_from_slice(&header.to_bytes());
+        arena.extend_from_slice(&vxlan::header(self.network.vni));
+        write(arena);
+        let inner = start + HEADROOM;
+        let length = arena.len() - inner;
+        write_u16(arena, inner + 4, length as u16);
+        if node.is_ipv6() {
+            // Over IPv6 a receiving kernel refuses UDP without a checksum (RFC 8200 §8.1).
+            udp::fill_checksum(&mut arena[inner..], self.config.data_path, node);
+        }
+        arena.extend_from_slice(&[0; TAILROOM]);
+        match outbound.sa.seal(&mut arena[start..], HEADROOM..HEADROOM + length) {
+            Ok(packet) => {
+                arena.truncate(start + packet.end);
+                self.out.commit_datagram(start, node, Channel::Esp);
+                Ok(())
+            }
+            Err(_) => {
+                self.out.abandon(start);
+                Err(DropReason::SaSpent)
+            }
+        }
+    }
+}

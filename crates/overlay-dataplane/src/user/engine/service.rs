@@ -1,0 +1,186 @@
+//! VIP translation at the client's node: a virtual address becomes a backend's, and replies come
+//! from the virtual address again.
+//!
+//! ```text
+//!  client ──(client → VIP)──► to_service ──(client → backend)──► backend's node
+//!  client ◄─(VIP → client)── restore_reply ◄─(backend → client)─ backend's node
+//! ```
+//!
+//! A client that is the chosen backend itself sees its connection come from the VIP: a packet from
+//! its own address would be refused by its stack.
+
+use overlay_types::MacAddr;
+
+use super::{
+    counters::{DropReason, Event},
+    flow::{FlowKey, FlowTable, NewFlow, Side, Signal},
+    fragment::{FragmentFate, FragmentKey},
+    rewrite::End,
+    tables::{LocalPort, ROUTER_MAC, ServiceTable},
+    transit::{Packet, Transit},
+};
+use crate::wire::{icmp::Trouble, protocol};
+
+impl Transit<'_> {
+    /// Takes a packet from the endpoint at `local` to a virtual address of `service`.
+    pub(super) fn to_service(
+        &mut self,
+        local: &LocalPort,
+        mut packet: Packet<'_>,
+        service: &ServiceTable,
+    ) -> Result<(), DropReason> {
+        match packet.seen.protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => {}
+            protocol::ICMP | protocol::ICMPV6 if packet.is_icmp_error() => {
+                let mac = self.redirect_error(&mut packet)?;
+                return self.forward(packet, mac);
+            }
+            _ => return self.to_router(local, packet),
+        }
+        let vni = self.network.vni;
+        let fragment = FragmentKey::of(vni, &packet);
+        if let Some((key, 1..)) = fragment {
+            return self.to_service_fragment(local, packet, key);
+        }
+        if packet.seen.ports.is_none() {
+            return Err(DropReason::Malformed);
+        }
+        let (source, destination) = packet.ends();
+        let signal = Signal::of(packet.seen.protocol, packet.transport());
+        let key = FlowKey::new(vni, packet.seen.protocol, source, destination);
+        if let Some(flow) = self.flows.by_backend(&key) {
+            // A backend that is its own client answers to the VIP.
+            FlowTable::touch(flow, Side::Backend, signal, self.now);
+            let (vip, client) = (flow.vip, flow.client);
+            packet.translate(vip, client);
+            self.note_fragment(fragment, vip, client);
+            packet.set_macs(ROUTER_MAC, local.mac);
+            return self.emit(local, &packet);
+        }
+        let found = self.client_flow(&key, signal, service);
+        let (seen_as, backend, mac) = match found {
+            Some(found) => found,
+            None => self.begin_flow(local, &packet, &key, service)?,
+        };
+        packet.translate(seen_as, backend);
+        self.note_fragment(fragment, seen_as, backend);
+        if mac == local.mac {
+            packet.set_macs(ROUTER_MAC, mac);
+            return self.emit(local, &packet);
+        }
+        packet.set_destination_mac(mac);
+        self.forward(packet, mac)
+    }
+
+    /// The translation of a flow that exists and whose backend still does.
+    fn client_flow(
+        &mut self,
+        key: &FlowKey,
+        signal: Signal,
+        service: &ServiceTable,
+    ) -> Option<(End, End, MacAddr)> {
+        let flow = self.flows.by_client(key)?;
+        if FlowTable::is_over(flow, signal, self.now) {
+            self.flows.remove(key);
+            return None;
+        }
+        if flow.generation != self.generation {
+            let Some(backend) = service.find(flow.backend.0) else {
+                self.flows.remove(key);
+                self.counters.count(Event::FlowsCut);
+                return None;
+            };
+            flow.backend_mac = backend.mac;
+            flow.generation = self.generation;
+        }
+        FlowTable::touch(flow, Side::Client, signal, self.now);
+        Some((flow.seen_as, flow.backend, flow.backend_mac))
+    }
+
+    fn begin_flow(
+        &mut self,
+        local: &LocalPort,
+        packet: &Packet<'_>,
+        key: &FlowKey,
+        service: &ServiceTable,
+    ) -> Result<(End, End, MacAddr), DropReason> {
+        let Some(backend) = service.choose(key.stable_hash()) else {
+            self.report(local, packet, Trouble::PortUnreachable);
+            return Err(DropReason::NoBackend);
+        };
+        let (client, vip) = packet.ends();
+        let new = NewFlow {
+            vni: self.network.vni,
+            protocol: packet.seen.protocol,
+            client,
+            vip,
+            seen_as: if backend.address == client.0 { vip.0 } else { client.0 },
+            backend: backend.address,
+            backend_mac: backend.mac,
+            generation: self.generation,
+        };
+        let inserted = self.flows.insert(new, self.now).ok_or(DropReason::PortsExhausted)?;
+        self.counters.count(Event::FlowsBegun);
+        if inserted.evicted {
+            self.counters.count(Event::FlowsEvicted);
+        }
+        Ok((inserted.flow.seen_as, inserted.flow.backend, inserted.flow.backend_mac))
+    }
+
+    fn to_service_fragment(
+        &mut self,
+        local: &LocalPort,
+        mut packet: Packet<'_>,
+        key: FragmentKey,
+    ) -> Result<(), DropReason> {
+        let fate = self.fragments.find(&key, self.now).ok_or(DropReason::FragmentWithoutFlow)?;
+        packet.translate(fate.source, fate.destination);
+        let mac = self.network.neighbors.get(&fate.destination.0);
+        let mac = *mac.ok_or(DropReason::NoRoute)?;
+        if mac == local.mac {
+            packet.set_macs(ROUTER_MAC, mac);
+            return self.emit(local, &packet);
+        }
+        packet.set_destination_mac(mac);
+        self.forward(packet, mac)
+    }
+
+    fn note_fragment(
+        &mut self,
+        fragment: Option<(FragmentKey, usize)>,
+        source: End,
+        destination: End,
+    ) {
+        if let Some((key, _)) = fragment {
+            self.fragments.insert(key, FragmentFate { source, destination }, self.now);
+        }
+    }
+
+    /// Makes a packet for a local endpoint come from the virtual address, if it is a backend's
+    /// reply or an error about a translated packet.
+    pub(super) fn restore_reply(&mut self, packet: &mut Packet<'_>) -> Result<(), DropReason> {
+        let vni = self.network.vni;
+        if matches!(packet.seen.protocol, protocol::ICMP | protocol::ICMPV6) {
+            return if packet.is_icmp_error() { self.restore_error(packet) } else { Ok(()) };
+        }
+        let fragment = FragmentKey::of(vni, packet);
+        if let Some((key, 1..)) = fragment {
+            if let Some(fate) = self.fragments.find(&key, self.now) {
+                packet.translate(fate.source, fate.destination);
+            }
+            return Ok(());
+        }
+        if packet.seen.ports.is_none() {
+            return Ok(());
+        }
+        let (source, destination) = packet.ends();
+        let key = FlowKey::new(vni, packet.seen.protocol, source, destination);
+        let Some(flow) = self.flows.by_backend(&key) else { return Ok(()) };
+        let signal = Signal::of(packet.seen.protocol, packet.transport());
+        FlowTable::touch(flow, Side::Backend, signal, self.now);
+        let (vip, client) = (flow.vip, flow.client);
+        packet.translate(vip, client);
+        self.note_fragment(fragment, vip, client);
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! ARP and neighbor discovery, answered from the tables.
+
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags,
+    NdiscRepr, RawHardwareAddress,
+};
+
+use super::*;
+
+fn hardware(mac: MacAddr) -> EthernetAddress {
+    EthernetAddress(mac.0)
+}
+
+fn request(from: u8, source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: hardware(mac(from)),
+        source_protocol_addr: source,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: target,
+    };
+    let mut frame = vec![0; 14 + arp.buffer_len()];
+    let mut ethernet = EthernetFrame::new_unchecked(&mut frame);
+    EthernetRepr {
+        src_addr: hardware(mac(from)),
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    }
+    .emit(&mut ethernet);
+    arp.emit(&mut ArpPacket::new_unchecked(ethernet.payload_mut()));
+    frame
+}
+
+#[test]
+fn arp_is_answered_for_endpoints_gateway_and_virtual_addresses() {
+    let plan = Plan::new(PLAIN, &[(1, 11), (1, 12), (2, 21)]).serve(100, &[21]);
+    let mut a = Node::new(1, &[&plan]);
+    for (target, expected) in [(12, mac(12)), (21, mac(21)), (1, ROUTER_MAC), (100, ROUTER_MAC)] {
+        let out = frames(&a.frame(11, &request(11, v4(11), v4(target))));
+        let [(11, answer)] = &out[..] else { panic!("one answer: {out:?}") };
+        let ethernet = EthernetFrame::new_checked(answer).unwrap();
+        assert_eq!(ethernet.dst_addr(), hardware(mac(11)));
+        let arp = ArpRepr::parse(&ArpPacket::new_checked(ethernet.payload()).unwrap()).unwrap();
+        assert_eq!(
+            arp,
+            ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Reply,
+                source_hardware_addr: hardware(expected),
+                source_protocol_addr: v4(target),
+                target_hardware_addr: hardware(mac(11)),
+                target_protocol_addr: v4(11),
+            }
+        );
+    }
+    assert_eq!(a.drops(), []);
+}
+
+#[test]
+fn arp_lies_and_strangers_get_no_answer() {
+    let cases = [
+        (DropReason::SpoofedIp, request(11, v4(12), v4(21))),
+        (DropReason::SpoofedMac, {
+            let mut frame = request(11, v4(11), v4(21));
+            frame[22..28].copy_from_slice(&mac(12).0);
+            frame
+        }),
+        (DropReason::Arp, request(11, v4(11), v4(99))),
+        (DropReason::Arp, request(11, v4(11), v4(11))),
+        (DropReason::Malformed, request(11, v4(11), v4(21))[..30].to_vec()),
+    ];
+    for (reason, frame) in cases {
+        let (mut a, _) = pair();
+        assert!(a.frame(11, &frame).is_empty());
+        assert_eq!(a.drops(), [(reason, 1)]);
+    }
+}
+
+fn solicit(source: Ipv6Addr, target: Ipv6Addr, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+        target_addr: target,
+        lladdr: Some(RawHardwareAddress::from(hardware(mac(11)))),
+    });
+    let ip = Ipv6Repr {
+        src_addr: source,
+        dst_addr: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x15),
+        next_header: IpProtocol::Icmpv6,
+        payload_len: message.buffer_len(),
+        hop_limit: 255,
+    };
+    let mut frame = vec![0; 14 + 40 + message.buffer_len()];
+    let mut ethernet = EthernetFrame::new_unchecked(&mut frame);
+    EthernetRepr {
+        src_addr: hardware(mac(11)),
+        dst_addr: EthernetAddress([0x33, 0x33, 0xff, 0, 0, 0x15]),
+        ethertype: EthernetProtocol::Ipv6,
+    }
+    .emit(&mut ethernet);
+    let mut packet = Ipv6Packet::new_unchecked(ethernet.payload_mut());
+    ip.emit(&mut packet);
+    message.emit(
+        &ip.src_addr,
+        &ip.dst_addr,
+        &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
+        &smoltcp::phy::ChecksumCapabilities::default(),
+    );
+    change(&mut frame);
+    frame
+}
+
+#[test]
+fn n12_solicitations_are_answered() {
+    let (mut a, _) = pair();
+    let link_local = ingress::link_local(mac(11));
+    assert_eq!(link_local, "fe80::42:aff:fe00:10b".parse::<Ipv6Addr>().unwrap());
+    for source in [v6(11), link_local, Ipv6Addr::UNSPECIFIED] {
+        for (target, expected) in [(21, mac(21)), (1, ROUTER_MAC)] {
+            let out = frames(&a.frame(11, &solicit(source, v6(target), |_| {})));
+            let [(11, answer)] = &out[..] else { panic!("one answer: {out:?}") };
+            assert_checksums(answer);
+            let ethernet = EthernetFrame::new_checked(answer).unwrap();
+            let packet = Ipv6Packet::new_checked(ethernet.payload()).unwrap();
+            let message = Icmpv6Packet::new_checked(packet.payload()).unwrap();
+            let (from, to) = (packet.src_addr(), packet.dst_addr());
+            let capabilities = smoltcp::phy::ChecksumCapabilities::default();
+            let parsed = Icmpv6Repr::parse(&from, &to, &message, &capabilities).unwrap();
+            let mut flags = NdiscNeighborFlags::OVERRIDE;
+            flags.set(NdiscNeighborFlags::SOLICITED, !source.is_unspecified());
+            assert_eq!(
+                parsed,
+                Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+                    flags,
+                    target_addr: v6(target),
+                    lladdr: Some(RawHardwareAddress::from(hardware(expected))),
+                })
+            );
+        }
+    }
+    assert_eq!(a.drops(), []);
+}
+
+#[test]
+fn n12_bad_solicitations_get_no_answer() {
+    use DropReason as D;
+    let cases = [
+        (D::SpoofedIp, solicit(v6(12), v6(21), |_| {})),
+        (D::NeighborDiscovery, solicit(v6(11), v6(99), |_| {})),
+        (D::NeighborDiscovery, solicit(v6(11), v6(11), |_| {})),
+        (D::Malformed, solicit(v6(11), v6(21), |f| f[21] = 254)),
+        (D::Malformed, solicit(v6(11), v6(21), |f| f[56] ^= 1)),
+        // A router advertisement.
+        (D::NeighborDiscovery, solicit(v6(11), v6(21), |f| f[54] = 134)),
+    ];
+    for (reason, frame) in cases {
+        let (mut a, _) = pair();
+        assert!(a.frame(11, &frame).is_empty());
+        assert_eq!(a.drops(), [(reason, 1)]);
+    }
+}
+
+#[test]
+fn n17_the_switch_routes_between_subnets() {
+    // Hosts 11 and 21 think the other is behind the gateway.
+    let (mut a, mut b) = pair();
+    let frame = to_router(udp(11, 21, (1, 2), b"routed"));
+    let out = cross(&mut a, &mut b, 11, &frame);
+    let [(21, routed)] = &out[..] else { panic!("delivered: {out:?}") };
+    assert_checksums(routed);
+    assert_eq!(routed[..6], mac(21).0);
+    assert_eq!((routed[22], frame[22]), (63, 64));
+    let nowhere = to_router(udp(11, 99, (1, 2), b"lost"));
+    let answer = frames(&a.frame(11, &nowhere));
+    assert_checksums(&answer[0].1);
+    assert_eq!(a.drops(), [(DropReason::NoRoute, 1)]);
+}

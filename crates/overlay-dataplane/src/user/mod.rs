@@ -1,0 +1,15 @@
+//! The dataplane in user space: a switch per node.
+//!
+//! [`engine`] is pure; [`ports`], `sockets` and `runner` are the shell around it.
+
+pub mod capture;
+mod dataplane;
+pub mod engine;
+pub mod ports;
+mod runner;
+mod sockets;
+mod switch;
+mod wake;
+
+pub use dataplane::UserDataplane;
+pub use switch::{Switch, SwitchConfig};

@@ -1,0 +1,183 @@
+//! The UDP sockets of a node: batched and segmented in both directions.
+//!
+//! ```text
+//!  4789 ◄── VXLAN from anyone          source ports 49152.. ──► VXLAN to 4789 of others
+//!  4500 ◄─► ESP
+//! ```
+
+use core::net::{IpAddr, SocketAddr};
+use std::{
+    io::{self, IoSliceMut},
+    os::fd::{AsRawFd, RawFd},
+};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Error;
+
+/// Sockets that plain VXLAN leaves from, each with its own source port: enough paths to spread
+/// flows over in an underlay with as many equal-cost links as are common.
+const SOURCE_SOCKETS: u16 = 16;
+/// First port of the dynamic range (RFC 6335 §6), which RFC 7348 §5 recommends for sources.
+const FIRST_SOURCE_PORT: u16 = 49_152;
+/// Ports between those that two source sockets try first.
+const SOURCE_PORT_STEP: u16 = (u16::MAX - FIRST_SOURCE_PORT) / SOURCE_SOCKETS;
+/// Ports that one source socket tries before it is given up.
+const SOURCE_PORT_ATTEMPTS: u16 = 64;
+
+/// Octets that the kernel may hold for a receiving socket: 3 ms of 10 Gbit/s in super-datagrams,
+/// whose bookkeeping counts double.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Octets that the kernel may hold for a sending socket.
+const SEND_BUFFER: usize = 4 << 20;
+
+/// Datagrams, or super-datagrams, taken at once.
+const RECEIVE_BATCH: usize = 16;
+/// Octets of a buffer that any super-datagram fits in.
+const RECEIVE_LEN: usize = 0xffff;
+
+/// A UDP socket with its offloads.
+#[derive(Debug)]
+pub(super) struct UdpSocket {
+    socket: Socket,
+    state: UdpSocketState,
+    pub(super) local: SocketAddr,
+}
+
+impl UdpSocket {
+    fn bind(local: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        if local.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&local.into())?;
+        let state = UdpSocketState::new((&socket).into())?;
+        let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Self { socket, state, local })
+    }
+
+    fn set_buffers(&self, receive: usize) {
+        // The forced sizes need CAP_NET_ADMIN; without it the system's limit holds.
+        if setsockopt(&self.socket, sockopt::RcvBufForce, &receive).is_err() {
+            let _ = self.socket.set_recv_buffer_size(receive);
+        }
+        if setsockopt(&self.socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+            let _ = self.socket.set_send_buffer_size(SEND_BUFFER);
+        }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Sends datagrams of `stride` octets, the last one maybe shorter. Says how many were not
+    /// sent, and why.
+    pub(super) fn send(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        stride: usize,
+    ) -> Result<(), (usize, io::Error)> {
+        let mut rest = contents;
+        while !rest.is_empty() {
+            // A device that cannot segment makes the state fall back to one at a time.
+            let most = self.state.max_gso_segments().max(1) * stride;
+            let (now, later) = rest.split_at(rest.len().min(most));
+            let transmit = Transmit {
+                destination,
+                ecn: None,
+                contents: now,
+                segment_size: (now.len() > stride).then_some(stride),
+                src_ip: None,
+            };
+            match self.state.try_send((&self.socket).into(), &transmit) {
+                Ok(()) => rest = later,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if now.len() > stride && self.state.max_gso_segments() <= 1 => {}
+                Err(error) => return Err((rest.len().div_ceil(stride), error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Buffers for one batch of received datagrams.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    buffers: Vec<Vec<u8>>,
+    metas: [RecvMeta; RECEIVE_BATCH],
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        let buffers = (0..RECEIVE_BATCH).map(|_| vec![0; RECEIVE_LEN]).collect();
+        Self { buffers, metas: [RecvMeta::default(); RECEIVE_BATCH] }
+    }
+
+    /// Takes what waits at `socket` and gives each single datagram to `each`. Says whether more
+    /// may wait.
+    pub(super) fn receive(
+        &mut self,
+        socket: &UdpSocket,
+        mut each: impl FnMut(SocketAddr, &mut [u8]),
+    ) -> io::Result<bool> {
+        let mut slices: Vec<IoSliceMut<'_>> =
+            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let count = match socket.state.recv((&socket.socket).into(), &mut slices, &mut self.metas) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        for (buffer, meta) in self.buffers.iter_mut().zip(&self.metas[..count]) {
+            for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
+                each(meta.addr, datagram);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// All sockets of a node.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) vxlan: UdpSocket,
+    pub(super) esp: UdpSocket,
+    sources: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    pub(super) fn open(data_path: IpAddr, vxlan_port: u16, esp_port: u16) -> Result<Self, Error> {
+        let open = |port| {
+            let address = SocketAddr::new(data_path, port);
+            let socket =
+                UdpSocket::bind(address).map_err(|source| Error::Socket { address, source })?;
+            socket.set_buffers(RECEIVE_BUFFER);
+            Ok(socket)
+        };
+        Ok(Self {
+            vxlan: open(vxlan_port)?,
+            esp: open(esp_port)?,
+            sources: (0..SOURCE_SOCKETS).filter_map(|n| open_source(data_path, n)).collect(),
+        })
+    }
+
+    /// The socket that plain VXLAN of the flow with this source port leaves from. With fewer
+    /// sockets than ports, flows share them.
+    pub(super) fn source(&self, source_port: u16) -> &UdpSocket {
+        let index = usize::from(source_port) % self.sources.len().max(1);
+        self.sources.get(index).unwrap_or(&self.vxlan)
+    }
+}
+
+/// Source ports are a matter of spreading only: a node without them sends from the VXLAN port.
+fn open_source(data_path: IpAddr, number: u16) -> Option<UdpSocket> {
+    let first = FIRST_SOURCE_PORT + number * SOURCE_PORT_STEP;
+    let mut ports = first..first + SOURCE_PORT_ATTEMPTS;
+    let socket = ports.find_map(|port| UdpSocket::bind(SocketAddr::new(data_path, port)).ok())?;
+    // Nothing is ever read from it.
+    socket.set_buffers(0);
+    Some(socket)
+}
