@@ -5,6 +5,8 @@
 //!                                   │  seed, virtual clock, links, cuts
 //! ```
 //!
+//! - [`lab`]: network namespaces that tests make, gone when the test is
 //! - [`sim`]: a simulated datagram network and its clock; the same seed gives the same run
 
+pub mod lab;
 pub mod sim;
