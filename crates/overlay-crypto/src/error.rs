@@ -25,6 +25,14 @@ pub enum CryptoError {
         /// Bytes needed after the payload.
         after: usize,
     },
+    /// A message is longer than anything that is sealed at once.
+    #[error("a message of {length} bytes was not sealed; {limit} bytes are the limit")]
+    TooLong {
+        /// Length of the message.
+        length: usize,
+        /// The longest that is sealed.
+        limit: usize,
+    },
     /// The packet counter of a key has reached its end; it never wraps, because a repeated counter
     /// is a repeated nonce.
     #[error("the packet counter of this key is spent; traffic needs a new key epoch")]

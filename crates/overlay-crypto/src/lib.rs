@@ -30,6 +30,7 @@ pub mod aead;
 pub mod agreement;
 pub mod error;
 pub mod esp;
+pub mod keyring;
 pub mod replay;
 
 pub use error::CryptoError;

@@ -77,11 +77,11 @@ proptest! {
 
 #[test]
 fn keys_are_erased_and_not_printed() {
+    fn erased_on_drop<T: ZeroizeOnDrop>() {}
     let mut key = AeadKey::from_bytes([7; KEY_LEN]);
     assert_eq!(format!("{key:?}"), "AeadKey(..)");
     key.zeroize();
     assert_eq!(key, AeadKey::from_bytes([0; KEY_LEN]));
-    fn erased_on_drop<T: ZeroizeOnDrop>() {}
     erased_on_drop::<AeadKey>();
     erased_on_drop::<Aes256Gcm>();
 }

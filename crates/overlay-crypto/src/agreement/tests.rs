@@ -70,16 +70,19 @@ fn e02_keys_differ_by(#[case] other: Pair, #[case] own: [u8; 32], #[case] peer: 
 fn e02_derivation_is_pinned() {
     let (a, b) = (KeyPair::from_entropy(&[1; 32]), KeyPair::from_entropy(&[2; 32]));
     let keys = a.derive(&pair(1, 2, 5), b.public()).unwrap().outbound;
-    let text: String = keys.key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(text, "897cc30b78fe9e75695e8f3cdbe9df2d0620a533823e5516ae77d4d8eb47b859");
+    let key = 0x897c_c30b_78fe_9e75_695e_8f3c_dbe9_df2d_u128.to_be_bytes();
+    assert_eq!(keys.key.as_bytes()[..16], key);
+    let key = 0x0620_a533_823e_5516_ae77_d4d8_eb47_b859_u128.to_be_bytes();
+    assert_eq!(keys.key.as_bytes()[16..], key);
     assert_eq!((keys.salt.0, keys.spi.get()), ([207, 122, 44, 38], 0x1bf0_3fc4));
 }
 
 #[test]
 fn secrets_are_erased_and_not_printed() {
-    let pair = KeyPair::from_entropy(&[0x5A; 32]);
-    assert!(!format!("{pair:?}").contains("90"), "{pair:?}");
     fn erased_on_drop<T: zeroize::ZeroizeOnDrop>() {}
+    let pair = KeyPair::from_entropy(&[0x5A; 32]);
+    let public = format!("KeyPair {{ public: {:?}, .. }}", pair.public());
+    assert_eq!(format!("{pair:?}"), public);
     erased_on_drop::<StaticSecret>();
     erased_on_drop::<Salt>();
 }
