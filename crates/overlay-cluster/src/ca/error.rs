@@ -6,6 +6,7 @@ use std::{io, sync::Arc};
 use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::UnixTime;
+use tonic::{Code, Status};
 
 use super::{RootDigest, TokenError};
 
@@ -156,6 +157,15 @@ impl CaError {
         None
     }
 
+    /// What the answer of the manager at `remote` means to a joiner whose token could be read and
+    /// whose digest was right.
+    pub fn of_join_answer(answer: &Status, remote: SocketAddr) -> Self {
+        match answer.code() {
+            Code::PermissionDenied => Self::RotatedOut,
+            _ => Self::Connection { remote, reason: answer.message().to_owned() },
+        }
+    }
+
     /// Reads back what [`rustls::Error::from`] wrote.
     fn from_rustls(error: &rustls::Error) -> Option<Self> {
         let rustls::Error::InvalidCertificate(error) = error else { return None };
@@ -208,6 +218,18 @@ fn text(error: impl ToString) -> String {
 
 fn millis(time: UnixTime) -> UnixMillis {
     UnixMillis(time.as_secs().saturating_mul(1000))
+}
+
+/// A manager's answer to a joiner.
+impl From<CaError> for Status {
+    fn from(error: CaError) -> Self {
+        let message = error.to_string();
+        match error {
+            CaError::JoinRefused => Self::permission_denied(message),
+            CaError::Request { .. } => Self::invalid_argument(message),
+            _ => Self::internal(message),
+        }
+    }
 }
 
 /// For verifiers: the alert tells the other side as much as it may know, the error tells us all.

@@ -1,14 +1,17 @@
 //! A P-256 private key that never leaves its node other than as PEM for its owner's disk.
 
 use core::fmt;
+use std::sync::Arc;
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rustls::{crypto::ring::sign::any_ecdsa_type, sign::SigningKey};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::CaError;
 
-/// A P-256 private key. Its PKCS #8 bytes are erased when it is dropped.
+/// A P-256 private key. Its PKCS #8 bytes are erased when it is dropped; what ring parsed from
+/// them, in here and in rustls, is freed without (ring offers no way).
 pub struct PrivateKey(KeyPair);
 
 impl PrivateKey {
@@ -19,14 +22,8 @@ impl PrivateKey {
 
     /// Reads PKCS #8, `-----BEGIN PRIVATE KEY-----`.
     pub fn from_pem(text: &str) -> Result<Self, CaError> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(CaError::key)?;
-        let mut der = PrivateKeyDer::Pkcs8(der);
-        let key = match &der {
-            PrivateKeyDer::Pkcs8(pkcs8) => {
-                KeyPair::from_pkcs8_der_and_sign_algo(pkcs8, &PKCS_ECDSA_P256_SHA256)
-            }
-            _ => unreachable!("made as PKCS #8 above"),
-        };
+        let mut der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(CaError::key)?;
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256);
         der.zeroize();
         key.map(Self).map_err(CaError::key)
     }
@@ -45,8 +42,12 @@ impl PrivateKey {
         &self.0
     }
 
-    pub(super) fn to_rustls(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.0.serialize_der()).into()
+    /// The key as rustls signs with it.
+    pub(super) fn signing_key(&self) -> Result<Arc<dyn SigningKey>, CaError> {
+        let mut der = PrivateKeyDer::Pkcs8(self.0.serialize_der().into());
+        let key = any_ecdsa_type(&der);
+        der.zeroize();
+        key.map_err(CaError::key)
     }
 }
 

@@ -24,7 +24,7 @@
 //!
 //! - [`root`]: the root certificate, and the CA that signs with its key
 //! - [`identity`]: what a node certificate says about its node
-//! - [`token`]: join tokens and their secrets
+//! - [`token`], [`secret`]: join tokens, and the secrets in them
 //! - [`join`]: signing requests, and who is admitted as what
 //! - [`credentials`], [`key`]: a node's own certificate and key
 //! - [`tls`]: configurations, the listener and the dialer
@@ -38,6 +38,7 @@ pub mod join;
 pub mod key;
 mod pem;
 pub mod root;
+pub mod secret;
 pub mod tls;
 pub mod token;
 mod trust;
@@ -48,5 +49,6 @@ pub use identity::PeerIdentity;
 pub use join::{Admission, PendingJoin};
 pub use key::PrivateKey;
 pub use root::{RootCa, RootCertificate, RootDigest};
+pub use secret::{JoinSecret, JoinSecrets};
 pub use tls::{ConnectionInfo, Dialer, NodeTls, TlsIncoming};
-pub use token::{JoinSecret, JoinSecrets, JoinToken, TokenError};
+pub use token::{JoinToken, TokenError};

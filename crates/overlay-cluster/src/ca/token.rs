@@ -13,14 +13,11 @@
 
 use core::{fmt, str::FromStr};
 
-use overlay_types::Role;
-use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
-    CaError, RootDigest,
+    JoinSecret, RootDigest,
     base36::{self, DecodeError},
     root::DIGEST_TEXT_LEN,
 };
@@ -162,98 +159,6 @@ pub enum TokenError {
     /// All parts look right, but they do not belong together.
     #[error("mistyped join token: some character in it is wrong; copy it again")]
     Check,
-}
-
-/// 128 random bits that let their bearer join. Compared in constant time, erased when dropped,
-/// never shown by `Debug`.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct JoinSecret([u8; Self::LEN]);
-
-impl JoinSecret {
-    /// Bytes of a secret.
-    pub const LEN: usize = 16;
-
-    /// A new secret, from the system's entropy.
-    pub fn generate() -> Result<Self, CaError> {
-        let mut secret = Self([0; Self::LEN]);
-        SystemRandom::new()
-            .fill(&mut secret.0)
-            .map_err(|_| CaError::key("the system has no entropy for a join secret"))?;
-        Ok(secret)
-    }
-
-    /// A secret of these bytes.
-    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes, to send or to store them.
-    pub fn expose(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl PartialEq for JoinSecret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for JoinSecret {}
-
-impl fmt::Debug for JoinSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JoinSecret(redacted)")
-    }
-}
-
-/// The secrets in force, one for each role, never equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JoinSecrets {
-    worker: JoinSecret,
-    manager: JoinSecret,
-}
-
-impl JoinSecrets {
-    /// New secrets, from the system's entropy.
-    pub fn generate() -> Result<Self, CaError> {
-        Self::new(JoinSecret::generate()?, JoinSecret::generate()?)
-    }
-
-    /// These secrets; equal ones are refused.
-    pub fn new(worker: JoinSecret, manager: JoinSecret) -> Result<Self, CaError> {
-        if worker == manager {
-            return Err(CaError::EqualSecrets);
-        }
-        Ok(Self { worker, manager })
-    }
-
-    /// The secret that admits as `role`.
-    pub fn get(&self, role: Role) -> &JoinSecret {
-        match role {
-            Role::Worker => &self.worker,
-            Role::Manager => &self.manager,
-        }
-    }
-
-    /// The same, with a new secret for `role`; the one before admits no longer.
-    pub fn rotated(&self, role: Role, secret: JoinSecret) -> Result<Self, CaError> {
-        match role {
-            Role::Worker => Self::new(secret, self.manager.clone()),
-            Role::Manager => Self::new(self.worker.clone(), secret),
-        }
-    }
-
-    /// The role that `presented` admits as. Takes the same time whatever is presented.
-    pub fn role_of(&self, presented: &JoinSecret) -> Option<Role> {
-        let worker = self.worker.0.ct_eq(&presented.0);
-        let manager = self.manager.0.ct_eq(&presented.0);
-        match (bool::from(worker), bool::from(manager)) {
-            (_, true) => Some(Role::Manager),
-            (true, false) => Some(Role::Worker),
-            (false, false) => None,
-        }
-    }
 }
 
 fn read(part: TokenPart, text: &str, expected: usize, bytes: &mut [u8]) -> Result<(), TokenError> {

@@ -4,6 +4,7 @@ use overlay_types::{ClusterId, Role};
 use proptest::prelude::*;
 use rcgen::{DnType, KeyPair, PKCS_ECDSA_P384_SHA384};
 use rstest::rstest;
+use tonic::{Code, Status};
 
 use super::*;
 use crate::ca::root::NODE_VALIDITY;
@@ -66,7 +67,15 @@ fn c02_a_rotated_out_secret_is_refused_like_any_other() {
         manager.secrets.rotated(Role::Worker, JoinSecret::generate().unwrap()).unwrap();
     let never = JoinSecret::from_bytes([1; 16]);
     for (secret, request) in [(&old, joiner.request()), (&never, joiner.request()), (&never, &[])] {
-        assert_eq!(manager.admit(secret, request), Err(CaError::JoinRefused));
+        let error = manager.admit(secret, request).unwrap_err();
+        assert_eq!(error, CaError::JoinRefused);
+        // The answer says no more to a guesser; a joiner knows what it means.
+        let answer = Status::from(error);
+        assert_eq!((answer.code(), answer.message()), (Code::PermissionDenied, "join refused"));
+        let remote = "192.0.2.1:2377".parse().unwrap();
+        let meaning = CaError::of_join_answer(&answer, remote);
+        assert_eq!(meaning, CaError::RotatedOut);
+        assert!(meaning.to_string().contains("rotated out"));
     }
 }
 
@@ -109,6 +118,29 @@ fn c02_the_joiner_checks_what_it_got() {
     assert_eq!(
         complete(&good, joiner, root.digest(), early),
         Err(CaError::NotYetValid { now: early, not_before: UnixMillis(NOW.0 - 3_600_000) })
+    );
+}
+
+#[test]
+fn c04_a_certificate_must_name_the_cluster_of_its_root() {
+    let ca = RootCa::generate(CLUSTER, NOW).unwrap();
+    let found = ClusterId::from_u128(10);
+    let key = PrivateKey::generate().unwrap();
+    let mut params = CertificateParams::new(vec![format!("{NODE}.node.overlay")]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    for (kind, value) in [
+        (DnType::CommonName, NODE.to_string()),
+        (DnType::OrganizationalUnitName, Role::Manager.to_string()),
+        (DnType::OrganizationName, found.to_string()),
+    ] {
+        params.distinguished_name.push(kind, value);
+    }
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let issuer = rcgen::Issuer::from_ca_cert_der(ca.certificate().der(), ca.key().pair()).unwrap();
+    let certificate = params.signed_by(key.pair(), &issuer).unwrap().der().clone();
+    assert_eq!(
+        NodeCredentials::new(certificate, key, ca.certificate().clone(), NOW).map(|_| ()),
+        Err(CaError::OtherCluster { expected: CLUSTER, found })
     );
 }
 

@@ -4,6 +4,7 @@ use core::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use std::io;
 
@@ -11,11 +12,17 @@ use overlay_types::Role;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
 use tonic::{Request, Status, transport::server::Connected};
 
 use crate::ca::PeerIdentity;
+
+/// A joiner makes one call; a connection without a client certificate that is older than this is
+/// closed, so that its place is free for others.
+pub const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Both ends of a control connection, and who is at the other one. Every request that came over a
 /// [`TlsIncoming`](super::TlsIncoming) carries it as an extension.
@@ -62,6 +69,23 @@ impl ConnectionInfo {
 pub struct TlsConnection {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) info: ConnectionInfo,
+    pub(super) anonymous: Option<Anonymous>,
+}
+
+/// What a connection without a client certificate holds: one of the few places for them, for a
+/// while.
+#[derive(Debug)]
+pub(super) struct Anonymous {
+    _place: OwnedSemaphorePermit,
+    end: Pin<Box<Sleep>>,
+}
+
+impl Anonymous {
+    pub(super) fn new(place: OwnedSemaphorePermit) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the passing of time is the condition")]
+        let end = Box::pin(tokio::time::sleep(ANONYMOUS_LIFETIME));
+        Self { _place: place, end }
+    }
 }
 
 impl Connected for TlsConnection {
@@ -78,7 +102,14 @@ impl AsyncRead for TlsConnection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        let this = self.get_mut();
+        // HTTP/2 always has a read waiting, so this is where a timer wakes the connection.
+        if let Some(anonymous) = &mut this.anonymous
+            && anonymous.end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut this.stream).poll_read(cx, buffer)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The listener: handshakes that are bounded in number and time, and who connected.
 
 use core::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
@@ -12,21 +12,25 @@ use std::{collections::HashMap, io, sync::Arc};
 use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::{Sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{ConnectionInfo, NodeTls, TlsConnection};
+use super::{ConnectionInfo, NodeTls, TlsConnection, connection::Anonymous};
 use crate::ca::PeerIdentity;
 
 /// A handshake takes two round trips; a peer that needs longer than this is not there.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes at a time; further callers wait in the kernel's backlog. A half-open one costs about
-/// 20 kB, and 5 000 nodes that return at once get through in a few rounds.
+/// Handshakes at a time; further callers wait in the kernel's backlog. rustls keeps at most 64 KiB
+/// of one, so 32 MiB together, and 5 000 nodes that return at once get through in a few rounds.
 pub const MAX_HANDSHAKES: usize = 512;
-/// Handshakes at a time from one address; further ones are dropped, so that one broken host does
+/// Handshakes at a time from one host (IPv6: one /64); further ones are dropped, so that one broken host does
 /// not keep the others out.
 pub const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
+/// Connections without a client certificate at a time; further ones are dropped. Only joiners need
+/// one, for one call.
+pub const MAX_ANONYMOUS: usize = 256;
 /// Wait after the system refused to accept (no file descriptors, no memory), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +41,7 @@ pub struct TlsIncoming {
     tls: Arc<NodeTls>,
     handshakes: FuturesUnordered<BoxFuture<'static, Handshake>>,
     sources: HashMap<IpAddr, usize>,
+    anonymous: Arc<Semaphore>,
     pause: Option<Pin<Box<Sleep>>>,
     counters: Arc<HandshakeCounters>,
 }
@@ -44,7 +49,7 @@ pub struct TlsIncoming {
 /// How a handshake ended.
 struct Handshake {
     source: IpAddr,
-    outcome: Result<TlsConnection, Failure>,
+    outcome: Result<(TlsStream<TcpStream>, ConnectionInfo), Failure>,
 }
 
 enum Failure {
@@ -60,6 +65,7 @@ impl TlsIncoming {
             tls,
             handshakes: FuturesUnordered::new(),
             sources: HashMap::new(),
+            anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
             pause: None,
             counters: Arc::default(),
         }
@@ -103,7 +109,7 @@ impl TlsIncoming {
     }
 
     fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {
-        let source = remote.ip().to_canonical();
+        let source = source_of(remote.ip());
         let open = self.sources.entry(source).or_default();
         if *open >= MAX_HANDSHAKES_PER_SOURCE {
             self.counters.crowded_out.fetch_add(1, Relaxed);
@@ -128,9 +134,17 @@ impl TlsIncoming {
         }
         let source = handshake.source;
         match handshake.outcome {
-            Ok(connection) => {
+            Ok((stream, info)) => {
+                let anonymous = if info.peer.is_some() {
+                    None
+                } else if let Ok(permit) = Arc::clone(&self.anonymous).try_acquire_owned() {
+                    Some(Anonymous::new(permit))
+                } else {
+                    self.counters.crowded_out.fetch_add(1, Relaxed);
+                    return None;
+                };
                 self.counters.completed.fetch_add(1, Relaxed);
-                Some(connection)
+                Some(TlsConnection { stream, info, anonymous })
             }
             Err(Failure::TimedOut) => {
                 self.counters.timed_out.fetch_add(1, Relaxed);
@@ -170,7 +184,7 @@ async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     remote: SocketAddr,
-) -> Result<TlsConnection, Failure> {
+) -> Result<(TlsStream<TcpStream>, ConnectionInfo), Failure> {
     stream.set_nodelay(true).map_err(Failure::Refused)?;
     let local = stream.local_addr().map_err(Failure::Refused)?;
     let stream = acceptor.accept(stream).await.map_err(Failure::Refused)?;
@@ -181,7 +195,18 @@ async fn handshake(
         ),
         Some([]) | None => None,
     };
-    Ok(TlsConnection { stream, info: ConnectionInfo { local, remote, peer } })
+    Ok((stream, ConnectionInfo { local, remote, peer }))
+}
+
+/// What counts as one host: an IPv4 address, or the /64 that an IPv6 host chooses addresses from.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 /// The caller went away before it was accepted: nothing is wrong with the listener.
@@ -214,7 +239,8 @@ pub struct HandshakeCounts {
     pub refused: u64,
     /// Not finished within [`HANDSHAKE_TIMEOUT`].
     pub timed_out: u64,
-    /// Dropped because the address had [`MAX_HANDSHAKES_PER_SOURCE`] open.
+    /// Dropped because its host had [`MAX_HANDSHAKES_PER_SOURCE`] open, or because there were
+    /// [`MAX_ANONYMOUS`] without a certificate.
     pub crowded_out: u64,
     /// Errors of the listening socket.
     pub accept_failed: u64,

@@ -9,8 +9,9 @@
 //!  Dialer ──► TCP from the advertise address ──► TLS, server's certificate checked ──► tonic
 //! ```
 //!
-//! A client may come without a certificate, since joining is what it has none for; with one, it
-//! must be of this cluster. [`ConnectionInfo`] tells a handler which of these called it.
+//! A client may come without a certificate, since joining is what it has none for; such connections
+//! are bounded in number and lifetime. With one, it must be of this cluster. [`ConnectionInfo`]
+//! tells a handler which of these called it.
 //!
 //! Sessions are never resumed: a resumed session skips the check of certificates, and outlives
 //! them.
@@ -27,13 +28,14 @@ use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
 
 pub use connect::{DIAL_TIMEOUT, Dialer};
-pub use connection::{ConnectionInfo, TlsConnection};
+pub use connection::{ANONYMOUS_LIFETIME, ConnectionInfo, TlsConnection};
 pub use listen::{
-    HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_HANDSHAKES,
+    HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_ANONYMOUS, MAX_HANDSHAKES,
     MAX_HANDSHAKES_PER_SOURCE, TlsIncoming,
 };
 
@@ -94,7 +96,9 @@ impl Configs {
     fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
         let trust = credentials.trust();
         // The root goes with every chain, so that a joiner can compare its digest.
-        let chain = || vec![credentials.certificate().clone(), credentials.root().der().clone()];
+        let chain = vec![credentials.certificate().clone(), credentials.root().der().clone()];
+        let certified = CertifiedKey::new(chain, credentials.key().signing_key()?);
+        let resolver = Arc::new(SingleCertAndKey::from(certified));
 
         let webpki = WebPkiClientVerifier::builder_with_provider(
             Arc::clone(trust.anchors()),
@@ -107,8 +111,7 @@ impl Configs {
             .with_protocol_versions(&[&TLS13])
             .map_err(CaError::config)?
             .with_client_cert_verifier(Arc::new(MemberVerifier::new(webpki, trust.clone())))
-            .with_single_cert(chain(), credentials.key().to_rustls())
-            .map_err(CaError::config)?;
+            .with_cert_resolver(Arc::clone(&resolver) as _);
         server.alpn_protocols = vec![HTTP2.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -118,8 +121,7 @@ impl Configs {
             .map_err(CaError::config)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(ManagerVerifier::new(trust.clone())))
-            .with_client_auth_cert(chain(), credentials.key().to_rustls())
-            .map_err(CaError::config)?;
+            .with_client_cert_resolver(resolver);
         harden(&mut client);
         Ok(Self {
             identity: credentials.identity(),

@@ -99,22 +99,6 @@ fn c02_errors_and_debug_do_not_show_the_secret() {
     }
 }
 
-#[test]
-fn c02_secrets_say_the_role_and_rotate() {
-    let secrets = JoinSecrets::generate().unwrap();
-    let [worker, manager] = [Role::Worker, Role::Manager].map(|role| secrets.get(role).clone());
-    assert_ne!(worker, manager);
-    assert_eq!(secrets.role_of(&worker), Some(Role::Worker));
-    assert_eq!(secrets.role_of(&manager), Some(Role::Manager));
-    assert_eq!(secrets.role_of(&JoinSecret::from_bytes([0; 16])), None);
-
-    let rotated = secrets.rotated(Role::Worker, JoinSecret::generate().unwrap()).unwrap();
-    assert_eq!(rotated.role_of(&worker), None);
-    assert_eq!(rotated.role_of(&manager), Some(Role::Manager));
-    assert_eq!(rotated.role_of(rotated.get(Role::Worker)), Some(Role::Worker));
-    assert_eq!(secrets.rotated(Role::Manager, worker), Err(CaError::EqualSecrets));
-}
-
 proptest! {
     #[test]
     fn c02_tokens_round_trip(digest: [u8; 32], secret: [u8; 16]) {

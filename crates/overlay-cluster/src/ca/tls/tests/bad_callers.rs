@@ -154,3 +154,38 @@ async fn half_open_connections_end(#[case] sent: usize) {
     assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0, "hung up");
     manager.counted(HandshakeCounts { timed_out: 1, ..Default::default() }).await;
 }
+
+#[tokio::test]
+async fn callers_without_certificate_are_few() {
+    let ca = new_ca(1);
+    let manager = Manager::start(tls(&ca, MANAGER, Role::Manager)).await;
+    let digest = ca.certificate().digest();
+    let dialer = Dialer::joiner(digest, CLIENT, manager.address).unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..MAX_ANONYMOUS {
+        idle.push(dialer.dial().await.unwrap());
+    }
+    let mut one_more = dialer.dial().await.unwrap();
+    assert_eq!(one_more.read(&mut [0]).await.unwrap_or(0), 0, "hung up");
+    assert!(works(&ca, &manager).await, "members are not concerned");
+    let completed = MAX_ANONYMOUS as u64 + 1;
+    manager.counted(HandshakeCounts { completed, crowded_out: 1, ..Default::default() }).await;
+}
+
+#[tokio::test]
+async fn callers_without_certificate_do_not_stay() {
+    let ca = new_ca(1);
+    let manager = Manager::start(tls(&ca, MANAGER, Role::Manager)).await;
+    let digest = ca.certificate().digest();
+    let dialer = Dialer::joiner(digest, CLIENT, manager.address).unwrap();
+    let mut stream = dialer.dial().await.unwrap();
+    let counts = HandshakeCounts { completed: 1, ..Default::default() };
+    manager.counted(counts).await;
+    // From here on nothing but the lifetime can end the connection.
+    tokio::time::pause();
+    let mut received = Vec::new();
+    // The server's SETTINGS, and then the end.
+    let ended = tokio::time::timeout(2 * ANONYMOUS_LIFETIME, stream.read_to_end(&mut received));
+    let _ = ended.await.expect("the manager hangs up");
+    assert_eq!(manager.counters.read(), counts);
+}

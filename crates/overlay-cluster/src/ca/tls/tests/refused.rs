@@ -1,5 +1,6 @@
 //! Certificates and tokens that are not good enough.
 
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
@@ -96,8 +97,10 @@ impl Answerer {
                     .with_protocol_versions(&[&TLS13])
                     .unwrap()
                     .with_no_client_auth()
-                    .with_single_cert(chain, own.key().to_rustls())
-                    .unwrap();
+                    .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(
+                        chain,
+                        own.key().signing_key().unwrap(),
+                    ))));
                 config.alpn_protocols = vec![HTTP2.to_vec()];
                 Arc::new(config)
             }
