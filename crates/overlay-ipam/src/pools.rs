@@ -216,7 +216,6 @@ fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> 
     let DefaultPool { pool, subnet_len } = pool;
     let max_len = if pool.is_ipv4() { 32 } else { 128 };
     let slot_bits = u32::from(max_len - subnet_len);
-    let slots = 1_u128 << (subnet_len - pool.prefix_len());
     let (pool_first, pool_last) = (bits(pool.first()), bits(pool.last()));
     // First and last slot that each block touches.
     let mut blocks: Vec<(u128, u128)> = occupied
@@ -234,7 +233,7 @@ fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> 
         }
         slot = slot.max(last + 1);
     }
-    let first = pool.nth(slot << slot_bits).filter(|_| slot < slots)?;
+    let first = pool.nth(slot << slot_bits)?;
     Some(Subnet::containing(prefix(first, subnet_len)))
 }
 
