@@ -45,6 +45,17 @@ pub enum CryptoError {
         /// The key epoch.
         epoch: Epoch,
     },
+    /// The node left or replaced this public key before, and came back with it.
+    #[error(
+        "public key of node {peer} in epoch {epoch} was in use before and is refused, because its \
+         packet counters would start again; the node must publish a new one"
+    )]
+    SpentPublicKey {
+        /// Whose key it is.
+        peer: NodeId,
+        /// The key epoch.
+        epoch: Epoch,
+    },
     /// A table is full.
     #[error("no more than {limit} {what} are kept; the new one was refused")]
     TableFull {

@@ -32,5 +32,6 @@ pub mod error;
 pub mod esp;
 pub mod keyring;
 pub mod replay;
+pub mod rotation;
 
 pub use error::CryptoError;

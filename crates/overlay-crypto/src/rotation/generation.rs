@@ -1,0 +1,184 @@
+//! What a node holds of one epoch.
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use overlay_types::{EpochState, NodeId};
+
+use super::MAX_PEERS;
+use crate::{
+    agreement::{KeyPair, Pair, PairKeys, PublicKey},
+    error::CryptoError,
+    esp::{SaId, SaKeys},
+};
+
+/// Most public keys of one epoch that are remembered as spent: a peer that restarts every second
+/// for 18 hours. At one more, replaced keys are refused until the next epoch.
+const MAX_SPENT: usize = 65_536;
+
+/// The key pair of an epoch and what was derived from it. Dropping it zeroizes all of that.
+pub(super) struct Generation {
+    pub(super) state: EpochState,
+    pair: KeyPair,
+    /// The replicated state shows our key.
+    published: bool,
+    /// It did so while the epoch was preparing: whoever is ready has our association.
+    in_time: bool,
+    /// The replicated state shows that we are ready.
+    reported: bool,
+    publish_at: Instant,
+    report_at: Option<Instant>,
+    pub(super) stop_at: Option<Instant>,
+    pub(super) erase_at: Option<Instant>,
+    pub(super) peers: BTreeMap<NodeId, PeerEntry>,
+    /// Keys of peers that were replaced or left. Deriving from one again would use its keys again.
+    spent: BTreeSet<(NodeId, PublicKey)>,
+}
+
+/// One peer in one epoch.
+pub(super) struct PeerEntry {
+    pub(super) public: PublicKey,
+    pub(super) inbound: SaId,
+    pub(super) outbound: SaId,
+    /// Keys of `outbound` until they are handed out, once: whoever seals with them counts from 1,
+    /// and a second one who does would repeat nonces.
+    pub(super) unused: Option<SaKeys>,
+    /// The peer reported ready with this key.
+    pub(super) ready: bool,
+    /// An authentic packet arrived through `inbound`.
+    pub(super) heard: bool,
+    /// The key came when the epoch was active already.
+    pub(super) late: bool,
+}
+
+impl PeerEntry {
+    /// Whether it can be sent with: its keys are in use, as `current`, or never were.
+    pub(super) fn is_usable(&self, current: Option<&SaId>) -> bool {
+        self.unused.is_some() || current == Some(&self.outbound)
+    }
+}
+
+impl Generation {
+    pub(super) fn new(pair: KeyPair, state: EpochState, now: Instant) -> Self {
+        Self {
+            state,
+            pair,
+            published: false,
+            in_time: false,
+            reported: false,
+            publish_at: now,
+            report_at: None,
+            stop_at: None,
+            erase_at: None,
+            peers: BTreeMap::new(),
+            spent: BTreeSet::new(),
+        }
+    }
+
+    /// Derives the keys with a peer's new public key and keeps them; returns what to receive with.
+    pub(super) fn add_peer(
+        &mut self,
+        pair: &Pair,
+        public: PublicKey,
+        ready: bool,
+    ) -> Result<(SaId, SaKeys), CryptoError> {
+        if self.peers.len() >= MAX_PEERS {
+            return Err(CryptoError::TableFull { what: "peers of an epoch", limit: MAX_PEERS });
+        }
+        if self.spent.contains(&(pair.peer, public)) {
+            return Err(CryptoError::SpentPublicKey { peer: pair.peer, epoch: pair.epoch });
+        }
+        if self.spent.len() >= MAX_SPENT {
+            return Err(CryptoError::TableFull { what: "spent public keys", limit: MAX_SPENT });
+        }
+        let PairKeys { outbound, inbound } = self.pair.derive(pair, public)?;
+        let id = |keys: &SaKeys| SaId { peer: pair.peer, epoch: pair.epoch, spi: keys.spi };
+        let entry = PeerEntry {
+            public,
+            inbound: id(&inbound),
+            outbound: id(&outbound),
+            unused: Some(outbound),
+            ready,
+            heard: false,
+            late: self.state >= EpochState::Active,
+        };
+        self.peers.insert(pair.peer, entry);
+        Ok((id(&inbound), inbound))
+    }
+
+    /// Forgets a peer, but not that its key was used.
+    pub(super) fn remove_peer(&mut self, node: NodeId) -> Option<PeerEntry> {
+        let entry = self.peers.remove(&node)?;
+        self.spent.insert((node, entry.public));
+        Some(entry)
+    }
+
+    /// The replicated state shows this public key as ours. Another one is what we published before a
+    /// restart, or another host's with our identity: ours is published again.
+    pub(super) fn see_own_key(&mut self, public: PublicKey, ready: bool, now: Instant) {
+        if public != self.pair.public() {
+            (self.published, self.in_time, self.reported) = (false, false, false);
+            return;
+        }
+        if !self.published {
+            self.published = true;
+            self.in_time = self.state == EpochState::Preparing;
+            self.report_at = Some(now);
+        }
+        self.reported = ready;
+    }
+
+    /// Whether the peer certainly has the association that we would send with.
+    pub(super) fn peer_has(&self, peer: &PeerEntry) -> bool {
+        peer.heard || (peer.ready && self.in_time)
+    }
+
+    pub(super) fn retire(&mut self, drained: Instant, send_margin: Duration) {
+        self.state = EpochState::Retired;
+        self.erase_at = Some(drained);
+        self.stop_at = Some(drained.checked_sub(send_margin).unwrap_or(drained));
+    }
+
+    /// Retired, and its time as the preferred one is over.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state == EpochState::Retired && self.stop_at.is_none()
+    }
+
+    pub(super) fn take_publication(
+        &mut self,
+        now: Instant,
+        retry_at: Instant,
+    ) -> Option<PublicKey> {
+        if !self.waits_to_publish() || self.publish_at > now {
+            return None;
+        }
+        self.publish_at = retry_at;
+        Some(self.pair.public())
+    }
+
+    pub(super) fn take_report(&mut self, now: Instant, retry_at: Instant) -> bool {
+        let due = self.waits_to_report() && self.report_at.is_none_or(|at| at <= now);
+        if due {
+            self.report_at = Some(retry_at);
+        }
+        due
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let publish_at = self.waits_to_publish().then_some(self.publish_at);
+        let report_at = if self.waits_to_report() { self.report_at } else { None };
+        [publish_at, report_at, self.stop_at, self.erase_at].into_iter().flatten().min()
+    }
+
+    fn waits_to_publish(&self) -> bool {
+        !self.published && self.state < EpochState::Retired
+    }
+
+    fn waits_to_report(&self) -> bool {
+        let open = matches!(self.state, EpochState::Ready | EpochState::Active);
+        open && self.published && !self.reported
+    }
+}
