@@ -243,7 +243,12 @@ impl Rotation {
         let NodeKeyStatus { node, epoch, public, ready } = key;
         let Some(generation) = self.generations.get_mut(&epoch) else { return Ok(()) };
         if node == self.own {
-            generation.see_own_key(public, ready, now);
+            if public == generation.public() {
+                generation.see_own_key(ready, now);
+            } else if generation.is_published() {
+                return self.make_another_pair(epoch, now);
+            }
+            // Otherwise it is what this node published before it restarted.
             return Ok(());
         }
         if let Some(known) = generation.peers.get_mut(&node).filter(|known| known.public == public)
@@ -341,6 +346,24 @@ impl Rotation {
             self.outputs.push_back(Output::Remove(old.inbound));
         }
         added
+    }
+
+    /// A write from before a restart came late and replaced our key, or another host has our
+    /// identity. Peers may have dropped what they had of us and take no key twice: a new one it is.
+    fn make_another_pair(&mut self, epoch: Epoch, now: Instant) -> Result<(), CryptoError> {
+        let pair = KeyPair::from_entropy(&self.draw_entropy());
+        let Some(old) = self.generations.get_mut(&epoch) else { return Ok(()) };
+        let mut generation = Generation::new(pair, old.state, now);
+        (generation.stop_at, generation.erase_at) = (old.stop_at, old.erase_at);
+        let old = std::mem::replace(old, generation);
+        let mut result = Ok(());
+        for (peer, entry) in &old.peers {
+            let pair = Pair { cluster: self.cluster, epoch, own: self.own, peer: *peer };
+            result = result.and(self.replace_key(pair, entry.public, entry.ready));
+            self.choose(*peer);
+        }
+        self.outputs.extend(old.peers.values().map(|entry| Output::Remove(entry.inbound)));
+        result
     }
 
     fn retire_superseded(&mut self, now: Instant) {

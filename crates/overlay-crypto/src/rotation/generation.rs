@@ -116,19 +116,23 @@ impl Generation {
         Some(entry)
     }
 
-    /// The replicated state shows this public key as ours. Another one is what we published before a
-    /// restart, or another host's with our identity: ours is published again.
-    pub(super) fn see_own_key(&mut self, public: PublicKey, ready: bool, now: Instant) {
-        if public != self.pair.public() {
-            (self.published, self.in_time, self.reported) = (false, false, false);
-            return;
-        }
+    /// The replicated state shows our key.
+    pub(super) fn see_own_key(&mut self, ready: bool, now: Instant) {
         if !self.published {
             self.published = true;
             self.in_time = self.state == EpochState::Preparing;
             self.report_at = Some(now);
         }
         self.reported = ready;
+    }
+
+    pub(super) const fn public(&self) -> PublicKey {
+        self.pair.public()
+    }
+
+    /// The replicated state showed our key at some time.
+    pub(super) const fn is_published(&self) -> bool {
+        self.published
     }
 
     /// Whether the peer certainly has the association that we would send with.
