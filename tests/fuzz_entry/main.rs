@@ -73,6 +73,12 @@ fn gossip_opens_nothing_but_what_was_sealed() {
 }
 
 #[test]
+fn gossip_survives_members_that_seal_nonsense() {
+    let accepted = check(entry::gossip_message, &samples::gossip_messages());
+    assert!(accepted > 0, "no damaged message is heard: the samples are too brittle to test with");
+}
+
+#[test]
 fn names_survive_damaged_text() {
     let accepted = check(entry::dns_name, &samples::dns_names());
     assert!(accepted > 0, "no damaged name has records: the samples are too brittle to test with");

@@ -52,9 +52,14 @@ pub(crate) fn esp() -> Vec<Vec<u8>> {
     [0, 1, 8, 64, 1400].map(|len| entry::seal(&vec![0x5a; len])).into()
 }
 
-/// A datagram to member 2.
+/// Messages of every kind that a member sends.
+pub(crate) fn gossip_messages() -> Vec<Vec<u8>> {
+    entry::conversation()
+}
+
+/// The same, sealed.
 pub(crate) fn gossip() -> Vec<Vec<u8>> {
-    vec![entry::greeting()]
+    gossip_messages().iter().map(|message| entry::seal_message(message)).collect()
 }
 
 /// One name for each kind that has records.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 pub use dns::dns_name;
 pub use esp::{esp, esp_text, seal};
-pub use gossip::{gossip, greeting};
+pub use gossip::{conversation, gossip, gossip_message, seal_message};
 pub use specs::specs;
 pub use switch::{frame, vxlan};
 
