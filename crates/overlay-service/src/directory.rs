@@ -9,9 +9,10 @@
 //! A directory is a value: cloning it shares everything, and a change copies only what it touches.
 //! Whoever changes it publishes a clone (see [`SharedDirectory`]); readers take no lock.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 use overlay_types::{
     Change, Endpoint, EndpointId, Network, NetworkId, NodeId, Object, ObjectKey, Service,
     ServiceId, View,
@@ -32,7 +33,7 @@ pub struct Directory {
     zones: CowMap<NetworkId, Arc<Zone>>,
     endpoints: CowMap<EndpointId, Arc<Endpoint>>,
     services: CowMap<ServiceId, Arc<Service>>,
-    dead: Arc<BTreeSet<NodeId>>,
+    dead: Arc<HashSet<NodeId, RandomState>>,
 }
 
 impl Directory {
@@ -75,8 +76,8 @@ impl Directory {
     }
 
     /// Sets which nodes are dead: their endpoints are in no answer until they are alive again.
-    pub fn set_dead(&mut self, dead: BTreeSet<NodeId>) {
-        self.dead = Arc::new(dead);
+    pub fn set_dead(&mut self, dead: impl IntoIterator<Item = NodeId>) {
+        self.dead = Arc::new(dead.into_iter().collect());
     }
 
     /// Whether any network of `scope` has a way out. Networks that the directory does not know

@@ -143,30 +143,33 @@ impl<'a> Lookup<'a> {
     fn addresses(&self, zone: &Zone, holder: Holder, form: Form, records: &mut Vec<Record>) {
         match holder {
             Holder::Endpoint(id) => {
-                let live = self.directory.endpoint(id).filter(|e| self.is_alive(e.node));
-                records.extend(live.into_iter().flat_map(|e| self.of_kind(e.addresses)));
+                if let Some(endpoint) = self.directory.endpoint(id)
+                    && self.is_alive(endpoint.node)
+                {
+                    self.add(endpoint.addresses, records);
+                }
             }
             Holder::Service(id) => {
-                let Some(ServiceEntry { service: Some(service), vip, tasks }) = zone.service(id)
-                else {
-                    return;
-                };
-                if form == Form::Itself && service.spec.mode == EndpointMode::Vip {
-                    records.extend(self.of_kind(*vip));
+                let Some(entry) = zone.service(id) else { return };
+                if form == Form::Itself && entry.mode == EndpointMode::Vip {
+                    self.add(entry.vip, records);
                 } else {
-                    let live = tasks.iter().filter(|t| self.is_alive(t.node));
-                    records.reserve(tasks.len());
-                    records.extend(live.flat_map(|t| self.of_kind(t.addresses)));
+                    let live = entry.tasks.iter().filter(|t| self.is_alive(t.node));
+                    records.reserve(entry.tasks.len());
+                    live.for_each(|t| self.add(t.addresses, records));
                 }
             }
         }
     }
 
-    /// The addresses that are asked for.
-    fn of_kind(&self, addresses: Addresses) -> impl Iterator<Item = Record> + use<> {
-        let v4 = addresses.v4.filter(|_| matches!(self.kind, RecordKind::A | RecordKind::Any));
-        let v6 = addresses.v6.filter(|_| matches!(self.kind, RecordKind::Aaaa | RecordKind::Any));
-        v4.map(Record::A).into_iter().chain(v6.map(Record::Aaaa))
+    /// Adds the addresses that are asked for.
+    fn add(&self, addresses: Addresses, records: &mut Vec<Record>) {
+        if matches!(self.kind, RecordKind::A | RecordKind::Any) {
+            records.extend(addresses.v4.map(Record::A));
+        }
+        if matches!(self.kind, RecordKind::Aaaa | RecordKind::Any) {
+            records.extend(addresses.v6.map(Record::Aaaa));
+        }
     }
 
     fn reverse(&self, address: IpAddr) -> Option<Answer> {

@@ -78,7 +78,9 @@ pub(crate) struct Task {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceEntry {
     pub(crate) service: Option<Arc<Service>>,
-    /// Its virtual addresses here; none in dnsrr mode.
+    /// Its mode and its virtual addresses here, none in dnsrr mode: copies, so that the most
+    /// frequent answers need not look at the service.
+    pub(crate) mode: EndpointMode,
     pub(crate) vip: Addresses,
     /// In the order of endpoint ids.
     pub(crate) tasks: Vec<Task>,
@@ -126,10 +128,9 @@ impl Zone {
 
     /// The name under which `name` is found from everywhere: `name.network.`
     pub(crate) fn qualify(&self, name: &str) -> String {
-        match self.info.as_ref().filter(|info| info.suffix.is_some()) {
-            Some(info) => format!("{name}.{}.", info.name),
-            None => format!("{name}."),
-        }
+        let network = self.info.as_ref().filter(|info| info.suffix.is_some());
+        let parts = [name, ".", network.map_or("", |n| &n.name), network.map_or("", |_| ".")];
+        parts.concat()
     }
 
     /// Whether `address` lies in a subnet of the network.
@@ -172,6 +173,7 @@ impl Zone {
         let vip = virtual_addresses(service, network);
         let entry = self.entry(service.id);
         entry.service = Some(Arc::clone(service));
+        entry.mode = service.spec.mode;
         entry.vip = vip;
         self.add(Holder::Service(service.id), service_names(service, network), vip);
     }

@@ -181,7 +181,7 @@ async fn g04_answers_follow_liveness_and_scope_at_once() {
     let bytes = question("tasks.web.", RecordType::A);
     assert_eq!(udp(lab.at, &bytes).await.answers.len(), 3);
     let mut directory = Directory::clone(&lab.directory.current());
-    directory.set_dead([NodeId::from_u128(2)].into());
+    directory.set_dead([NodeId::from_u128(2)]);
     lab.directory.publish(directory);
     assert_eq!(addresses(&udp(lab.at, &bytes).await), ["10.0.1.20", "10.0.1.22"]);
     lab.server.set_scope(Scope::new([NetworkId::from_u128(2)]));

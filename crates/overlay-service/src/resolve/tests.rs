@@ -239,7 +239,7 @@ fn s04_a_shared_alias_outlives_one_of_its_services() {
 #[test]
 fn g04_dead_nodes_are_in_no_answer_until_they_return() {
     let mut directory = Directory::new(&town());
-    let dead = |nodes: &[u128]| nodes.iter().map(|n| NodeId::from_u128(*n)).collect();
+    let dead = |nodes: &[u128]| nodes.iter().map(|n| NodeId::from_u128(*n)).collect::<Vec<_>>();
     let names = |directory: &Directory| {
         [
             ask(directory, &[1, 2], RecordKind::A, "tasks.web"),
