@@ -14,8 +14,9 @@ pub const MAX_DATAGRAM: usize = 1232;
 /// Largest message on a stream, in bytes: the exchange of [`MAX_MEMBERS`] members fits.
 pub const MAX_STREAM_MESSAGE: usize = 1 << 20;
 
-/// Members that are kept, dead ones included: three times what the design must carry.
-pub const MAX_MEMBERS: usize = 16_384;
+/// Members that are kept, dead ones included: as many as the key ring keeps senders, which is half as
+/// many again as the design must carry.
+pub const MAX_MEMBERS: usize = overlay_crypto::keyring::MAX_SENDERS;
 
 /// Seeds, and addresses named by the managers, that are kept.
 pub const MAX_HINTS: usize = MAX_MEMBERS;
@@ -68,15 +69,16 @@ impl GossipConfig {
     }
 
     /// foca's configuration for a cluster of this many, with packets of at most `max_packet` bytes.
+    #[expect(clippy::cast_sign_loss, reason = "clamped to 8-32")]
     pub(crate) fn foca(&self, members: usize, max_packet: NonZeroUsize) -> foca::Config {
         // News that each member passes on k times miss about e^-k of them (SIR epidemics), so k = 12
         // for ten members, and 4 more per power of ten. Few news travel at a time: it costs little.
-        let transmissions = (8.0 + 4.0 * decades(members).ceil().max(1.0)).min(32.0) as u8;
+        let transmissions = (8.0 + 4.0 * decades(members).ceil().max(1.0)).clamp(8.0, 32.0);
         foca::Config {
             probe_period: self.probe_period,
             probe_rtt: self.probe_timeout,
             num_indirect_probes: const { NonZeroUsize::new(3).unwrap() },
-            max_transmissions: NonZeroU8::new(transmissions).unwrap_or(NonZeroU8::MIN),
+            max_transmissions: NonZeroU8::new(transmissions as u8).unwrap_or(NonZeroU8::MIN),
             suspect_to_down_after: self.suspicion_among(members),
             remove_down_after: Some(self.forget_dead_after),
             max_packet_size: max_packet,

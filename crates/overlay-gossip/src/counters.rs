@@ -33,8 +33,10 @@ drops! {
     UnknownEpoch => "unknown-epoch",
     /// The tag is wrong: forged or damaged.
     Unauthentic => "unauthentic",
-    /// Its counter was seen before, is too old, or is from before the sender's restart.
+    /// Its counter was seen before, or is too old to tell.
     Replayed => "replayed",
+    /// From before the sender's restart.
+    StaleIncarnation => "stale-incarnation",
     /// More senders than are kept.
     SenderTableFull => "sender-table-full",
     /// Authentic, but makes no sense.

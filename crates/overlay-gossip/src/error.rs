@@ -10,9 +10,6 @@ pub enum GossipError {
         "gossip address {0} is not a unicast address with a port; give the address that other nodes reach this node at"
     )]
     UnusableAddress(SocketAddr),
-    /// The key ring belongs to someone else than the identity.
-    #[error("the gossip key ring seals for another node or incarnation than the identity says")]
-    ForeignKeys,
     /// A listener could not be opened. Nothing runs.
     #[error("cannot listen for gossip on {protocol} {address}: {source}")]
     Listen {

@@ -276,8 +276,8 @@ mod tests {
         }
 
         #[test]
-        fn members_round_trip(id in identities(), refutations: u16, state in 0..3) {
-            let state = [State::Alive, State::Suspect, State::Down][state as usize];
+        fn members_round_trip(id in identities(), refutations: u16, state in 0_usize..3) {
+            let state = [State::Alive, State::Suspect, State::Down][state];
             let member = Member::new(id, refutations, state);
             let mut bytes = Vec::new();
             put_member(&member, &mut bytes);

@@ -13,12 +13,12 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use foca::Member;
+use overlay_crypto::keyring;
 use rand::seq::IteratorRandom;
 
 use super::{
     Carrier, Gossip, members,
     message::{Exchange, GossipMessage},
-    seal,
     timers::Timer,
 };
 use crate::{
@@ -123,7 +123,7 @@ impl Gossip {
         let known = self.foca.iter_membership_state().take(MAX_MEMBERS);
         let members = known.filter(|m| m.id().node != me.node).cloned().collect();
         let message = GossipMessage::Exchange(Exchange { from: me, to, answer, members }).encode();
-        let fits = message.len() + seal::OVERHEAD <= MAX_DATAGRAM;
+        let fits = message.len() + keyring::OVERHEAD <= MAX_DATAGRAM;
         let carrier = if fits { Carrier::Datagram } else { Carrier::Stream };
         self.send(to.address, &message, carrier);
     }

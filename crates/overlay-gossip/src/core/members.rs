@@ -85,7 +85,6 @@ pub(crate) fn merge<'a>(
         }
         match known.get(&member.id().node) {
             Some(here) if here.id() == member.id() => match (here.state(), member.state()) {
-                (State::Down, _) => {}
                 (State::Alive | State::Suspect, State::Down) if member.id().leaving => {
                     news.push(member);
                 }
@@ -95,7 +94,8 @@ pub(crate) fn merge<'a>(
                     news.push(suspect);
                 }
                 (State::Alive | State::Suspect, _) if **here != member => news.push(member),
-                (State::Alive | State::Suspect, _) => {}
+                // Nothing new, or dead here, which only a greater incarnation ends.
+                _ => {}
             },
             Some(here) if !foca::Identity::win_addr_conflict(member.id(), here.id()) => {}
             _ => news.push(member),

@@ -45,19 +45,16 @@ use std::{
 };
 
 use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast};
+use overlay_crypto::keyring::{self, GossipKeyRing, RingKeys};
 use overlay_types::Incarnation;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
+pub use self::output::{Event, Output};
 use self::{
     codec::FocaCodec,
     greetings::Greetings,
     members::Doubts,
-    seal::Sealer,
     timers::{Fired, Timer, Timers},
-};
-pub use self::{
-    output::{Event, Output},
-    seal::{GossipKeys, KeySlot},
 };
 use crate::{
     config::{GossipConfig, MAX_DATAGRAM},
@@ -85,7 +82,7 @@ pub struct Gossip {
     start: Incarnation,
     foca: Swim,
     runtime: AccumulatingRuntime<Identity>,
-    sealer: Sealer,
+    ring: GossipKeyRing,
     rng: Xoshiro256PlusPlus,
     timers: Timers,
     greetings: Greetings,
@@ -117,11 +114,12 @@ enum Phase {
 }
 
 impl Gossip {
-    /// A member that knows nobody yet. `keys` seal for `identity`; `seed` decides all chance.
+    /// A member that knows nobody yet. No other start of
+    /// the node may have had its incarnation; `seed` decides all chance.
     pub fn new(
         config: GossipConfig,
         identity: Identity,
-        keys: GossipKeys,
+        keys: RingKeys,
         seed: u64,
         now: Instant,
     ) -> Result<Self, GossipError> {
@@ -139,7 +137,7 @@ impl Gossip {
             start: identity.incarnation,
             foca: new_foca(identity, &config, &mut rng),
             runtime: AccumulatingRuntime::new(),
-            sealer: Sealer::new(&identity, keys),
+            ring: GossipKeyRing::new(identity.node, identity.incarnation, keys),
             rng,
             timers,
             greetings: Greetings::default(),
@@ -191,8 +189,8 @@ impl Gossip {
     }
 
     /// Replaces the key ring. What was sealed under a key that stays in the ring is still accepted.
-    pub fn set_keys(&mut self, keys: GossipKeys) {
-        self.sealer.set_keys(keys);
+    pub fn set_keys(&mut self, keys: RingKeys) {
+        self.ring.set_keys(keys);
     }
 
     /// Tells the others that this member goes. [`Event::Left`] follows when that was said often
@@ -330,7 +328,7 @@ fn new_foca(me: Identity, config: &GossipConfig, rng: &mut Xoshiro256PlusPlus) -
 
 /// What of a datagram is left for foca.
 fn max_packet() -> NonZeroUsize {
-    const { NonZeroUsize::new(MAX_DATAGRAM - seal::OVERHEAD - message::PREFIX).unwrap() }
+    const { NonZeroUsize::new(MAX_DATAGRAM - keyring::OVERHEAD - message::PREFIX).unwrap() }
 }
 
 /// Between half and one and a half of the period, so that members do not fall into step.

@@ -78,7 +78,7 @@ impl Gossip {
             if notification == OwnedNotification::Idle {
                 self.forget_news();
             }
-            self.translate(notification, now);
+            self.translate(&notification, now);
         }
         self.follow_cluster_size();
     }
@@ -89,7 +89,7 @@ impl Gossip {
             self.counters.drop_one(DropReason::OutputFull);
             return;
         }
-        let Some(bytes) = self.sealer.seal(message) else {
+        let Ok(bytes) = self.ring.seal(message) else {
             self.counters.drop_one(DropReason::SealFailed);
             return;
         };
@@ -121,8 +121,8 @@ impl Gossip {
         }
     }
 
-    fn translate(&mut self, notification: OwnedNotification<Identity>, now: Instant) {
-        let event = match notification {
+    fn translate(&mut self, notification: &OwnedNotification<Identity>, now: Instant) {
+        let event = match *notification {
             // What says that it goes counts as gone, also if foca still hears from it.
             OwnedNotification::MemberUp(id) | OwnedNotification::Rename(_, id) if id.leaving => {
                 return self.bury(id);
@@ -131,7 +131,6 @@ impl Gossip {
             OwnedNotification::MemberDown(id) if id.leaving => Event::MemberLeft(id),
             OwnedNotification::MemberDown(id) => Event::MemberDown(id),
             OwnedNotification::Rename(_, id) if self.is_active(&id) => Event::MemberRenewed(id),
-            OwnedNotification::Rename(..) => return,
             OwnedNotification::Active => {
                 self.schedule_exchange(super::FIRST_EXCHANGE, now);
                 Event::Connected
@@ -139,16 +138,17 @@ impl Gossip {
             OwnedNotification::Idle => Event::Isolated,
             OwnedNotification::Rejoin(id) => {
                 self.probe = None;
-                if !id.belongs_to_start(id.node, self.start) {
+                if id.belongs_to_start(id.node, self.start) {
+                    Event::Rejoined(id)
+                } else {
                     self.phase = Phase::Gone;
                     self.timers.clear_all();
                     Event::Defunct
-                } else {
-                    Event::Rejoined(id)
                 }
             }
-            // Leaving makes foca defunct, and nothing else does: identities always renew.
-            OwnedNotification::Defunct => return,
+            // A death that becomes another death is no change. Leaving makes foca defunct, and nothing
+            // else does: identities always renew.
+            OwnedNotification::Rename(..) | OwnedNotification::Defunct => return,
         };
         self.outputs.push_back(Output::Event(event));
     }

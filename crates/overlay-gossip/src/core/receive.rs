@@ -6,7 +6,11 @@ use bytes::Buf;
 use foca::Message;
 use overlay_types::NodeId;
 
-use super::{Carrier, Gossip, Phase, codec, message::GossipMessage, seal::Sender};
+use super::{
+    Carrier, Gossip, Phase, codec,
+    message::GossipMessage,
+    seal::{self, Sender},
+};
 use crate::{
     config::{MAX_DATAGRAM, MAX_MEMBERS, MAX_STREAM_MESSAGE},
     counters::DropReason,
@@ -53,10 +57,7 @@ impl Gossip {
         if self.phase != Phase::Running {
             return Err(DropReason::AfterLeave);
         }
-        let (sender, message) = self.sealer.open(bytes)?;
-        if sender.node == self.identity().node {
-            return Err(DropReason::FromSelf);
-        }
+        let (sender, message) = seal::open(&mut self.ring, bytes)?;
         match GossipMessage::decode(&message)? {
             GossipMessage::Swim(packet) => self.receive_swim(sender, packet, carrier, now),
             GossipMessage::Greeting(from) => {

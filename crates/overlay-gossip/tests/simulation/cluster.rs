@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_crypto::keyring::RingKeys;
 use overlay_gossip::{
-    Counters, Event, Gossip, GossipConfig, GossipKeys, INCARNATIONS_PER_START, Identity,
-    MemberState, Output,
+    Counters, Event, Gossip, GossipConfig, INCARNATIONS_PER_START, Identity, MemberState, Output,
 };
 use overlay_testkit::sim::{Carrier, Link, Network};
 use overlay_types::{Incarnation, NodeId};
@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) net: Network<Vec<u8>>,
     pub(crate) nodes: Vec<Node>,
     config: GossipConfig,
-    keys: GossipKeys,
+    keys: RingKeys,
     wakes: BTreeSet<(Instant, usize)>,
 }
 

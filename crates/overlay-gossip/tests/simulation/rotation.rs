@@ -1,12 +1,13 @@
 use std::time::Duration;
 
+use overlay_crypto::keyring::RingKeys;
 use overlay_gossip::DropReason;
 use overlay_testkit::sim::Link;
 
 use crate::{cluster::Cluster, keys};
 
 /// Every step reaches the members at different times, up to two seconds apart.
-fn roll_out(cluster: &mut Cluster, ring: &overlay_gossip::GossipKeys) {
+fn roll_out(cluster: &mut Cluster, ring: &RingKeys) {
     for index in cluster.running() {
         cluster.with(index, |gossip, _| gossip.set_keys(ring.clone()));
         cluster.run(Duration::from_millis(200));
