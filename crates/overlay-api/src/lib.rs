@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! overlayctl, orchestrators ──► v1 (messages, stubs) ◄──convert──► overlay_types
-//! nodes among themselves   ──► internal (see below)
+//! managers among themselves ──► internal::v1 ◄── overlay-cluster
 //! ```
 //!
 //! - [`v1`]: what users call; documented in `proto/overlay/v1/*.proto`
+//! - [`internal`]: what managers say to one another and keep on disk
 //! - [`convert`]: between messages and the types of every layer
 //! - [`client`]: a channel to a node's unix socket
 //! - [`status`]: refusals as gRPC statuses, with field, value and reason code
@@ -24,6 +25,20 @@
 )]
 pub mod v1 {
     tonic::include_proto!("overlay.v1");
+}
+
+/// What managers store and send to one another: commands, raft's records, snapshots.
+pub mod internal {
+    #[allow(
+        missing_docs,
+        unused_qualifications,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated; documented in the .proto files"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("overlay.internal.v1");
+    }
 }
 
 pub mod client;

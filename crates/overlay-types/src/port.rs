@@ -147,8 +147,10 @@ impl fmt::Display for PortSpec {
             Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
             None => {}
         }
-        if let Some(published) = self.published {
-            write!(f, "{published}:")?;
+        match self.published {
+            Some(published) => write!(f, "{published}:")?,
+            None if self.host_ip.is_some() => f.write_str(":")?,
+            None => {}
         }
         write!(f, "{}/{}", self.target, self.protocol)?;
         if self.mode == PublishMode::Host { f.write_str(" (host)") } else { Ok(()) }
@@ -317,7 +319,8 @@ mod tests {
     #[case("8000-8002:80-82", "8000:80/tcp, 8001:81/tcp, 8002:82/tcp")]
     #[case("65535:65535", "65535:65535/tcp")]
     #[case("192.0.2.7:8080:80", "192.0.2.7:8080:80/tcp")]
-    #[case("192.0.2.7::80", "192.0.2.7:80/tcp")]
+    #[case("192.0.2.7::80", "192.0.2.7::80/tcp")]
+    #[case("[::1]::80", "[::1]::80/tcp")]
     #[case("[2001:db8::7]:8080:80/udp", "[2001:db8::7]:8080:80/udp")]
     #[case("published=8080,target=80", "8080:80/tcp")]
     #[case("target=80", "80/tcp")]

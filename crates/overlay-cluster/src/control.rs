@@ -1,0 +1,303 @@
+//! A manager: raft core, applied state and connections to the other managers.
+//!
+//! ```text
+//!   write ──► leader? ──yes──► raft ──► log of a quorum ──► apply ──► answer
+//!               └─no─► Propose to the leader, again after a change of leader
+//!   read ───► log id that the leader says is current ──► wait until it is applied ──► look
+//! ```
+
+mod error;
+mod leader;
+mod membership;
+
+use core::{fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use openraft::{
+    Config as RaftConfig, SnapshotPolicy,
+    error::{CheckIsLeaderError, ClientWriteError, RaftError},
+};
+use overlay_api::internal::v1 as wire;
+use overlay_types::{NodeId, RequestId, UnixMillis};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Code, Status};
+
+pub use error::{ControlError, rejection_status};
+
+use crate::{
+    ca::NodeTls,
+    raft::{
+        codec,
+        replica::Replica,
+        store,
+        transport::Peers,
+        types::{LogId, Member, Raft},
+    },
+    state::{Action, Command, Response, RotationPolicy},
+};
+
+/// How long a write or read looks for a leader. Elections end within two seconds; a caller that
+/// waited five hears that there is no quorum.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// Wait before the same leader is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a manager runs.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its credentials; they name cluster and node too.
+    pub tls: Arc<NodeTls>,
+    /// Its state file.
+    pub store: PathBuf,
+    /// The address that it advertises; connections to other managers leave from there.
+    pub advertise: IpAddr,
+    /// How long a key rotation waits.
+    pub rotation: RotationPolicy,
+    /// Log entries between two snapshots. Default 10 000, as in swarmkit.
+    pub snapshot_after: u64,
+}
+
+/// A running manager. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    node: NodeId,
+    raft: Raft,
+    replica: Arc<Replica>,
+    peers: Peers,
+    rotation: RotationPolicy,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("node", &self.0.node).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Opens the store and starts the raft core. It answers other managers once
+    /// [`serve`](crate::server::serve) runs, and takes part in no election before it is a member.
+    pub async fn start(config: ControlConfig) -> Result<Self, ControlError> {
+        let cluster = config.tls.identity().cluster;
+        let (log, machine, replica) = store::open(&config.store, cluster, config.node)?;
+        let raft_config = RaftConfig {
+            cluster_name: cluster.to_string(),
+            heartbeat_interval: 100,
+            election_timeout_min: 400,
+            election_timeout_max: 800,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
+            max_in_snapshot_log_to_keep: 1000,
+            enable_tick: true,
+            ..RaftConfig::default()
+        };
+        let raft_config = raft_config.validate().map_err(ControlError::raft)?;
+        let peers = Peers::new(config.tls, config.advertise);
+        let raft = Raft::new(config.node, Arc::new(raft_config), peers.clone(), log, machine);
+        let raft = raft.await.map_err(ControlError::raft)?;
+        let inner = Inner { node: config.node, raft, replica, peers, rotation: config.rotation };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Makes this node the only member of a new raft group.
+    pub async fn form(&self, member: Member) -> Result<(), ControlError> {
+        let members = std::collections::BTreeMap::from([(self.0.node, member)]);
+        match self.0.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(ControlError::raft(error)),
+        }
+    }
+
+    /// Stops the raft core; the store is closed when the last handle is gone.
+    pub async fn stop(&self) {
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(%error, "raft core did not stop cleanly");
+        }
+    }
+
+    /// Who this manager is.
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// The applied state.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.0.replica
+    }
+
+    /// The manager that leads, as far as this one knows.
+    pub async fn leader(&self) -> Option<NodeId> {
+        self.0.raft.current_leader().await
+    }
+
+    /// Does what falls to the leader while this manager leads: moves key epochs on, and makes
+    /// voters of managers that joined. Runs until the manager stops.
+    pub async fn lead(&self, alive: watch::Receiver<BTreeSet<NodeId>>) {
+        leader::run(self, alive).await;
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+
+    /// Writes, through whoever leads. Applied once, however often it is tried here or by the
+    /// caller with the same `request`.
+    pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
+        let command = Command { request, at: now(), action };
+        let patience = Patience::new();
+        loop {
+            match self.write_here(command.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(Attempt::Refused(status)) => return Err(status),
+                Err(Attempt::Elsewhere(leader)) => match self.propose_to(leader, &command).await {
+                    Err(status) if status.code() == Code::Unavailable => {}
+                    answer => return answer,
+                },
+                Err(Attempt::NoLeader) => {}
+            }
+            patience.pause(&self.0.raft).await?;
+        }
+    }
+
+    /// Writes if this node leads.
+    pub(crate) async fn propose_as_leader(&self, mut command: Command) -> Result<Response, Status> {
+        command.at = now();
+        match self.write_here(command).await {
+            Ok(response) => Ok(response),
+            Err(Attempt::Refused(status)) => Err(status),
+            Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
+        }
+    }
+
+    async fn write_here(&self, command: Command) -> Result<Response, Attempt> {
+        match self.0.raft.client_write(command).await {
+            Ok(answer) => answer.data.map_err(|r| Attempt::Refused(rejection_status(&r))),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(Attempt::forward(to.leader_id, to.leader_node))
+            }
+            Err(error) => Err(Attempt::Refused(Status::unavailable(error.to_string()))),
+        }
+    }
+
+    async fn propose_to(
+        &self,
+        (leader, member): (NodeId, Member),
+        command: &Command,
+    ) -> Result<Response, Status> {
+        let mut client = self.0.peers.client(leader, &member).ok_or_else(not_leader)?;
+        let command = Some(command.into());
+        let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
+        Response::try_from(answer.response.unwrap_or_default())
+            .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
+    }
+
+    /// Waits until this manager's state includes every write that was acknowledged before.
+    pub async fn linearize(&self) -> Result<(), Status> {
+        let patience = Patience::new();
+        let current = loop {
+            match self.read_index_here().await {
+                Ok(log_id) => break log_id,
+                Err(Attempt::Refused(status)) => return Err(status),
+                Err(Attempt::Elsewhere(leader)) => match self.ask_read_index(leader).await {
+                    Ok(log_id) => break log_id,
+                    Err(status) if status.code() == Code::Unavailable => {}
+                    Err(status) => return Err(status),
+                },
+                Err(Attempt::NoLeader) => {}
+            }
+            patience.pause(&self.0.raft).await?;
+        };
+        let mut progress = self.0.replica.progress();
+        let applied = progress.wait_for(|applied| *applied >= current);
+        match tokio::time::timeout(LEADER_PATIENCE, applied).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::unavailable("this manager lags behind the others; ask another")),
+        }
+    }
+
+    pub(crate) async fn read_index_as_leader(&self) -> Result<Option<LogId>, Status> {
+        match self.read_index_here().await {
+            Ok(log_id) => Ok(log_id),
+            Err(Attempt::Refused(status)) => Err(status),
+            Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
+        }
+    }
+
+    async fn read_index_here(&self) -> Result<Option<LogId>, Attempt> {
+        match self.0.raft.get_read_log_id().await {
+            Ok((read, _applied)) => Ok(read),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                Err(Attempt::forward(to.leader_id, to.leader_node))
+            }
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                Err(Attempt::NoLeader)
+            }
+            Err(error) => Err(Attempt::Refused(Status::unavailable(error.to_string()))),
+        }
+    }
+
+    async fn ask_read_index(
+        &self,
+        (leader, member): (NodeId, Member),
+    ) -> Result<Option<LogId>, Status> {
+        let mut client = self.0.peers.client(leader, &member).ok_or_else(not_leader)?;
+        let answer = client.read_index(wire::ReadIndexRequest {}).await?.into_inner();
+        codec::optional_log_id(answer.log_id)
+            .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
+    }
+}
+
+/// Why this node did not answer by itself.
+enum Attempt {
+    Refused(Status),
+    Elsewhere((NodeId, Member)),
+    NoLeader,
+}
+
+impl Attempt {
+    fn forward(leader: Option<NodeId>, member: Option<Member>) -> Self {
+        leader.zip(member).map_or(Self::NoLeader, Self::Elsewhere)
+    }
+}
+
+fn not_leader() -> Status {
+    Status::unavailable("this manager does not lead (any more)")
+}
+
+/// Wall-clock time; commands carry it so that `apply` reads none.
+#[expect(clippy::disallowed_methods, reason = "the shell that proposes commands")]
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Bounds how long a call looks for a leader.
+struct Patience(Instant);
+
+impl Patience {
+    #[expect(clippy::disallowed_methods, reason = "the shell that waits for a leader")]
+    fn new() -> Self {
+        Self(Instant::now() + LEADER_PATIENCE)
+    }
+
+    /// Waits for news of the raft core, or a little.
+    async fn pause(&self, raft: &Raft) -> Result<(), Status> {
+        let mut metrics = raft.server_metrics();
+        metrics.mark_unchanged();
+        let _ = tokio::time::timeout(RETRY_PAUSE, metrics.changed()).await;
+        if self.0.elapsed().is_zero() {
+            return Ok(());
+        }
+        Err(Status::unavailable(
+            "no manager leads: fewer than half of them can be reached; bring one back, and the \
+             call can be repeated",
+        ))
+    }
+}

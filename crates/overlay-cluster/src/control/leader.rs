@@ -1,0 +1,85 @@
+//! What falls to the leader: key rotation, and voters for managers that joined.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use openraft::ChangeMembers;
+use overlay_types::{NodeId, RequestId};
+use tokio::sync::watch;
+
+use super::{
+    Control,
+    membership::{self, Group, Step},
+    now,
+};
+
+/// Between two looks at what is due. Deadlines are hours; joins and rotations by hand should not
+/// wait.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(control: &Control, alive: watch::Receiver<BTreeSet<NodeId>>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut metrics = control.raft().server_metrics();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = metrics.changed() => if changed.is_err() { return },
+        }
+        if metrics.borrow_and_update().current_leader != Some(control.node()) {
+            continue;
+        }
+        if control.raft().metrics().borrow().running_state.is_err() {
+            return;
+        }
+        step_membership(control).await;
+        let alive = alive.borrow().clone();
+        step_keys(control, &alive).await;
+    }
+}
+
+async fn step_keys(control: &Control, alive: &BTreeSet<NodeId>) {
+    let policy = control.0.rotation;
+    let next = |state: &crate::state::State| policy.next_step(state, alive, now(), rand::random());
+    while let Some(action) = control.replica().read(next) {
+        let request = RequestId::from_u128(rand::random());
+        if let Err(status) = control.write(request, action).await {
+            tracing::warn!(reason = status.message(), "key rotation waits");
+            return;
+        }
+    }
+}
+
+async fn step_membership(control: &Control) {
+    let group = group(control);
+    let next =
+        |state: &crate::state::State| membership::next_step(state.view().nodes().values(), &group);
+    let Some(step) = control.replica().read(next) else { return };
+    tracing::info!(?step, "raft group changes");
+    let raft = control.raft();
+    let outcome = match step {
+        Step::AddLearner(id, member) if group.voters.contains(&id) => {
+            let change = ChangeMembers::SetNodes([(id, member)].into());
+            raft.change_membership(change, false).await
+        }
+        Step::AddLearner(id, member) => raft.add_learner(id, member, false).await,
+        Step::Promote(id) => {
+            raft.change_membership(ChangeMembers::AddVoterIds([id].into()), false).await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "raft group not changed yet");
+    }
+}
+
+fn group(control: &Control) -> Group {
+    let metrics = control.raft().metrics().borrow().clone();
+    let membership = metrics.membership_config.membership();
+    let matched = metrics.replication.unwrap_or_default().into_iter();
+    Group {
+        voters: membership.voter_ids().collect(),
+        members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
+        last: metrics.last_log_index.unwrap_or(0),
+        matched: matched.filter_map(|(id, log_id)| Some((id, log_id?.index))).collect(),
+    }
+}

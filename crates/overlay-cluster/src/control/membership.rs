@@ -1,0 +1,118 @@
+//! Which change of the raft group comes next. Pure.
+//!
+//! ```text
+//!   node with role manager ──► learner ── caught up ──► voter
+//!   member without node ─────► removed
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overlay_types::{Node, NodeId, Role};
+
+use crate::raft::types::Member;
+
+/// Entries that a learner may lack when it becomes a voter. A voter that lags further could cost
+/// the group its quorum until it has caught up.
+const CAUGHT_UP: u64 = 64;
+
+/// What the leader knows of the group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    pub(super) voters: BTreeSet<NodeId>,
+    pub(super) members: BTreeMap<NodeId, Member>,
+    /// Last log index, and how far each other member has the log.
+    pub(super) last: u64,
+    pub(super) matched: BTreeMap<NodeId, u64>,
+}
+
+/// One change of the group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Add it, or note its new address.
+    AddLearner(NodeId, Member),
+    /// It has the log: let it vote.
+    Promote(NodeId),
+}
+
+/// The next step from `group` to the managers among `nodes`; `None` when there is nothing to do
+/// or something has to be waited for.
+pub(super) fn next_step<'a>(
+    nodes: impl IntoIterator<Item = &'a Node>,
+    group: &Group,
+) -> Option<Step> {
+    nodes.into_iter().filter(|node| node.role == Role::Manager).find_map(|node| {
+        let member = member(node);
+        let caught_up =
+            group.matched.get(&node.id).is_some_and(|index| index + CAUGHT_UP >= group.last);
+        if group.members.get(&node.id) != Some(&member) {
+            Some(Step::AddLearner(node.id, member))
+        } else if !group.voters.contains(&node.id) && caught_up {
+            Some(Step::Promote(node.id))
+        } else {
+            None
+        }
+    })
+}
+
+/// A node as a member of the group.
+pub(super) fn member(node: &Node) -> Member {
+    Member { name: Some(node.name.clone()), control: Some(node.control) }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_types::{Capabilities, DataplaneKind, Meta};
+
+    use super::*;
+
+    fn node(id: u128, role: Role) -> Node {
+        let control = format!("127.0.0.{id}:2377");
+        Node {
+            id: NodeId::from_u128(id),
+            meta: Meta::default(),
+            name: format!("node{id}").parse().unwrap(),
+            role,
+            control: control.parse().unwrap(),
+            gossip: control.parse().unwrap(),
+            data_path: [127, 0, 0, 1].into(),
+            capabilities: Capabilities {
+                dataplane: DataplaneKind::User,
+                encryption: true,
+                ipv6: true,
+            },
+        }
+    }
+
+    #[test]
+    fn a_manager_becomes_learner_then_voter() {
+        let nodes = [node(1, Role::Manager), node(2, Role::Worker), node(3, Role::Manager)];
+        let [first, _, third] = nodes.each_ref().map(|n| n.id);
+        let mut group = Group {
+            voters: [first].into(),
+            members: [(first, member(&nodes[0]))].into(),
+            last: 1000,
+            matched: [(first, 1000)].into(),
+        };
+        assert_eq!(next_step(&nodes, &group), Some(Step::AddLearner(third, member(&nodes[2]))));
+
+        group.members.insert(third, member(&nodes[2]));
+        assert_eq!(next_step(&nodes, &group), None);
+        group.matched.insert(third, 900);
+        assert_eq!(next_step(&nodes, &group), None);
+        group.matched.insert(third, 990);
+        assert_eq!(next_step(&nodes, &group), Some(Step::Promote(third)));
+        group.voters.insert(third);
+        assert_eq!(next_step(&nodes, &group), None);
+    }
+
+    #[test]
+    fn a_member_that_moved_is_noted_at_its_new_address() {
+        let mut moved = node(3, Role::Manager);
+        let mut group = Group::default();
+        group.members.insert(moved.id, member(&moved));
+        group.voters.insert(moved.id);
+        moved.control = "127.0.0.9:2377".parse().unwrap();
+        let step = Step::AddLearner(moved.id, member(&moved));
+        assert_eq!(next_step([&moved], &group), Some(step));
+    }
+}

@@ -1,0 +1,116 @@
+//! The applied state of a manager, and who reads and watches it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use overlay_types::{Change, Revision};
+use tokio::sync::{broadcast, watch};
+
+use super::types::{LogId, Outcome, StoredMembership};
+use crate::{
+    state::{Command, State},
+    watch::{Event, Feed, Interest, Window},
+};
+
+/// Events that a subscriber may lag behind before it gets a snapshot instead. One event is about
+/// 300 bytes, shared by all subscribers.
+const EVENT_QUEUE: usize = 4096;
+
+/// The state as far as it is applied on this manager.
+///
+/// Readers take the lock for as long as they look; the raft core alone writes.
+#[derive(Debug)]
+pub struct Replica {
+    applied: RwLock<Applied>,
+    window: Mutex<Window>,
+    events: broadcast::Sender<Event>,
+    progress: watch::Sender<Option<LogId>>,
+}
+
+/// The state and the log entry that it was left by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Applied {
+    pub(super) state: State,
+    pub(super) last: Option<LogId>,
+    pub(super) membership: StoredMembership,
+}
+
+impl Replica {
+    pub(super) fn new(applied: Applied) -> Self {
+        Self {
+            window: Mutex::new(Window::new(applied.state.view().revision())),
+            progress: watch::Sender::new(applied.last),
+            applied: RwLock::new(applied),
+            events: broadcast::Sender::new(EVENT_QUEUE),
+        }
+    }
+
+    /// Looks at the state. Short work only: writes wait meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock().state)
+    }
+
+    pub(super) fn lock(&self) -> RwLockReadGuard<'_, Applied> {
+        self.applied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows which log entry is applied.
+    pub fn progress(&self) -> watch::Receiver<Option<LogId>> {
+        self.progress.subscribe()
+    }
+
+    /// Subscribes first and takes the first batch then, so that nothing falls in between.
+    pub fn subscribe(
+        &self,
+        interest: impl FnOnce(&State) -> Interest,
+        from: Revision,
+    ) -> (broadcast::Receiver<Event>, Feed, crate::watch::Batch) {
+        let events = self.events.subscribe();
+        let applied = self.lock();
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let interest = interest(&applied.state);
+        let (feed, first) = Feed::start(interest, from, applied.state.view(), &window);
+        (events, feed, first)
+    }
+
+    /// Applies a command; `None` for an entry that only moves the log.
+    pub(super) fn apply(&self, log_id: LogId, command: Option<&Command>) -> Option<Outcome> {
+        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        applied.last = Some(log_id);
+        let outcome = command.map(|command| applied.state.apply(command));
+        if let Some(Ok(done)) = &outcome
+            && !done.changes.is_empty()
+        {
+            self.announce(applied.state.view().revision(), &done.changes);
+        }
+        drop(applied);
+        outcome.map(|outcome| outcome.map(|done| done.response))
+    }
+
+    pub(super) fn apply_membership(&self, membership: StoredMembership) {
+        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        applied.last = *membership.log_id();
+        applied.membership = membership;
+    }
+
+    /// Takes a snapshot in place of the state. Subscribers notice the gap and start again.
+    pub(super) fn install(&self, new: Applied) {
+        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        *applied = new;
+        self.announce(applied.state.view().revision(), &[]);
+        drop(applied);
+        self.publish_progress();
+    }
+
+    /// Tells those who wait for a log entry how far the state is.
+    pub(super) fn publish_progress(&self) {
+        let last = self.lock().last;
+        self.progress.send_replace(last);
+    }
+
+    fn announce(&self, revision: Revision, changes: &[Change]) {
+        let event = Event { revision, changes: Arc::from(changes) };
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
+        // An error only says that nobody listens.
+        let _ = self.events.send(event);
+    }
+}

@@ -1,0 +1,71 @@
+//! What goes wrong with the file.
+
+use std::path::PathBuf;
+
+use super::super::codec::Malformed;
+
+/// The store cannot be used. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened, read or written.
+    #[error("the state file {} cannot be used: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What redb says.
+        source: Box<redb::Error>,
+    },
+    /// The file is of a later release.
+    #[error(
+        "the state file {} has format {found}, this release reads {known}; install the release \
+         that wrote it", path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format of this release.
+        known: u32,
+    },
+    /// The file belongs to another cluster or node.
+    #[error(
+        "the state file {} belongs to {what} {found}, not {expected}; it was copied here or the \
+         node's certificate was replaced: use the data directory of this node", path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whether cluster or node differs.
+        what: &'static str,
+        /// Whom it belongs to.
+        found: String,
+        /// Whom it should belong to.
+        expected: String,
+    },
+    /// A record does not have the checksum that it was written with, or cannot be decoded.
+    #[error(
+        "the state file {} is damaged at {record}: {reason}; move it away and let this manager \
+         join again, or restore a backup", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Which record.
+        record: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The writer thread cannot be started.
+    #[error("the thread that writes the state file cannot be started: {0}")]
+    Thread(std::io::Error),
+    /// The writer thread has ended, after an error that it logged.
+    #[error("the state file is not written any more; see the error before this one, then restart")]
+    WriterGone,
+}
+
+impl StoreError {
+    pub(super) fn damaged(path: &std::path::Path, record: impl ToString, why: &Malformed) -> Self {
+        Self::Damaged { path: path.to_owned(), record: record.to_string(), reason: why.to_string() }
+    }
+}

@@ -1,0 +1,147 @@
+//! The state machine: applies committed entries to the replica, and makes and takes snapshots.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine,
+};
+
+use super::{
+    error::StoreError,
+    file::{File, Write},
+    writer::Writer,
+};
+use crate::{
+    raft::{
+        codec,
+        replica::{Applied, Replica},
+        types::{
+            Entry, LogId, Member, Outcome, Snapshot, SnapshotMeta, StorageError, StoredMembership,
+            TypeConfig,
+        },
+    },
+    state::{Response, State, wire::WireError},
+};
+
+/// Applies what is committed.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    file: Arc<File>,
+    writer: Writer,
+    replica: Arc<Replica>,
+}
+
+impl Machine {
+    pub(super) fn new(file: Arc<File>, writer: Writer, replica: Arc<Replica>) -> Self {
+        Self { file, writer, replica }
+    }
+
+    async fn store(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
+        let write = Write::Snapshot { meta: Box::new(codec::snapshot_meta_to_wire(meta)), data };
+        let written = self.writer.write(write).await;
+        written
+            .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error).into())
+    }
+}
+
+/// The state that the file's snapshot holds; an empty one without a snapshot.
+pub(super) fn load(file: &File) -> Result<Applied, StoreError> {
+    let Some((meta, data)) = file.snapshot()? else { return Ok(Applied::default()) };
+    let damaged = |why| StoreError::damaged(file.path(), "snapshot", &why);
+    let meta = codec::snapshot_meta_from_wire(Some(meta)).map_err(damaged)?;
+    applied(&meta, &data).map_err(|why| StoreError::Damaged {
+        path: file.path().to_owned(),
+        record: "snapshot".to_owned(),
+        reason: why.to_string(),
+    })
+}
+
+fn applied(meta: &SnapshotMeta, data: &[u8]) -> Result<Applied, WireError> {
+    Ok(Applied {
+        state: State::decode(data)?,
+        last: meta.last_log_id,
+        membership: meta.last_membership.clone(),
+    })
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<
+        (Option<LogId>, openraft::StoredMembership<overlay_types::NodeId, Member>),
+        StorageError,
+    > {
+        let applied = self.replica.lock();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut outcomes = Vec::new();
+        for entry in entries {
+            let outcome = match entry.payload {
+                EntryPayload::Blank => self.replica.apply(entry.log_id, None),
+                EntryPayload::Normal(command) => self.replica.apply(entry.log_id, Some(&command)),
+                EntryPayload::Membership(membership) => {
+                    let stored = StoredMembership::new(Some(entry.log_id), membership);
+                    self.replica.apply_membership(stored);
+                    None
+                }
+            };
+            // Nobody reads the answer to an entry without a command.
+            outcomes.push(outcome.unwrap_or(Ok(Response::Done)));
+        }
+        self.replica.publish_progress();
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Bytes>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Bytes>,
+    ) -> Result<(), StorageError> {
+        let applied = applied(meta, &snapshot).map_err(|why| {
+            StorageIOError::read_snapshot(Some(meta.signature()), &io::Error::other(why))
+        })?;
+        self.store(meta, *snapshot).await?;
+        self.replica.install(applied);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
+        let read_error = |why| StorageIOError::read_snapshot(None, &io::Error::other(why));
+        let Some((meta, data)) = self.file.snapshot().map_err(read_error)? else {
+            return Ok(None);
+        };
+        let meta = codec::snapshot_meta_from_wire(Some(meta))
+            .map_err(|why| StorageIOError::read_snapshot(None, &io::Error::other(why)))?;
+        Ok(Some(Snapshot { meta, snapshot: Box::new(data.into()) }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        let Applied { state, last, membership } = self.replica.lock().clone();
+        // Encoding a large state takes longer than a heartbeat may wait.
+        let encoded = tokio::task::spawn_blocking(move || state.encode()).await;
+        let data = encoded.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        let id = last.map_or_else(|| "empty".to_owned(), |id| format!("{}", id.index));
+        let meta = SnapshotMeta { last_log_id: last, last_membership: membership, snapshot_id: id };
+        self.store(&meta, data.clone()).await?;
+        Ok(Snapshot { meta, snapshot: Box::new(data) })
+    }
+}

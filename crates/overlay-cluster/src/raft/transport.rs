@@ -1,0 +1,11 @@
+//! Raft between managers: gRPC over mutual TLS.
+//!
+//! ```text
+//!   openraft ──► Peer (client) ══ TLS 1.3, certificates of managers ══► Service ──► openraft
+//! ```
+
+mod peer;
+mod service;
+
+pub use peer::{Peer, Peers};
+pub use service::RaftService;

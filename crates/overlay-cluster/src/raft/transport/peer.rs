@@ -1,0 +1,191 @@
+//! The sending side: one connection to each other manager.
+
+use core::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use openraft::{
+    OptionalSend,
+    error::{
+        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+    },
+    network::{RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+use overlay_api::internal::v1::{self as wire, raft_client::RaftClient};
+use overlay_types::NodeId;
+use tonic::{Code, Request, Status, transport::Channel};
+
+use crate::{
+    ca::{Dialer, NodeTls},
+    raft::{
+        codec,
+        types::{Member, Snapshot, TypeConfig, Vote},
+    },
+};
+
+/// Largest message between managers. A batch of entries is far below; a network with all the host
+/// routes it may name has 300 kB.
+pub(super) const MAX_MESSAGE: usize = 64 << 20;
+
+/// Bytes of a snapshot in one message.
+const PIECE: usize = 256 << 10;
+
+/// Dials other managers, and keeps one connection to each.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    tls: Arc<NodeTls>,
+    from: IpAddr,
+    channels: Arc<Mutex<BTreeMap<NodeId, (SocketAddr, Channel)>>>,
+}
+
+impl Peers {
+    /// Dials with these credentials, from this address of the node.
+    pub fn new(tls: Arc<NodeTls>, from: IpAddr) -> Self {
+        Self { tls, from, channels: Arc::default() }
+    }
+
+    /// A client for the manager `id`, which must prove to be that node.
+    pub fn client(&self, id: NodeId, member: &Member) -> Option<RaftClient<Channel>> {
+        let address = member.control?;
+        let dial = || {
+            let tls = Arc::clone(&self.tls);
+            (address, Dialer::member(tls, self.from, address, Some(id)).lazy_channel())
+        };
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = channels.entry(id).or_insert_with(dial);
+        if entry.0 != address {
+            // It moved.
+            *entry = dial();
+        }
+        let client = RaftClient::new(entry.1.clone());
+        Some(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Peers {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
+        Peer { peers: self.clone(), id: target, member: node.clone() }
+    }
+}
+
+/// The connection to one manager.
+#[derive(Debug)]
+pub struct Peer {
+    peers: Peers,
+    id: NodeId,
+    member: Member,
+}
+
+type RpcError = RPCError<NodeId, Member, RaftError<NodeId>>;
+
+fn rpc_error(status: &Status) -> RpcError {
+    match status.code() {
+        // Unreachable makes openraft back off; anything else is tried again at once.
+        Code::Unavailable | Code::DeadlineExceeded => Unreachable::new(status).into(),
+        _ => NetworkError::new(status).into(),
+    }
+}
+
+fn malformed(error: codec::Malformed) -> RpcError {
+    NetworkError::new(&io::Error::other(error)).into()
+}
+
+impl Peer {
+    fn client(&self) -> Result<RaftClient<Channel>, Unreachable> {
+        self.peers.client(self.id, &self.member).ok_or_else(|| {
+            Unreachable::new(&io::Error::other(format!("member {} has no address", self.id)))
+        })
+    }
+}
+
+fn within<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+impl RaftNetwork<TypeConfig> for Peer {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, RpcError> {
+        let message = wire::AppendRequest {
+            vote: Some(codec::vote_to_wire(rpc.vote)),
+            previous: rpc.prev_log_id.map(codec::log_id_to_wire),
+            entries: rpc.entries.iter().map(codec::entry_to_wire).collect(),
+            leader_commit: rpc.leader_commit.map(codec::log_id_to_wire),
+        };
+        let call = within(message, option.hard_ttl());
+        let answer = self.client()?.append(call).await.map_err(|status| rpc_error(&status))?;
+        codec::append_response_from_wire(answer.into_inner()).map_err(malformed)
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, RpcError> {
+        let message = wire::VoteRequest {
+            vote: Some(codec::vote_to_wire(rpc.vote)),
+            last_log_id: rpc.last_log_id.map(codec::log_id_to_wire),
+        };
+        let call = within(message, option.hard_ttl());
+        let answer =
+            self.client()?.request_vote(call).await.map_err(|status| rpc_error(&status))?;
+        let answer = answer.into_inner();
+        Ok(VoteResponse {
+            vote: codec::vote_from_wire(answer.vote).map_err(malformed)?,
+            vote_granted: answer.granted,
+            last_log_id: codec::optional_log_id(answer.last_log_id).map_err(malformed)?,
+        })
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
+        let data = *snapshot.snapshot;
+        let first = wire::SnapshotPiece {
+            vote: Some(codec::vote_to_wire(vote)),
+            meta: Some(codec::snapshot_meta_to_wire(&snapshot.meta)),
+            data: Vec::new(),
+        };
+        let pieces = (0..data.len()).step_by(PIECE).map(move |start| wire::SnapshotPiece {
+            vote: None,
+            meta: None,
+            data: data[start..data.len().min(start + PIECE)].to_vec(),
+        });
+        let stream = tokio_stream::iter(std::iter::once(first).chain(pieces));
+        // The limit is for the whole transfer; it grows with the snapshot.
+        let limit = option.hard_ttl() * 10;
+        let mut client = self.client()?;
+        let send = client.install_snapshot(within(stream, limit));
+        let answer = tokio::select! {
+            answer = send => answer,
+            closed = cancel => return Err(closed.into()),
+        };
+        let answer = answer.map_err(|status| match rpc_error(&status) {
+            RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+            _ => StreamingError::Network(NetworkError::new(&status)),
+        })?;
+        let vote = codec::vote_from_wire(answer.into_inner().vote)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}

@@ -1,0 +1,136 @@
+//! What a manager answers: the public API, joins, watches, and other managers.
+//!
+//! | service | callers on TCP 2377 |
+//! |---|---|
+//! | `Nodes`, `Networks`, `Services`, `Endpoints`, `Keys`, `Watcher` | nodes with a certificate |
+//! | `Reports` | each node about itself |
+//! | `Membership` | anyone; a join secret decides |
+//! | `Raft` | managers |
+//!
+//! The same services answer local callers on a node's unix socket; those come without
+//! [`ConnectionInfo`] and may do everything that the socket's file mode lets them.
+
+mod endpoints;
+mod keys;
+mod membership;
+mod networks;
+mod nodes;
+mod reports;
+mod services;
+mod watcher;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use overlay_api::v1;
+use overlay_types::{NodeId, RequestId, Role};
+use tokio::sync::watch;
+use tonic::{Request, Status, service::RoutesBuilder};
+
+use crate::{
+    ca::{ConnectionInfo, TlsIncoming},
+    control::{Control, rejection_status},
+    raft::transport::RaftService,
+    state::{Rejection, State},
+};
+
+/// Verdict of gossip on each node that it knows.
+pub type Verdicts = BTreeMap<NodeId, v1::Liveness>;
+
+/// What every service needs.
+#[derive(Clone, Debug)]
+pub struct Api {
+    control: Control,
+    verdicts: watch::Receiver<Verdicts>,
+}
+
+impl Api {
+    /// Services of this manager. `verdicts` are shown in node lists.
+    pub const fn new(control: Control, verdicts: watch::Receiver<Verdicts>) -> Self {
+        Self { control, verdicts }
+    }
+
+    /// The public services, for a unix socket.
+    pub fn public_routes(&self) -> RoutesBuilder {
+        let api = Arc::new(self.clone());
+        let mut routes = RoutesBuilder::default();
+        routes
+            .add_service(v1::nodes_server::NodesServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::networks_server::NetworksServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::endpoints_server::EndpointsServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::keys_server::KeysServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::watcher_server::WatcherServer::from_arc(api));
+        routes
+    }
+
+    /// Serves nodes and joiners until `shutdown` resolves.
+    pub async fn serve(
+        &self,
+        incoming: TlsIncoming,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), tonic::transport::Error> {
+        let api = Arc::new(self.clone());
+        let mut routes = self.public_routes();
+        routes
+            .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::membership_server::MembershipServer::from_arc(api))
+            .add_service(RaftService::server(self.control.clone()));
+        tonic::transport::Server::builder()
+            .add_routes(routes.routes())
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await
+    }
+
+    /// Looks at the state, as fresh as the caller wants it.
+    async fn read<T>(
+        &self,
+        consistency: Option<v1::Consistency>,
+        look: impl FnOnce(&State) -> Result<T, Rejection>,
+    ) -> Result<T, Status> {
+        if !consistency.unwrap_or_default().stale {
+            self.control.linearize().await?;
+        }
+        self.control.replica().read(look).map_err(|rejection| rejection_status(&rejection))
+    }
+}
+
+/// Lets local callers and nodes with a certificate pass.
+fn admit<T>(request: &Request<T>) -> Result<(), Status> {
+    match ConnectionInfo::of(request) {
+        None => Ok(()),
+        Some(_) => ConnectionInfo::member(request).map(drop),
+    }
+}
+
+/// Lets local callers pass, managers, and a worker about itself.
+fn admit_about<T>(request: &Request<T>, node: NodeId) -> Result<(), Status> {
+    if ConnectionInfo::of(request).is_none() {
+        return Ok(());
+    }
+    let peer = ConnectionInfo::member(request)?;
+    if peer.node == node || peer.role == Role::Manager {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("node {} may not do this for {node}", peer.node)))
+}
+
+fn invalid(error: overlay_types::SpecError) -> Status {
+    overlay_api::status::invalid(&error)
+}
+
+/// The caller's request id, or a new one.
+fn request_id(text: &str) -> Result<RequestId, Status> {
+    if text.is_empty() {
+        return Ok(RequestId::from_u128(rand::random()));
+    }
+    overlay_api::convert::parse("request_id", text).map_err(invalid)
+}
+
+fn needed<T>(field: &'static str, message: Option<T>) -> Result<T, Status> {
+    message.ok_or_else(|| invalid(overlay_types::SpecError::new(field, "", "the field is needed")))
+}
+
+/// The answer does not belong to the call: a bug.
+fn unexpected(response: &crate::state::Response) -> Status {
+    Status::internal(format!("unexpected answer to the command: {response:?}"))
+}

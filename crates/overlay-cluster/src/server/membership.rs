@@ -1,0 +1,87 @@
+//! `overlay.v1.Membership`: how a host becomes a node.
+
+use overlay_api::v1;
+use overlay_types::{NodeId, RequestId, Role};
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+
+use super::{Api, invalid, needed, request_id, unexpected};
+use crate::{
+    ca::{CaError, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate, join},
+    control::now,
+    state::{Action, Response as Answer, State, Trust},
+};
+
+/// The CA and the join secrets, as the replicated state keeps them.
+pub(crate) fn authority(trust: &Trust) -> Result<(RootCa, JoinSecrets), CaError> {
+    let certificate = RootCertificate::from_pem(&trust.root_certificate)?;
+    let ca = RootCa::new(certificate, PrivateKey::from_pem(&trust.private_key)?)?;
+    let secrets = JoinSecrets::new(secret(&trust.worker_secret)?, secret(&trust.manager_secret)?)?;
+    Ok((ca, secrets))
+}
+
+/// A secret of any other length matches none.
+fn secret(bytes: &[u8]) -> Result<JoinSecret, CaError> {
+    bytes.try_into().map(JoinSecret::from_bytes).map_err(|_| CaError::JoinRefused)
+}
+
+/// The joiner's id: the same when it repeats the request because the answer was lost, and never one
+/// that it can choose, because nobody finds a request that hashes to a given id.
+fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
+    let mut hash = Sha256::new();
+    hash.update(b"overlay node id");
+    hash.update(request.to_bytes());
+    hash.update(csr);
+    let digest = hash.finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    NodeId::from_bytes(id)
+}
+
+fn refused(error: &CaError) -> Status {
+    match error {
+        CaError::JoinRefused => Status::unauthenticated(error.to_string()),
+        other => Status::invalid_argument(other.to_string()),
+    }
+}
+
+#[tonic::async_trait]
+impl v1::membership_server::Membership for Api {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let write = request_id(&request.request_id)?;
+        let trust = self.control.replica().read(|state: &State| state.trust().cloned());
+        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
+        let (ca, secrets) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
+        let presented = secret(&request.secret).map_err(|e| refused(&e))?;
+        let csr = &request.certificate_request;
+        let id = node_id(write, csr);
+        let admission =
+            join::admit(&ca, &secrets, &presented, csr, id, now()).map_err(|e| refused(&e))?;
+
+        let mut node = needed("node", request.node)?;
+        node.id = id.to_string();
+        node.role = v1::Role::from(admission.identity.role).into();
+        let node = overlay_types::Node::try_from(node).map_err(invalid)?;
+        let node = match self.control.write(write, Action::JoinNode(node)).await? {
+            Answer::Node(node) => node,
+            other => return Err(unexpected(&other)),
+        };
+        let answer = self.control.replica().read(|state: &State| {
+            let view = state.view();
+            let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
+            v1::JoinResponse {
+                certificate: admission.certificate.to_vec(),
+                node: Some((&node).into()),
+                cluster: view.cluster().map(Into::into),
+                managers: managers.map(Into::into).collect(),
+                gossip_keys: view.gossip_keys().map(Into::into),
+                root: ca.certificate().der().to_vec(),
+            }
+        });
+        Ok(Response::new(answer))
+    }
+}

@@ -1,0 +1,49 @@
+//! `overlay.v1.Reports`: what a node says about itself.
+
+use overlay_api::{convert, v1};
+use overlay_types::{Epoch, NodeId, RequestId};
+use tonic::{Request, Response, Status};
+
+use super::{Api, admit_about, invalid};
+use crate::state::Action;
+
+impl Api {
+    async fn report(&self, action: Action) -> Result<(), Status> {
+        let request = RequestId::from_u128(rand::random());
+        self.control.write(request, action).await.map(drop)
+    }
+}
+
+fn node(text: &str) -> Result<NodeId, Status> {
+    convert::parse("node", text).map_err(invalid)
+}
+
+#[tonic::async_trait]
+impl v1::reports_server::Reports for Api {
+    async fn publish_key(
+        &self,
+        request: Request<v1::PublishKeyRequest>,
+    ) -> Result<Response<v1::PublishKeyResponse>, Status> {
+        let node = node(&request.get_ref().node)?;
+        admit_about(&request, node)?;
+        let request = request.into_inner();
+        let public = request.public.as_slice().try_into().map_err(|_| {
+            let length = format!("({} bytes)", request.public.len());
+            invalid(overlay_types::SpecError::new("public", length, "a public key has 32 bytes"))
+        })?;
+        let epoch = Epoch::new(request.epoch);
+        self.report(Action::PublishNodeKey { node, epoch, public }).await?;
+        Ok(Response::new(v1::PublishKeyResponse {}))
+    }
+
+    async fn report_ready(
+        &self,
+        request: Request<v1::ReportReadyRequest>,
+    ) -> Result<Response<v1::ReportReadyResponse>, Status> {
+        let node = node(&request.get_ref().node)?;
+        admit_about(&request, node)?;
+        let epoch = Epoch::new(request.into_inner().epoch);
+        self.report(Action::ReportEpochReady { node, epoch }).await?;
+        Ok(Response::new(v1::ReportReadyResponse {}))
+    }
+}

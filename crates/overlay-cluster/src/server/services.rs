@@ -1,0 +1,101 @@
+//! `overlay.v1.Services`.
+
+use overlay_api::v1;
+use overlay_types::{Revision, ServiceId, ServiceSpec};
+use tonic::{Request, Response, Status};
+
+use super::{Api, admit, invalid, needed, request_id, unexpected};
+use crate::state::{Action, Response as Answer, State};
+
+impl Api {
+    /// A spec whose networks are given by name, id or prefix.
+    async fn service_spec(&self, message: Option<v1::ServiceSpec>) -> Result<ServiceSpec, Status> {
+        let mut message = needed("spec", message)?;
+        let resolve = |state: &State| {
+            for attachment in &mut message.networks {
+                attachment.network = state.find_network(&attachment.network)?.id.to_string();
+            }
+            Ok(())
+        };
+        self.read(None, resolve).await?;
+        message.try_into().map_err(invalid)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::services_server::Services for Api {
+    async fn create_service(
+        &self,
+        request: Request<v1::CreateServiceRequest>,
+    ) -> Result<Response<v1::CreateServiceResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let id = ServiceId::from_u128(rand::random());
+        let action = Action::CreateService { id, spec: self.service_spec(request.spec).await? };
+        match self.control.write(request_id(&request.request_id)?, action).await? {
+            Answer::Service(service) => {
+                let service = Some((&service).into());
+                Ok(Response::new(v1::CreateServiceResponse { service }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<v1::UpdateServiceRequest>,
+    ) -> Result<Response<v1::UpdateServiceResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let spec = self.service_spec(request.spec).await?;
+        let id = |state: &State| state.find_service(&request.service).map(|service| service.id);
+        let action = Action::UpdateService {
+            id: self.read(None, id).await?,
+            based_on: Revision::new(request.changed_at),
+            spec,
+        };
+        match self.control.write(request_id(&request.request_id)?, action).await? {
+            Answer::Service(service) => {
+                let service = Some((&service).into());
+                Ok(Response::new(v1::UpdateServiceResponse { service }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        admit(&request)?;
+        let list = |state: &State| Ok(state.view().services().values().map(Into::into).collect());
+        let services = self.read(request.into_inner().consistency, list).await?;
+        Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<v1::GetServiceRequest>,
+    ) -> Result<Response<v1::GetServiceResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let get = |state: &State| {
+            let service = state.find_service(&request.service)?;
+            let tasks = state.view().tasks_of(service.id).map(Into::into).collect();
+            Ok(v1::GetServiceResponse { service: Some(service.into()), tasks })
+        };
+        self.read(request.consistency, get).await.map(Response::new)
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<v1::RemoveServiceRequest>,
+    ) -> Result<Response<v1::RemoveServiceResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let id = |state: &State| state.find_service(&request.service).map(|service| service.id);
+        let action = Action::RemoveService(self.read(None, id).await?);
+        self.control.write(request_id(&request.request_id)?, action).await?;
+        Ok(Response::new(v1::RemoveServiceResponse {}))
+    }
+}

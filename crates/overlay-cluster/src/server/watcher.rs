@@ -1,0 +1,102 @@
+//! `overlay.v1.Watcher`.
+
+use overlay_api::{convert, v1};
+use overlay_types::{NodeId, Revision};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Api, admit, admit_about, invalid};
+use crate::{
+    raft::replica::Replica,
+    state::State,
+    watch::{Batch, Event, Feed, Interest},
+};
+
+/// Messages that a subscriber may have under way. One that is slower lags in the events and gets a
+/// snapshot when it has caught up: it never holds more memory than this here.
+const UNDER_WAY: usize = 16;
+/// Changes in one message: about 300 kB.
+const CHANGES_IN_MESSAGE: usize = 1024;
+
+type Messages = mpsc::Sender<Result<v1::WatchResponse, Status>>;
+
+#[tonic::async_trait]
+impl v1::watcher_server::Watcher for Api {
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        admit(&request)?;
+        let node: Option<NodeId> = match request.get_ref().node.as_str() {
+            "" => None,
+            text => Some(convert::parse("node", text).map_err(invalid)?),
+        };
+        if let Some(node) = node {
+            // Its view holds the gossip ring.
+            admit_about(&request, node)?;
+        }
+        let from = Revision::new(request.into_inner().from_revision);
+        let interest = |state: &State| match node {
+            Some(node) => Interest::of_node(node, state.view()),
+            None => Interest::Everything,
+        };
+        let replica = std::sync::Arc::clone(self.control.replica());
+        let (events, feed, first) = replica.subscribe(interest, from);
+        let (messages, stream) = mpsc::channel(UNDER_WAY);
+        tokio::spawn(async move { carry(&replica, events, feed, first, &messages).await });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Carries batches until the subscriber is gone.
+async fn carry(
+    replica: &Replica,
+    mut events: broadcast::Receiver<Event>,
+    mut feed: Feed,
+    first: Batch,
+    messages: &Messages,
+) {
+    let mut batch = Some(first);
+    loop {
+        if let Some(batch) = batch.take()
+            && send(messages, &batch).await.is_err()
+        {
+            return;
+        }
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = messages.closed() => return,
+        };
+        batch = match event {
+            Ok(event) => replica.read(|state| feed.next(state.view(), &event)),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                Some(replica.read(|state| feed.restart(state.view())))
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+    }
+}
+
+/// Sends a batch in pieces. One without changes is sent too: it tells the revision.
+async fn send(messages: &Messages, batch: &Batch) -> Result<(), ()> {
+    let mut pieces = batch.changes.chunks(CHANGES_IN_MESSAGE).peekable();
+    let mut snapshot = batch.snapshot;
+    loop {
+        let piece = pieces.next().unwrap_or_default();
+        let message = v1::WatchResponse {
+            revision: batch.revision.get(),
+            snapshot,
+            more: pieces.peek().is_some(),
+            changes: piece.iter().map(Into::into).collect(),
+        };
+        let more = message.more;
+        messages.send(Ok(message)).await.map_err(drop)?;
+        if !more {
+            return Ok(());
+        }
+        snapshot = false;
+    }
+}
