@@ -72,7 +72,7 @@ fn g04_a_stopped_process_declares_nobody_dead() {
     cluster.forget_events();
     // The sockets of a stopped process keep what fits; here they keep nothing.
     let sleeper = cluster.stop(4);
-    cluster.run(Duration::from_secs(60));
+    cluster.run(Duration::from_mins(1));
     cluster.resume(4, sleeper);
     cluster.expect("all know all", Duration::from_secs(10), Cluster::all_know_all);
     let called_dead: Vec<_> = cluster

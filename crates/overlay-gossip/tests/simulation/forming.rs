@@ -91,7 +91,7 @@ fn g04_a_restart_is_noticed_before_the_death_is() {
 fn g04_leaving_is_no_death(#[case] seed: u64, #[case] link: Link) {
     let mut cluster = Cluster::formed(seed, link, 20);
     cluster.forget_events();
-    cluster.with(7, |gossip, now| gossip.leave(now));
+    cluster.with(7, overlay_gossip::Gossip::leave);
     cluster.expect("gone", Duration::from_secs(5), |c| c.gossip(7).is_gone());
     assert!(cluster.events().any(|(index, _, event)| (index, event) == (7, Event::Left)));
     cluster.kill(7);

@@ -3,6 +3,7 @@
 mod cluster;
 mod keys;
 
+mod bad_input;
 mod death;
 mod forming;
 mod partition;

@@ -23,7 +23,7 @@ fn g05_islands_merge_again(
     let (one, other) = (cluster.hosts(0..split), cluster.hosts(split..count));
     cluster.net.partition(&one, &other);
     let (one, other): (Vec<_>, Vec<_>) = (0..count).partition(|index| *index < split);
-    cluster.expect("two islands", Duration::from_secs(60), |c| {
+    cluster.expect("two islands", Duration::from_mins(1), |c| {
         one.iter().all(|i| c.knows_exactly(*i, &one))
             && other.iter().all(|i| c.knows_exactly(*i, &other))
     });
