@@ -35,8 +35,9 @@ const SEND_BUFFER: usize = 4 << 20;
 
 /// Datagrams, or super-datagrams, taken at once.
 const RECEIVE_BATCH: usize = 16;
-/// Octets of a buffer that any super-datagram fits in.
-const RECEIVE_LEN: usize = 0xffff;
+/// Octets of a buffer that any super-datagram fits in: a kernel's super-frame of 64 KiB that nobody
+/// cut, with its Ethernet and VXLAN headers.
+const RECEIVE_LEN: usize = 0xffff + 64;
 
 /// A UDP socket with its offloads.
 #[derive(Debug)]

@@ -14,21 +14,30 @@ impl Sum {
     pub fn of(bytes: &[u8]) -> Self {
         // Native-endian 32-bit words into 64-bit lanes: the compiler makes this SIMD. The sum of
         // byte-swapped words is the byte-swapped sum (RFC 1071 §2 B), so one swap at the end.
-        let mut lanes = [0_u64; 8];
-        let mut blocks = bytes.chunks_exact(32);
-        for block in &mut blocks {
-            for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-                *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        let mut sum = 0;
+        if !blocks.is_empty() {
+            let mut lanes = [0_u64; 8];
+            for block in blocks {
+                let (words, _) = block.as_chunks::<4>();
+                for (lane, word) in lanes.iter_mut().zip(words) {
+                    *lane += u64::from(u32::from_ne_bytes(*word));
+                }
             }
+            sum = lanes.iter().map(|lane| (lane & 0xffff_ffff) + (lane >> 32)).sum();
         }
-        let mut sum: u64 = lanes.iter().map(|lane| (lane & 0xffff_ffff) + (lane >> 32)).sum();
-        let mut words = blocks.remainder().chunks_exact(2);
-        for word in &mut words {
-            sum += u64::from(u16::from_ne_bytes([word[0], word[1]]));
+        let (words, rest) = rest.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_ne_bytes(*word));
         }
-        if let [last] = words.remainder() {
-            sum += u64::from(u16::from_ne_bytes([*last, 0]));
-        }
+        sum += match *rest {
+            [a] => u64::from(u16::from_ne_bytes([a, 0])),
+            [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+            [a, b, c] => {
+                u64::from(u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, 0]))
+            }
+            _ => 0,
+        };
         Self(u64::from(u16::from_be(fold(sum))))
     }
 

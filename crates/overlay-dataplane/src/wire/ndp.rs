@@ -34,11 +34,11 @@ impl Solicitation {
     pub fn parse(packet: &[u8], offset: usize) -> Result<Option<Self>, Malformed> {
         let ip = Ipv6Packet::new(packet)?;
         let message = &packet[offset..ip.total_len()];
+        if message.first().is_some_and(|kind| *kind != SOLICITATION) {
+            return Ok(None);
+        }
         if message.len() < FIXED_LEN {
             return Err(Malformed::Truncated);
-        }
-        if message[0] != SOLICITATION {
-            return Ok(None);
         }
         // A hop limit below 255 was routed: not from this link (RFC 4861 §7.1.1).
         if ip.hop_limit() != 255 || message[1] != 0 {

@@ -13,6 +13,7 @@ use super::{
     counters::DropReason,
     tables::Station,
     transit::{Packet, Transit},
+    unfinished,
 };
 use crate::wire::{
     dissection::Dissection,
@@ -52,13 +53,16 @@ impl Transit<'_> {
             _ => return Err(DropReason::EtherType),
         }
         let seen = Dissection::of_frame(frame).map_err(|_| DropReason::Malformed)?;
-        let packet = Packet { bytes: frame, seen, offload: Offload::None };
+        let mut packet = Packet { bytes: frame, seen, offload: Offload::None };
+        if !sealed {
+            unfinished::finish(&mut packet, network.mtu);
+        }
         if seen.protocol == protocol::ICMPV6
             && packet.transport().first().is_some_and(|kind| ndp::TYPES.contains(kind))
         {
             return Err(DropReason::NeighborDiscovery);
         }
-        if seen.packet_len() > network.mtu {
+        if packet.offload == Offload::None && seen.packet_len() > network.mtu {
             return Err(DropReason::Oversized);
         }
         if destination.is_group() {

@@ -13,7 +13,11 @@
 //!                             └──────┘
 //! ```
 
-use core::{net::IpAddr, time::Duration};
+use core::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    time::Duration,
+};
 use std::{
     collections::{HashMap, VecDeque},
     time::Instant,
@@ -56,12 +60,20 @@ mod idle {
 }
 
 /// What names the packets of one direction of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlowKey {
     source: u128,
     destination: u128,
     ports: u32,
     vni_and_protocol: u32,
+}
+
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u128(self.source);
+        hasher.write_u128(self.destination);
+        hasher.write_u64(u64::from(self.ports) << 32 | u64::from(self.vni_and_protocol));
+    }
 }
 
 impl FlowKey {
@@ -132,6 +144,10 @@ impl Flow {
 
     fn reverse_key(&self) -> FlowKey {
         FlowKey::new(self.vni, self.protocol, self.backend, self.seen_as)
+    }
+
+    fn is_loop(&self) -> bool {
+        self.client.0 == self.backend.0
     }
 
     fn idle_time(&self) -> Duration {
@@ -220,6 +236,8 @@ pub(super) struct FlowTable {
     /// be pushed out, so that a flood of attempts costs no established flow. Answered and removed
     /// ones are passed over.
     unanswered: VecDeque<(u32, u64)>,
+    /// Flows whose client is their backend.
+    loops: usize,
     limit: usize,
     serial: u64,
     hand: usize,
@@ -239,6 +257,7 @@ impl FlowTable {
             forward: HashMap::with_hasher(Seed(seed)),
             reverse: HashMap::with_hasher(Seed(mix(seed, 1))),
             unanswered: VecDeque::new(),
+            loops: 0,
             limit: limit.max(1),
             serial: 0,
             hand: 0,
@@ -302,6 +321,7 @@ impl FlowTable {
         });
         self.forward.insert(flow.forward_key(), slot);
         self.reverse.insert(flow.reverse_key(), slot);
+        self.loops += usize::from(flow.is_loop());
         self.unanswered.push_back((slot, flow.serial));
         if self.unanswered.len() > 2 * self.limit {
             let slots = &self.slots;
@@ -328,6 +348,11 @@ impl FlowTable {
         None
     }
 
+    /// Whether any client is its own backend: then replies go to a virtual address.
+    pub(super) fn has_loops(&self) -> bool {
+        self.loops > 0
+    }
+
     /// Forgets a flow.
     pub(super) fn remove(&mut self, key: &FlowKey) {
         if let Some(slot) = self.forward.get(key).copied() {
@@ -339,6 +364,7 @@ impl FlowTable {
         if let Some(flow) = self.slots[slot].take() {
             self.forward.remove(&flow.forward_key());
             self.reverse.remove(&flow.reverse_key());
+            self.loops -= usize::from(flow.is_loop());
             self.free.push(slot as u32);
         }
     }

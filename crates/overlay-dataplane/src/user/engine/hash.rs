@@ -29,14 +29,20 @@ pub(super) struct FoldHasher(u64);
 
 impl Hasher for FoldHasher {
     fn finish(&self) -> u64 {
-        mix(self.0, ODD)
+        self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+        // Addresses of four, six and sixteen octets are what the tables are keyed by.
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.write_u64(u64::from_le_bytes(*word));
+        }
+        match *rest {
+            [] => {}
+            [a, b, c, d] => self.write_u32(u32::from_le_bytes([a, b, c, d])),
+            [a, b, c, d, e, f] => self.write_u64(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])),
+            _ => rest.iter().for_each(|octet| self.write_u8(*octet)),
         }
     }
 
@@ -53,15 +59,15 @@ impl Hasher for FoldHasher {
     }
 
     fn write_u128(&mut self, value: u128) {
-        self.write_u64(value as u64);
-        self.write_u64((value >> 64) as u64);
+        self.0 = mix(self.0 ^ value as u64, (value >> 64) as u64);
     }
 
+    /// Lengths of arrays and numbers of variants, the same for most keys.
     fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
+        self.0 = self.0.rotate_left(7) ^ value as u64;
     }
 
     fn write_isize(&mut self, value: isize) {
-        self.write_u64(value as u64);
+        self.write_usize(value.cast_unsigned());
     }
 }

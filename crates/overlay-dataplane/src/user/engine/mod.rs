@@ -30,6 +30,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transit;
+mod unfinished;
 
 use core::{net::IpAddr, time::Duration};
 use std::{sync::Arc, time::Instant};

@@ -48,7 +48,9 @@ impl Transit<'_> {
         let (source, destination) = packet.ends();
         let signal = Signal::of(packet.seen.protocol, packet.transport());
         let key = FlowKey::new(vni, packet.seen.protocol, source, destination);
-        if let Some(flow) = self.flows.by_backend(&key) {
+        if self.flows.has_loops()
+            && let Some(flow) = self.flows.by_backend(&key)
+        {
             // A backend that is its own client answers to the VIP.
             FlowTable::touch(flow, Side::Backend, signal, self.now);
             let (vip, client) = (flow.vip, flow.client);

@@ -182,6 +182,34 @@ fn only_continuations_are_merged() {
     assert_eq!(good.len(), 3);
 }
 
+#[test]
+fn what_a_kernel_left_to_hardware_is_finished() {
+    use crate::wire::{checksum::Sum, vxlan, write_u16};
+    let plan = Plan::new(PLAIN, &[(1, 11), (2, 21)]);
+    let partial = |mut frame: Vec<u8>, at: usize, protocol| {
+        let length = frame.len() as u32 - 34;
+        let pseudo = Sum::pseudo_header(v4(11).into(), v4(21).into(), protocol, length);
+        write_u16(&mut frame, at, pseudo.partial());
+        [&vxlan::header(vni(PLAIN))[..], &frame].concat()
+    };
+    let channel = Channel::Plain { source_port: 50_000 };
+    let small = partial(udp(11, 21, (1, 2), b"small"), 40, 17);
+    let large = partial(tcp_super_frame(11, 21, 5000), 50, 6);
+    for offload in [false, true] {
+        let mut b = Node::new(2, &[&plan]);
+        b.offload.extend(offload.then_some(21));
+        b.plan(&[&plan]);
+        assert_checksums(&frames(&b.datagram(1, channel, &small))[0].1);
+        let out = b.datagram(1, channel, &large);
+        if offload {
+            assert_eq!(out.frames().map(|(_, _, o)| o).collect::<Vec<_>>(), [size(1360)]);
+        } else {
+            assert_eq!(out.frames().count(), 4);
+            frames(&out).iter().for_each(|(_, segment)| assert_checksums(segment));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_cut_carries_the_same_bytes(length in 1_usize..40_000, segment in 100_u16..1360, v6: bool) {

@@ -1,0 +1,9 @@
+//! The user dataplane against the kernel's VXLAN device, both ways, in namespaces.
+//!
+//! ```text
+//!  endpoint ns ── tap ── user switch ── veth ═══ veth ── kernel VXLAN device
+//!   10.0.1.11            192.0.2.1                192.0.2.2      10.0.1.21
+//! ```
+
+mod kernel_vxlan;
+mod probe;
