@@ -37,7 +37,7 @@ pub(super) const MAX_OUTGOING: usize = 32;
 /// Messages that were read and wait for the task.
 pub(super) const WAITING: usize = 16;
 
-/// For the whole of a message, in either direction. An exchange of 10 000 members is 0.5 MB.
+/// For the whole of a message, in either direction. An exchange of a full table is 0.4 MB.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After the system refused to accept, as when descriptors ran out; a bound on a busy loop.

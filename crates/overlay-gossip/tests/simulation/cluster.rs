@@ -118,12 +118,6 @@ impl Cluster {
         result
     }
 
-    pub(crate) fn with_all(&mut self, mut act: impl FnMut(&mut Gossip, Instant)) {
-        for index in self.running() {
-            self.with(index, &mut act);
-        }
-    }
-
     pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|index| self.nodes[*index].gossip.is_some()).collect()
     }

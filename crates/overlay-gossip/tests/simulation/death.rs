@@ -50,7 +50,7 @@ fn g01_no_false_death_at_ten_percent_loss_for_an_hour() {
     assert!(cluster.all_know_all());
 }
 
-/// UDP is dead in both directions between two members, TCP is not.
+/// Nine of ten datagrams in one direction are lost, streams are not.
 #[test]
 fn g01_a_stream_gives_the_second_opinion() {
     let mut cluster = Cluster::formed(6, Link::lan(), 2);
