@@ -25,8 +25,10 @@
 //! it knows when it hears the peer through the same epoch, because each installs before it sends.
 //!
 //! **What is sent with**, per peer: the newest active or retired epoch that the peer has for certain;
-//! if there is none, the newest that it may have, as then nothing is lost by trying; if there is no
-//! key at all, nothing is sent. Never plaintext: this machine has no output for it.
+//! if there is none, the oldest that it may have, which it has had the longest time to install and
+//! with which nothing is lost by trying; if there is no key at all, nothing is sent. Never plaintext:
+//! this machine has no output for it. And never an older epoch again after a newer one: each key is
+//! handed out once, so that no packet counter starts twice.
 //!
 //! A restarted node has no secrets any more. It makes a new pair for each epoch that is not retired
 //! and publishes it; peers replace what they had of it.
@@ -42,7 +44,7 @@ use overlay_types::{ClusterId, Epoch, EpochState, NodeId};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use self::generation::Generation;
+use self::generation::{Generation, PeerEntry};
 use crate::{
     agreement::{KeyPair, Pair, PublicKey},
     error::CryptoError,
@@ -158,6 +160,8 @@ pub enum Output {
 }
 
 /// The rotation on one node. Feed it in the order of the replicated state: an epoch before its keys.
+/// Its publications must take effect in the order in which they were made, also across a restart: a
+/// key that was replaced and comes back is refused by peers until the next epoch.
 pub struct Rotation {
     cluster: ClusterId,
     own: NodeId,
@@ -277,7 +281,7 @@ impl Rotation {
         if let Some(entry) = generation.and_then(|g| g.peers.get_mut(&id.peer))
             && entry.inbound == id
         {
-            entry.heard = true;
+            (entry.heard, entry.doubted) = (true, false);
             self.choose(id.peer);
         }
     }
@@ -340,7 +344,7 @@ impl Rotation {
             // The peer restarted: what it had of other epochs is in doubt, too.
             let others = self.generations.iter_mut().filter(|(epoch, _)| **epoch != pair.epoch);
             for entry in others.filter_map(|(_, g)| g.peers.get_mut(&pair.peer)) {
-                (entry.ready, entry.heard) = (false, false);
+                (entry.ready, entry.heard, entry.doubted) = (false, false, true);
             }
             self.choose(pair.peer);
             self.outputs.push_back(Output::Remove(old.inbound));
@@ -417,15 +421,27 @@ impl Rotation {
     /// Picks what to send to `peer` with, by the rule at the top of this file.
     fn choose(&mut self, peer: NodeId) {
         let current = self.sending.get(&peer);
+        let entry_of = |g: &'_ Generation| g.peers.get(&peer).map(|entry| entry.outbound);
+        // Keys are handed out once, so there is no way back from a newer epoch.
+        let oldest = current
+            .filter(|id| self.generations.get(&id.epoch).and_then(entry_of).as_ref() == Some(*id));
         let candidates = || {
             let newest_first = self.generations.iter().rev();
             newest_first
-                .filter(|(_, g)| g.state >= EpochState::Active)
+                .filter(|(epoch, g)| {
+                    g.state >= EpochState::Active && oldest.is_none_or(|id| **epoch >= id.epoch)
+                })
                 .filter_map(|(epoch, g)| g.peers.get(&peer).map(|entry| (*epoch, g, entry)))
                 .filter(|(_, _, entry)| entry.is_usable(current))
         };
         let certain = candidates().find(|(_, g, entry)| g.peer_has(entry) && !g.is_stopped());
-        let best = certain.or_else(|| candidates().next()).map(|(epoch, ..)| epoch);
+        let likely = |(_, g, entry): &(Epoch, &Generation, &PeerEntry)| {
+            g.is_published() && !g.is_stopped() && !entry.doubted
+        };
+        let best = certain
+            .or_else(|| candidates().filter(likely).last())
+            .or_else(|| candidates().next())
+            .map(|(epoch, ..)| epoch);
         let entry = best
             .and_then(|epoch| self.generations.get_mut(&epoch))
             .and_then(|generation| generation.peers.get_mut(&peer));

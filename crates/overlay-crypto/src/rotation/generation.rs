@@ -50,6 +50,8 @@ pub(super) struct PeerEntry {
     pub(super) ready: bool,
     /// An authentic packet arrived through `inbound`.
     pub(super) heard: bool,
+    /// The peer restarted since, as its key of another epoch shows.
+    pub(super) doubted: bool,
     /// The key came when the epoch was active already.
     pub(super) late: bool,
 }
@@ -103,6 +105,7 @@ impl Generation {
             unused: Some(outbound),
             ready,
             heard: false,
+            doubted: false,
             late: self.state >= EpochState::Active,
         };
         self.peers.insert(pair.peer, entry);
