@@ -1,0 +1,129 @@
+//! The cluster and its nodes.
+
+use overlay_ipam::Pools;
+use overlay_types::{
+    Change, Cluster, Epoch, EpochState, GossipKeys, KeyEpoch, Name, NetworkDraft, NetworkSpec,
+    Node, Object, Revision,
+};
+
+use super::{
+    Applied, InitCluster, Rejection, Response, State,
+    apply::{Context, MAX_NODES, Outcome, check_room},
+    rejection::Kind,
+};
+
+/// Name of the network that every cluster starts with.
+const INGRESS: &str = "ingress";
+
+/// UDP ports that the data path may use: beyond the well-known ones, below the usual range of
+/// ephemeral ones.
+const DATA_PORTS: core::ops::RangeInclusive<u16> = 1024..=49_151;
+
+/// The shortest time from one key epoch to the next: a rotation waits for every node, and one
+/// that starts before the last is through would never end.
+const MIN_ROTATION: core::time::Duration = core::time::Duration::from_secs(1);
+
+impl State {
+    pub(super) fn init_cluster(&mut self, context: Context, init: &InitCluster) -> Outcome {
+        if let Some(cluster) = self.view.cluster() {
+            return Err(Rejection::ClusterExists { cluster: cluster.id.to_string() });
+        }
+        let pools = match init.cluster.default_pools.as_slice() {
+            [] => Pools::default(),
+            pools => Pools::new(pools.iter().copied())?,
+        };
+        check_cluster(&init.cluster)?;
+        let cluster = Cluster {
+            meta: context.created(),
+            default_pools: pools.clone().into(),
+            ..init.cluster.clone()
+        };
+        let mut draft = NetworkDraft::new(INGRESS.parse()?);
+        draft.ingress = true;
+        let spec = NetworkSpec::try_from(draft)?;
+        let planned =
+            self.plan_network(context, &pools, (init.ingress, &spec), &init.host_routes)?;
+
+        let deadline = context.at.after(cluster.rotation_period);
+        let first = Epoch::new(1);
+        let epoch =
+            KeyEpoch { epoch: first, meta: context.created(), state: EpochState::Active, deadline };
+        let gossip = GossipKeys {
+            meta: context.created(),
+            current: init.gossip_key.epoch,
+            keys: vec![init.gossip_key.clone()],
+            deadline,
+        };
+        let node = Node { meta: context.created(), ..init.node.clone() };
+        let mut changes: Vec<Change> = [
+            Object::Cluster(cluster.clone()),
+            Object::GossipKeys(gossip),
+            Object::Node(node),
+            Object::KeyEpoch(epoch),
+        ]
+        .map(Change::Put)
+        .into();
+        changes.extend(self.adopt_network(planned).changes);
+        self.pools = pools;
+        self.trust = Some(init.trust.clone());
+        Ok(Applied { response: Response::Cluster(cluster), changes })
+    }
+
+    pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
+        if let Some(old) = self.view.nodes().get(&node.id) {
+            return Ok(put_node(context, old, node));
+        }
+        check_room(Kind::Node, self.view.nodes().len(), MAX_NODES)?;
+        let node = Node { meta: context.created(), ..node.clone() };
+        Ok(Applied::put(Response::Node(node.clone()), Object::Node(node)))
+    }
+
+    pub(super) fn update_node(&self, context: Context, node: &Node, based_on: Revision) -> Outcome {
+        let old = self.node(node.id)?;
+        check_fresh(Kind::Node, &old.name, based_on, old.meta.changed_at)?;
+        Ok(put_node(context, old, node))
+    }
+}
+
+fn put_node(context: Context, old: &Node, node: &Node) -> Applied {
+    let node = Node { meta: old.meta, ..node.clone() };
+    if node == *old {
+        return Applied::unchanged(Response::Node(node));
+    }
+    let node = Node { meta: context.changed(old.meta), ..node };
+    Applied::put(Response::Node(node.clone()), Object::Node(node))
+}
+
+/// Refuses an update that was made from an old object.
+pub(super) fn check_fresh(
+    kind: Kind,
+    name: &Name,
+    based_on: Revision,
+    changed_at: Revision,
+) -> Result<(), Rejection> {
+    if based_on == changed_at {
+        return Ok(());
+    }
+    Err(Rejection::Stale { kind, name: name.clone(), based_on, changed_at })
+}
+
+fn check_cluster(cluster: &Cluster) -> Result<(), Rejection> {
+    let ports = [
+        ("data-path-port", cluster.vxlan_port),
+        ("encrypted-vxlan-port", cluster.encrypted_vxlan_port),
+        ("esp-port", cluster.esp_port),
+    ];
+    for (at, (field, port)) in ports.into_iter().enumerate() {
+        if !DATA_PORTS.contains(&port) {
+            return Err(Rejection::invalid(field, port, "a data-path port is 1024-49151"));
+        }
+        if let Some((other, _)) = ports[..at].iter().find(|(_, p)| *p == port) {
+            return Err(Rejection::invalid(field, port, format!("it is the {other}, too")));
+        }
+    }
+    if cluster.rotation_period < MIN_ROTATION {
+        let period = format!("{:?}", cluster.rotation_period);
+        return Err(Rejection::invalid("rotation-period", period, "at least one second"));
+    }
+    Ok(())
+}

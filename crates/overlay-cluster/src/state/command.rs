@@ -1,0 +1,160 @@
+//! What can be written.
+
+use overlay_types::{
+    Cluster, EndpointId, EndpointSpec, Epoch, EpochState, GossipKey, NetworkId, NetworkSpec, Node,
+    NodeId, RequestId, Revision, ServiceId, ServiceSpec, Subnet, UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Trust;
+
+/// Host routes of one command. A host with a full routing table sends the aggregates.
+pub const MAX_HOST_ROUTES: usize = 16_384;
+
+/// A write. Whatever replicas could disagree about travels inside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Command {
+    /// The write as its caller sees it: a repeated one is applied once (C12).
+    pub request: RequestId,
+    /// When it was proposed, by the clock of the leader.
+    pub at: UnixMillis,
+    /// What is to be done.
+    pub action: Action,
+}
+
+/// What a [`Command`] does. Ids of new objects are drawn by whoever proposes it.
+///
+/// `based_on` is the `changed_at` of the object that an update was made from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// Makes the cluster, its first node and the ingress network (N04).
+    InitCluster(Box<InitCluster>),
+    /// Adds a node; a node that comes back replaces what was known of it.
+    JoinNode(Node),
+    /// Changes a node.
+    UpdateNode {
+        /// The node as it shall be.
+        node: Node,
+        /// Revision of the node that the update was made from.
+        based_on: Revision,
+    },
+    /// Creates a network.
+    CreateNetwork {
+        /// Its id.
+        id: NetworkId,
+        /// What was asked for.
+        spec: NetworkSpec,
+        /// What the caller's host routes; no subnet may overlap it (N02).
+        host_routes: Vec<Subnet>,
+    },
+    /// Changes labels and adds subnets, nothing else (N11).
+    UpdateNetwork {
+        /// The network.
+        id: NetworkId,
+        /// Revision of the network that the update was made from.
+        based_on: Revision,
+        /// The whole spec as it shall be.
+        spec: NetworkSpec,
+        /// What the caller's host routes.
+        host_routes: Vec<Subnet>,
+    },
+    /// Removes a network that nothing uses (N13).
+    RemoveNetwork(NetworkId),
+    /// Creates a service.
+    CreateService {
+        /// Its id.
+        id: ServiceId,
+        /// What was asked for.
+        spec: ServiceSpec,
+    },
+    /// Changes everything of a service but its name.
+    UpdateService {
+        /// The service.
+        id: ServiceId,
+        /// Revision of the service that the update was made from.
+        based_on: Revision,
+        /// The whole spec as it shall be.
+        spec: ServiceSpec,
+    },
+    /// Removes a service without tasks.
+    ///
+    /// Docker stops the tasks. Nothing here could: their owner detaches them first, and until then
+    /// the removal is refused and names them.
+    RemoveService(ServiceId),
+    /// Attaches an endpoint and gives it addresses.
+    AttachEndpoint {
+        /// Its id.
+        id: EndpointId,
+        /// What was asked for.
+        spec: EndpointSpec,
+    },
+    /// Detaches an endpoint and takes its addresses back.
+    DetachEndpoint(EndpointId),
+    /// Publishes a node's public key for an epoch, also a new one after a restart.
+    PublishNodeKey {
+        /// The node.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+        /// The X25519 public key.
+        public: [u8; 32],
+    },
+    /// A node has its receive associations of an epoch.
+    ReportEpochReady {
+        /// The node.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Starts the next key epoch.
+    StartRotation {
+        /// Its number: one more than the last.
+        epoch: Epoch,
+        /// When the leader stops waiting for keys.
+        deadline: UnixMillis,
+    },
+    /// Moves an epoch one step: to ready, or to active, which retires the one before.
+    AdvanceEpoch {
+        /// The epoch.
+        epoch: Epoch,
+        /// The state after the step.
+        to: EpochState,
+        /// When that state ends.
+        deadline: UnixMillis,
+        /// With `to` active: until when the epoch before is drained.
+        drained: UnixMillis,
+    },
+    /// Deletes a retired epoch and its public keys.
+    RemoveEpoch(Epoch),
+    /// Adds the next key to the gossip ring.
+    RotateGossipKey {
+        /// The key; its epoch is one more than the last.
+        key: GossipKey,
+        /// When it becomes the current one.
+        deadline: UnixMillis,
+    },
+    /// Makes the next gossip key the current one and drops the one before the previous.
+    AdvanceGossipKey {
+        /// The next key.
+        to: Epoch,
+        /// When the rotation after this one is due.
+        deadline: UnixMillis,
+    },
+}
+
+/// What a cluster starts with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InitCluster {
+    /// The cluster. Without default pools it gets 10.0.0.0/8 in /24.
+    pub cluster: Cluster,
+    /// Its CA and join secrets.
+    pub trust: Trust,
+    /// The first manager.
+    pub node: Node,
+    /// The first gossip key.
+    pub gossip_key: GossipKey,
+    /// Id of the network `ingress`.
+    pub ingress: NetworkId,
+    /// What the first manager's host routes.
+    pub host_routes: Vec<Subnet>,
+}

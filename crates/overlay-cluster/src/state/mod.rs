@@ -1,0 +1,111 @@
+//! The replicated state, and what commands make of it. Pure: no clock, no randomness, no I/O, no
+//! hash maps.
+//!
+//! Every manager holds one [`State`] and applies the same commands in the same order, so all of
+//! them arrive at the same bytes. Whatever could differ (ids, times, secrets) travels inside the
+//! [`Command`].
+//!
+//! ```text
+//!                    ┌──────────────── State ────────────────┐
+//!  Command ──apply──►│ requests  answered before? say it again│──► Response or Rejection
+//!                    │ checks    all of them, then            │
+//!                    │ ipam      allocate, release            │
+//!                    │ view      objects ─────────────────────│──► Change… at Revision
+//!                    │ trust     CA, join secrets (no Change) │
+//!                    └───────────────────────────────────────┘
+//! ```
+//!
+//! **Invariant:** a rejected command leaves the state as it was, down to the encoded bytes: every
+//! check comes before the first change, and what can still fail after that (allocation) is atomic.
+//!
+//! - [`command`], [`response`], [`rejection`]: what goes in, what comes out
+//! - [`query`]: look-ups by name, id or prefix; usage of addresses
+//! - [`rotation`]: the next step of a key rotation, for the leader
+//! - [`wire`]: commands and whole states as protobuf
+//!
+//! Inside: one file per kind of object with the rules of its commands, `port` for published ports,
+//! `requests` for exactly-once, `index` for look-ups.
+
+mod apply;
+mod cluster;
+pub mod command;
+mod endpoint;
+mod index;
+mod key;
+mod network;
+mod port;
+pub mod query;
+pub mod rejection;
+mod requests;
+pub mod response;
+pub mod rotation;
+mod service;
+mod trust;
+pub mod wire;
+
+use std::collections::BTreeMap;
+
+use overlay_ipam::{NetworkIpam, Pools};
+use overlay_types::{NetworkId, Revision, View, Vni};
+
+pub use command::{Action, Command, InitCluster};
+pub use rejection::{Class, Kind, Rejection};
+pub use response::{Applied, Response};
+pub use rotation::RotationPolicy;
+pub use trust::Trust;
+
+use self::{index::Index, requests::Requests};
+
+pub use self::requests::MAX_REQUESTS;
+
+/// The replicated state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    view: View,
+    /// Of every network of the view, and of no other.
+    ipam: BTreeMap<NetworkId, NetworkIpam>,
+    trust: Option<Trust>,
+    requests: Requests,
+    /// Where the next search for a VNI starts, so that a freed one rests.
+    vni_cursor: u32,
+    /// Where the next search for a published port starts.
+    port_cursor: u16,
+    /// Follow from the view.
+    pools: Pools,
+    index: Index,
+}
+
+impl State {
+    /// All objects.
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Number of commands that changed the state.
+    pub const fn revision(&self) -> Revision {
+        self.view.revision()
+    }
+
+    /// The cluster's secrets; `None` before the cluster was made.
+    pub const fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            view: View::default(),
+            ipam: BTreeMap::new(),
+            trust: None,
+            requests: Requests::default(),
+            vni_cursor: Vni::MIN_OVERLAY + 1,
+            port_cursor: port::FIRST,
+            pools: Pools::default(),
+            index: Index::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,505 @@
+//! Why a command was refused.
+
+use core::fmt;
+use std::borrow::Cow;
+
+use overlay_ipam::IpamError;
+use overlay_types::{
+    DataplaneKind, Epoch, EpochState, MacAddr, Name, NodeId, PortSpec, RequestId, Revision,
+    SpecError, Vni,
+};
+use serde::{Deserialize, Serialize};
+
+/// How many items of a list a rejection names before it counts the rest.
+const SHOWN: usize = 8;
+
+/// Kinds of objects, as messages call them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// A node.
+    Node,
+    /// A network.
+    Network,
+    /// A service.
+    Service,
+    /// An endpoint.
+    Endpoint,
+    /// A key epoch.
+    KeyEpoch,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Node => "node",
+            Self::Network => "network",
+            Self::Service => "service",
+            Self::Endpoint => "endpoint",
+            Self::KeyEpoch => "key epoch",
+        })
+    }
+}
+
+/// What sort of trouble a [`Rejection`] is; a gRPC code follows from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Class {
+    /// What is asked about does not exist.
+    NotFound,
+    /// The name or id is taken.
+    AlreadyExists,
+    /// The request makes no sense, whatever the state. [`Rejection::field`] says which part.
+    InvalidArgument,
+    /// The state has to change before the request can be met.
+    FailedPrecondition,
+    /// Something is used up.
+    ResourceExhausted,
+    /// The request was made from an old state: read again and repeat.
+    Conflict,
+}
+
+/// A command that was refused. It changed nothing.
+///
+/// Part of the replicated answer, so every replica says the same.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum Rejection {
+    /// The state belongs to no cluster yet.
+    #[error("this node is in no cluster; run init or join first")]
+    NoCluster,
+
+    /// The state belongs to a cluster already.
+    #[error("the cluster {cluster} exists already; leave it before making another")]
+    ClusterExists {
+        /// Its id.
+        cluster: String,
+    },
+
+    /// No object answers to what was given.
+    #[error("no {kind} {wanted:?}")]
+    NotFound {
+        /// What was looked for.
+        kind: Kind,
+        /// Name, id or prefix as it was given.
+        wanted: String,
+    },
+
+    /// Several objects answer to what was given.
+    #[error("{kind} {wanted:?} could be {}; give more of the id", List(candidates))]
+    Ambiguous {
+        /// What was looked for.
+        kind: Kind,
+        /// Name or prefix as it was given.
+        wanted: String,
+        /// `NAME (ID)` of each.
+        candidates: Vec<String>,
+    },
+
+    /// The name is taken; case does not make it another.
+    #[error("{kind} {name:?} exists already (id {id}); choose another name")]
+    NameTaken {
+        /// What was to be created.
+        kind: Kind,
+        /// The name.
+        name: Name,
+        /// Who has it.
+        id: String,
+    },
+
+    /// The id is taken: a caller that draws ids at random never sees this.
+    #[error("{kind} {id} exists already")]
+    IdTaken {
+        /// What was to be created.
+        kind: Kind,
+        /// The id.
+        id: String,
+    },
+
+    /// The request makes no sense.
+    #[error("{field} {value:?}: {reason}")]
+    Invalid {
+        /// The field as its user knows it.
+        field: Cow<'static, str>,
+        /// The offending value.
+        value: String,
+        /// What would be right.
+        reason: String,
+    },
+
+    /// The id of a write was used for another write before.
+    #[error("request id {request} was used for another call; draw a new one")]
+    RequestReused {
+        /// The id.
+        request: RequestId,
+    },
+
+    /// The update was made from an old object.
+    #[error(
+        "{kind} {name:?} was changed at revision {changed_at}, the update is based on \
+         {based_on}; read it again and repeat"
+    )]
+    Stale {
+        /// What was to be updated.
+        kind: Kind,
+        /// Its name.
+        name: Name,
+        /// What the update was made from.
+        based_on: Revision,
+        /// Revision of the last change.
+        changed_at: Revision,
+    },
+
+    /// There are as many as there may be.
+    #[error("the cluster has {limit} of kind {kind}, which is the limit; remove some")]
+    TooMany {
+        /// What was to be created.
+        kind: Kind,
+        /// The limit.
+        limit: usize,
+    },
+
+    /// IPAM said no.
+    #[error("{message}")]
+    Addresses {
+        /// What sort of trouble.
+        class: Class,
+        /// The field, as its user knows it.
+        field: Cow<'static, str>,
+        /// The offending value, or the address family.
+        value: String,
+        /// IPAM's words.
+        message: String,
+    },
+
+    /// The network is used.
+    #[error("network {network:?} is in use by {}; {remedy}", List(users))]
+    NetworkInUse {
+        /// Its name.
+        network: Name,
+        /// Endpoints and services.
+        users: Vec<String>,
+        /// What to do.
+        remedy: Cow<'static, str>,
+    },
+
+    /// There is an ingress network already.
+    #[error("network {name:?} is the ingress network; a cluster has one: remove it first")]
+    IngressExists {
+        /// Its name.
+        name: Name,
+    },
+
+    /// A service publishes through the routing mesh, which is not there.
+    #[error(
+        "port {port} needs an ingress network and there is none; create one with \
+         network create --ingress, or publish with mode=host"
+    )]
+    NoIngress {
+        /// The port.
+        port: PortSpec,
+    },
+
+    /// The network takes tasks of services only.
+    #[error(
+        "network {network:?} takes no standalone endpoints{}",
+        if *ingress { ": it is the ingress network" } else { "; create it with --attachable" }
+    )]
+    NotAttachable {
+        /// Its name.
+        network: Name,
+        /// It is the ingress network.
+        ingress: bool,
+    },
+
+    /// A task wants to a network that its service is not on.
+    #[error(
+        "service {service:?} is not on network {network:?} but on {}; add the network to the \
+         service first",
+        List(networks)
+    )]
+    ServiceNotOnNetwork {
+        /// The service.
+        service: Name,
+        /// The network.
+        network: Name,
+        /// Networks that the service is on.
+        networks: Vec<String>,
+    },
+
+    /// The service has tasks.
+    #[error("service {service:?} has tasks attached: {}; detach them first", List(endpoints))]
+    ServiceInUse {
+        /// Its name.
+        service: Name,
+        /// The tasks.
+        endpoints: Vec<String>,
+    },
+
+    /// The node cannot do what the network needs (N19).
+    #[error(
+        "node {node:?} ({dataplane} dataplane) lacks {capability}, which network {network:?} needs"
+    )]
+    MissingCapability {
+        /// The node's name.
+        node: Name,
+        /// Its dataplane.
+        dataplane: DataplaneKind,
+        /// What it lacks: `encryption` or `ipv6`.
+        capability: Cow<'static, str>,
+        /// The network.
+        network: Name,
+    },
+
+    /// The requested VNI is taken.
+    #[error("vni \"{vni}\" is that of network {network:?}; {free} is free")]
+    VniTaken {
+        /// The VNI.
+        vni: Vni,
+        /// Whose it is.
+        network: Name,
+        /// One that is free.
+        free: Vni,
+    },
+
+    /// The requested Ethernet address is taken.
+    #[error("mac \"{mac}\" is that of endpoint {endpoint} on the same network; choose another")]
+    MacTaken {
+        /// The address.
+        mac: MacAddr,
+        /// Whose it is.
+        endpoint: String,
+    },
+
+    /// The port is published by somebody else.
+    #[error(
+        "port {port} is published by {holder}; choose another published port, or leave it out \
+         to get one from 30000-32767"
+    )]
+    PortTaken {
+        /// The port as it was asked for.
+        port: PortSpec,
+        /// Who has it.
+        holder: String,
+    },
+
+    /// No port is left to choose.
+    #[error("every {protocol} port of 30000-32767 is published; name a free one for {port}")]
+    NoFreePort {
+        /// The port as it was asked for.
+        port: PortSpec,
+        /// Its protocol.
+        protocol: String,
+    },
+
+    /// A rotation is under way.
+    #[error("key epoch {epoch} is {state}; a rotation ends before the next one starts")]
+    RotationRunning {
+        /// The epoch.
+        epoch: Epoch,
+        /// How far it is.
+        state: EpochState,
+    },
+
+    /// The step was taken by somebody else, or is not the next one.
+    #[error("key epoch {epoch} is {found}, so it cannot become {wanted}")]
+    EpochStep {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its state.
+        found: EpochState,
+        /// What it was to become.
+        wanted: EpochTarget,
+    },
+
+    /// The number is not the next one: another leader was faster.
+    #[error("the next epoch is {next}, not {given}; read again and repeat")]
+    EpochNumber {
+        /// The next number.
+        next: Epoch,
+        /// What the command said.
+        given: Epoch,
+    },
+
+    /// A node reported an epoch that it published no key for, or which waits for keys.
+    #[error("node {node} cannot be ready for key epoch {epoch}: {reason}")]
+    NotReady {
+        /// The node.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+        /// What is missing.
+        reason: Cow<'static, str>,
+    },
+}
+
+/// What a key epoch was to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum EpochTarget {
+    /// This state.
+    State(EpochState),
+    /// Deleted.
+    Removed,
+    /// The current gossip key.
+    CurrentGossipKey,
+    /// An epoch that a node publishes a key for.
+    Keyed,
+}
+
+impl fmt::Display for EpochTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(state) => state.fmt(f),
+            Self::Removed => f.write_str("deleted"),
+            Self::CurrentGossipKey => f.write_str("the current gossip key"),
+            Self::Keyed => f.write_str("an epoch with a new key"),
+        }
+    }
+}
+
+impl Rejection {
+    /// Stable code for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoCluster => "no-cluster",
+            Self::ClusterExists { .. } => "cluster-exists",
+            Self::NotFound { .. } => "not-found",
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::NameTaken { .. } => "name-taken",
+            Self::IdTaken { .. } => "id-taken",
+            Self::Invalid { .. } => "invalid-argument",
+            Self::RequestReused { .. } => "request-reused",
+            Self::Stale { .. } => "stale",
+            Self::TooMany { .. } => "too-many",
+            Self::Addresses { class, .. } => match class {
+                Class::InvalidArgument => "invalid-argument",
+                Class::ResourceExhausted => "addresses-exhausted",
+                _ => "address-in-use",
+            },
+            Self::NetworkInUse { .. } => "network-in-use",
+            Self::IngressExists { .. } => "ingress-exists",
+            Self::NoIngress { .. } => "no-ingress",
+            Self::NotAttachable { .. } => "not-attachable",
+            Self::ServiceNotOnNetwork { .. } => "service-not-on-network",
+            Self::ServiceInUse { .. } => "service-in-use",
+            Self::MissingCapability { .. } => "missing-capability",
+            Self::VniTaken { .. } => "vni-in-use",
+            Self::MacTaken { .. } => "mac-in-use",
+            Self::PortTaken { .. } => "port-in-use",
+            Self::NoFreePort { .. } => "ports-exhausted",
+            Self::RotationRunning { .. } => "rotation-running",
+            Self::EpochStep { .. } => "epoch-step",
+            Self::EpochNumber { .. } => "epoch-number",
+            Self::NotReady { .. } => "not-ready",
+        }
+    }
+
+    /// What sort of trouble it is.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::NotFound { .. } => Class::NotFound,
+            Self::ClusterExists { .. }
+            | Self::NameTaken { .. }
+            | Self::IdTaken { .. }
+            | Self::IngressExists { .. } => Class::AlreadyExists,
+            Self::Ambiguous { .. } | Self::Invalid { .. } | Self::RequestReused { .. } => {
+                Class::InvalidArgument
+            }
+            Self::NoCluster
+            | Self::NetworkInUse { .. }
+            | Self::NoIngress { .. }
+            | Self::NotAttachable { .. }
+            | Self::ServiceNotOnNetwork { .. }
+            | Self::ServiceInUse { .. }
+            | Self::MissingCapability { .. }
+            | Self::VniTaken { .. }
+            | Self::MacTaken { .. }
+            | Self::PortTaken { .. }
+            | Self::RotationRunning { .. }
+            | Self::NotReady { .. } => Class::FailedPrecondition,
+            Self::TooMany { .. } | Self::NoFreePort { .. } => Class::ResourceExhausted,
+            Self::Stale { .. } | Self::EpochStep { .. } | Self::EpochNumber { .. } => {
+                Class::Conflict
+            }
+            Self::Addresses { class, .. } => *class,
+        }
+    }
+
+    /// The field that is to blame, as its user knows it.
+    pub fn field(&self) -> Option<&str> {
+        Some(match self {
+            Self::Invalid { field, .. } | Self::Addresses { field, .. } => field,
+            Self::Ambiguous { kind, .. } | Self::NotFound { kind, .. } => match kind {
+                Kind::Node => "node",
+                Kind::Network => "network",
+                Kind::Service => "service",
+                Kind::Endpoint => "endpoint",
+                Kind::KeyEpoch => "epoch",
+            },
+            Self::NameTaken { .. } => "name",
+            Self::IdTaken { .. } => "id",
+            Self::RequestReused { .. } => "request_id",
+            Self::VniTaken { .. } => "vni",
+            Self::MacTaken { .. } => "mac",
+            Self::PortTaken { .. } | Self::NoFreePort { .. } | Self::NoIngress { .. } => "publish",
+            _ => return None,
+        })
+    }
+
+    pub(super) fn not_found(kind: Kind, wanted: impl fmt::Display) -> Self {
+        Self::NotFound { kind, wanted: wanted.to_string() }
+    }
+
+    pub(super) fn invalid(
+        field: &'static str,
+        value: impl fmt::Display,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { field: field.into(), value: value.to_string(), reason: reason.into() }
+    }
+}
+
+impl From<SpecError> for Rejection {
+    fn from(error: SpecError) -> Self {
+        Self::invalid(error.field(), error.value(), error.reason())
+    }
+}
+
+impl From<IpamError> for Rejection {
+    fn from(error: IpamError) -> Self {
+        let class = match error {
+            IpamError::Spec(error) => return error.into(),
+            IpamError::Outside { .. } | IpamError::RequestedTwice { .. } => Class::InvalidArgument,
+            IpamError::NoFreeSubnet { .. } | IpamError::Exhausted { .. } => {
+                Class::ResourceExhausted
+            }
+            _ => Class::FailedPrecondition,
+        };
+        Self::Addresses {
+            class,
+            field: error.field().into(),
+            value: error.value(),
+            message: error.to_string(),
+        }
+    }
+}
+
+/// The first few of many as a message names them, and how many more there are. Keeps a rejection
+/// small, which is replicated like any answer.
+pub(super) fn some_of(items: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut items = items.into_iter();
+    let mut shown: Vec<String> = items.by_ref().take(SHOWN).collect();
+    match items.count() {
+        0 => {}
+        more => shown.push(format!("{more} more")),
+    }
+    shown
+}
+
+struct List<'a>(&'a [String]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        f.write_str(&self.0.join(", "))
+    }
+}

@@ -1,0 +1,270 @@
+//! Commands.
+
+use overlay_api::{
+    convert::parse,
+    internal::v1::{self as pb, command::Action as Message},
+    v1,
+};
+use overlay_types::{Epoch, EpochState, GossipKey, Revision, SpecError, Subnet, UnixMillis};
+
+use super::{WireError, bytes32, reading, required};
+use crate::state::{Action, Command, InitCluster, Trust};
+
+const COMMAND: &str = "command";
+
+impl From<&Command> for pb::Command {
+    fn from(command: &Command) -> Self {
+        Self {
+            request: command.request.to_string(),
+            at: command.at.0,
+            action: Some((&command.action).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::Command> for Command {
+    type Error = WireError;
+
+    fn try_from(message: pb::Command) -> Result<Self, WireError> {
+        Ok(Self {
+            request: reading(COMMAND, parse("request", &message.request))?,
+            at: UnixMillis(message.at),
+            action: required(COMMAND, "action", message.action)?.try_into()?,
+        })
+    }
+}
+
+impl From<&Action> for Message {
+    fn from(action: &Action) -> Self {
+        match action {
+            Action::InitCluster(init) => Self::InitCluster((&**init).into()),
+            Action::JoinNode(node) => Self::JoinNode(node.into()),
+            Action::UpdateNode { node, based_on } => Self::UpdateNode(pb::UpdateNode {
+                node: Some(node.into()),
+                based_on: based_on.get(),
+            }),
+            Action::CreateNetwork { id, spec, host_routes } => {
+                Self::CreateNetwork(pb::CreateNetwork {
+                    id: id.to_string(),
+                    spec: Some(spec.into()),
+                    host_routes: texts(host_routes),
+                })
+            }
+            Action::UpdateNetwork { id, based_on, spec, host_routes } => {
+                Self::UpdateNetwork(pb::UpdateNetwork {
+                    id: id.to_string(),
+                    based_on: based_on.get(),
+                    spec: Some(spec.into()),
+                    host_routes: texts(host_routes),
+                })
+            }
+            Action::RemoveNetwork(id) => Self::RemoveNetwork(id.to_string()),
+            Action::CreateService { id, spec } => Self::CreateService(pb::CreateService {
+                id: id.to_string(),
+                spec: Some(spec.into()),
+            }),
+            Action::UpdateService { id, based_on, spec } => {
+                Self::UpdateService(pb::UpdateService {
+                    id: id.to_string(),
+                    based_on: based_on.get(),
+                    spec: Some(spec.into()),
+                })
+            }
+            Action::RemoveService(id) => Self::RemoveService(id.to_string()),
+            Action::AttachEndpoint { id, spec } => Self::AttachEndpoint(pb::AttachEndpoint {
+                id: id.to_string(),
+                spec: Some(spec.into()),
+            }),
+            Action::DetachEndpoint(id) => Self::DetachEndpoint(id.to_string()),
+            keys => of_key_action(keys),
+        }
+    }
+}
+
+/// The message of an action on keys.
+fn of_key_action(action: &Action) -> Message {
+    match action {
+        Action::PublishNodeKey { node, epoch, public } => {
+            Message::PublishNodeKey(pb::PublishNodeKey {
+                node: node.to_string(),
+                epoch: epoch.get(),
+                public: public.to_vec(),
+            })
+        }
+        Action::ReportEpochReady { node, epoch } => {
+            Message::ReportEpochReady(v1::NodeKeyId { node: node.to_string(), epoch: epoch.get() })
+        }
+        Action::StartRotation { epoch, deadline } => {
+            Message::StartRotation(pb::StartRotation { epoch: epoch.get(), deadline: deadline.0 })
+        }
+        Action::AdvanceEpoch { epoch, to, deadline, drained } => {
+            Message::AdvanceEpoch(pb::AdvanceEpoch {
+                epoch: epoch.get(),
+                to: v1::EpochState::from(*to).into(),
+                deadline: deadline.0,
+                drained: drained.0,
+            })
+        }
+        Action::RemoveEpoch(epoch) => Message::RemoveEpoch(epoch.get()),
+        Action::RotateGossipKey { key, deadline } => {
+            Message::RotateGossipKey(pb::RotateGossipKey {
+                key: Some(of_gossip_key(key)),
+                deadline: deadline.0,
+            })
+        }
+        Action::AdvanceGossipKey { to, deadline } => {
+            Message::AdvanceGossipKey(pb::AdvanceGossipKey {
+                epoch: to.get(),
+                deadline: deadline.0,
+            })
+        }
+        objects => objects.into(),
+    }
+}
+
+impl TryFrom<Message> for Action {
+    type Error = WireError;
+
+    fn try_from(message: Message) -> Result<Self, WireError> {
+        Ok(match message {
+            Message::InitCluster(m) => Self::InitCluster(Box::new(m.try_into()?)),
+            Message::JoinNode(m) => Self::JoinNode(reading(COMMAND, m.try_into())?),
+            Message::UpdateNode(m) => Self::UpdateNode {
+                node: reading(COMMAND, required(COMMAND, "node", m.node)?.try_into())?,
+                based_on: Revision::new(m.based_on),
+            },
+            Message::CreateNetwork(m) => Self::CreateNetwork {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
+                host_routes: subnets(&m.host_routes)?,
+            },
+            Message::UpdateNetwork(m) => Self::UpdateNetwork {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                based_on: Revision::new(m.based_on),
+                spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
+                host_routes: subnets(&m.host_routes)?,
+            },
+            Message::RemoveNetwork(id) => Self::RemoveNetwork(reading(COMMAND, parse("id", &id))?),
+            Message::CreateService(m) => Self::CreateService {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
+            },
+            Message::UpdateService(m) => Self::UpdateService {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                based_on: Revision::new(m.based_on),
+                spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
+            },
+            Message::RemoveService(id) => Self::RemoveService(reading(COMMAND, parse("id", &id))?),
+            Message::AttachEndpoint(m) => Self::AttachEndpoint {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
+            },
+            Message::DetachEndpoint(id) => {
+                Self::DetachEndpoint(reading(COMMAND, parse("id", &id))?)
+            }
+            keys => return to_key_action(keys),
+        })
+    }
+}
+
+/// The action on keys of a message.
+fn to_key_action(message: Message) -> Result<Action, WireError> {
+    Ok(match message {
+        Message::PublishNodeKey(m) => Action::PublishNodeKey {
+            node: reading(COMMAND, parse("node", &m.node))?,
+            epoch: Epoch::new(m.epoch),
+            public: reading(COMMAND, bytes32("public", &m.public))?,
+        },
+        Message::ReportEpochReady(m) => Action::ReportEpochReady {
+            node: reading(COMMAND, parse("node", &m.node))?,
+            epoch: Epoch::new(m.epoch),
+        },
+        Message::StartRotation(m) => {
+            Action::StartRotation { epoch: Epoch::new(m.epoch), deadline: UnixMillis(m.deadline) }
+        }
+        Message::AdvanceEpoch(m) => Action::AdvanceEpoch {
+            epoch: Epoch::new(m.epoch),
+            to: reading(COMMAND, EpochState::try_from(m.to()))?,
+            deadline: UnixMillis(m.deadline),
+            drained: UnixMillis(m.drained),
+        },
+        Message::RemoveEpoch(epoch) => Action::RemoveEpoch(Epoch::new(epoch)),
+        Message::RotateGossipKey(m) => Action::RotateGossipKey {
+            key: reading(COMMAND, gossip_key(&required(COMMAND, "key", m.key)?))?,
+            deadline: UnixMillis(m.deadline),
+        },
+        Message::AdvanceGossipKey(m) => {
+            Action::AdvanceGossipKey { to: Epoch::new(m.epoch), deadline: UnixMillis(m.deadline) }
+        }
+        objects => return objects.try_into(),
+    })
+}
+
+impl From<&InitCluster> for pb::InitCluster {
+    fn from(init: &InitCluster) -> Self {
+        Self {
+            cluster: Some((&init.cluster).into()),
+            trust: Some((&init.trust).into()),
+            node: Some((&init.node).into()),
+            gossip_key: Some(of_gossip_key(&init.gossip_key)),
+            ingress: init.ingress.to_string(),
+            host_routes: texts(&init.host_routes),
+        }
+    }
+}
+
+impl TryFrom<pb::InitCluster> for InitCluster {
+    type Error = WireError;
+
+    fn try_from(message: pb::InitCluster) -> Result<Self, WireError> {
+        let key = required(COMMAND, "gossip_key", message.gossip_key)?;
+        let cluster = required(COMMAND, "cluster", message.cluster)?;
+        Ok(Self {
+            cluster: reading(COMMAND, cluster.try_into())?,
+            trust: required(COMMAND, "trust", message.trust)?.into(),
+            node: reading(COMMAND, required(COMMAND, "node", message.node)?.try_into())?,
+            gossip_key: reading(COMMAND, gossip_key(&key))?,
+            ingress: reading(COMMAND, parse("ingress", &message.ingress))?,
+            host_routes: subnets(&message.host_routes)?,
+        })
+    }
+}
+
+impl From<&Trust> for pb::Trust {
+    fn from(trust: &Trust) -> Self {
+        Self {
+            root_certificate: trust.root_certificate.clone(),
+            private_key: trust.private_key.clone(),
+            worker_secret: trust.worker_secret.clone(),
+            manager_secret: trust.manager_secret.clone(),
+        }
+    }
+}
+
+impl From<pb::Trust> for Trust {
+    fn from(message: pb::Trust) -> Self {
+        Self {
+            root_certificate: message.root_certificate,
+            private_key: message.private_key,
+            worker_secret: message.worker_secret,
+            manager_secret: message.manager_secret,
+        }
+    }
+}
+
+fn texts(subnets: &[Subnet]) -> Vec<String> {
+    subnets.iter().map(ToString::to_string).collect()
+}
+
+fn subnets(texts: &[String]) -> Result<Vec<Subnet>, WireError> {
+    let subnets = texts.iter().map(|text| Subnet::parse("host_routes", text));
+    reading(COMMAND, subnets.collect())
+}
+
+fn of_gossip_key(key: &GossipKey) -> v1::GossipKey {
+    v1::GossipKey { epoch: key.epoch.get(), key: key.key.to_vec() }
+}
+
+fn gossip_key(message: &v1::GossipKey) -> Result<GossipKey, SpecError> {
+    Ok(GossipKey { epoch: Epoch::new(message.epoch), key: bytes32("key", &message.key)? })
+}
