@@ -44,7 +44,7 @@ use overlay_types::{ClusterId, Epoch, EpochState, NodeId};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use self::generation::{Generation, PeerEntry};
+use self::generation::{Evidence, Generation, PeerEntry};
 use crate::{
     agreement::{KeyPair, Pair, PublicKey},
     error::CryptoError,
@@ -257,7 +257,7 @@ impl Rotation {
         }
         if let Some(known) = generation.peers.get_mut(&node).filter(|known| known.public == public)
         {
-            known.ready = ready;
+            known.see_key(ready);
         } else {
             let pair = Pair { cluster: self.cluster, epoch, own: self.own, peer: node };
             self.replace_key(pair, public, ready)?;
@@ -281,7 +281,7 @@ impl Rotation {
         if let Some(entry) = generation.and_then(|g| g.peers.get_mut(&id.peer))
             && entry.inbound == id
         {
-            (entry.heard, entry.doubted) = (true, false);
+            entry.evidence = Evidence::Heard;
             self.choose(id.peer);
         }
     }
@@ -344,7 +344,7 @@ impl Rotation {
             // The peer restarted: what it had of other epochs is in doubt, too.
             let others = self.generations.iter_mut().filter(|(epoch, _)| **epoch != pair.epoch);
             for entry in others.filter_map(|(_, g)| g.peers.get_mut(&pair.peer)) {
-                (entry.ready, entry.heard, entry.doubted) = (false, false, true);
+                entry.evidence = Evidence::Doubted;
             }
             self.choose(pair.peer);
             self.outputs.push_back(Output::Remove(old.inbound));
@@ -363,7 +363,8 @@ impl Rotation {
         let mut result = Ok(());
         for (peer, entry) in &old.peers {
             let pair = Pair { cluster: self.cluster, epoch, own: self.own, peer: *peer };
-            result = result.and(self.replace_key(pair, entry.public, entry.ready));
+            result =
+                result.and(self.replace_key(pair, entry.public, entry.evidence == Evidence::Ready));
             self.choose(*peer);
         }
         self.outputs.extend(old.peers.values().map(|entry| Output::Remove(entry.inbound)));
@@ -436,10 +437,10 @@ impl Rotation {
         };
         let certain = candidates().find(|(_, g, entry)| g.peer_has(entry) && !g.is_stopped());
         let likely = |(_, g, entry): &(Epoch, &Generation, &PeerEntry)| {
-            g.is_published() && !g.is_stopped() && !entry.doubted
+            g.is_published() && !g.is_stopped() && entry.evidence != Evidence::Doubted
         };
         let best = certain
-            .or_else(|| candidates().filter(likely).last())
+            .or_else(|| candidates().rfind(likely))
             .or_else(|| candidates().next())
             .map(|(epoch, ..)| epoch);
         let entry = best

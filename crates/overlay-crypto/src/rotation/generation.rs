@@ -38,6 +38,19 @@ pub(super) struct Generation {
     spent: BTreeSet<(NodeId, PublicKey)>,
 }
 
+/// What tells whether a peer has the associations of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// It published a key; more is not known.
+    None,
+    /// It reported ready with that key.
+    Ready,
+    /// An authentic packet of it arrived.
+    Heard,
+    /// It restarted since, as its key of another epoch shows.
+    Doubted,
+}
+
 /// One peer in one epoch.
 pub(super) struct PeerEntry {
     pub(super) public: PublicKey,
@@ -46,17 +59,21 @@ pub(super) struct PeerEntry {
     /// Keys of `outbound` until they are handed out, once: whoever seals with them counts from 1,
     /// and a second one who does would repeat nonces.
     pub(super) unused: Option<SaKeys>,
-    /// The peer reported ready with this key.
-    pub(super) ready: bool,
-    /// An authentic packet arrived through `inbound`.
-    pub(super) heard: bool,
-    /// The peer restarted since, as its key of another epoch shows.
-    pub(super) doubted: bool,
+    pub(super) evidence: Evidence,
     /// The key came when the epoch was active already.
     pub(super) late: bool,
 }
 
 impl PeerEntry {
+    /// The replicated state shows its key again.
+    pub(super) fn see_key(&mut self, ready: bool) {
+        self.evidence = match (self.evidence, ready) {
+            (Evidence::None | Evidence::Doubted, true) => Evidence::Ready,
+            (Evidence::Ready, false) => Evidence::None,
+            (evidence, _) => evidence,
+        };
+    }
+
     /// Whether it can be sent with: its keys are in use, as `current`, or never were.
     pub(super) fn is_usable(&self, current: Option<&SaId>) -> bool {
         self.unused.is_some() || current == Some(&self.outbound)
@@ -103,9 +120,7 @@ impl Generation {
             inbound: id(&inbound),
             outbound: id(&outbound),
             unused: Some(outbound),
-            ready,
-            heard: false,
-            doubted: false,
+            evidence: if ready { Evidence::Ready } else { Evidence::None },
             late: self.state >= EpochState::Active,
         };
         self.peers.insert(pair.peer, entry);
@@ -140,7 +155,7 @@ impl Generation {
 
     /// Whether the peer certainly has the association that we would send with.
     pub(super) fn peer_has(&self, peer: &PeerEntry) -> bool {
-        peer.heard || (peer.ready && self.in_time)
+        peer.evidence == Evidence::Heard || (peer.evidence == Evidence::Ready && self.in_time)
     }
 
     pub(super) fn retire(&mut self, drained: Instant, send_margin: Duration) {
