@@ -108,4 +108,4 @@ impl Default for State {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,7 +23,7 @@ pub(super) struct Lab {
     pub(super) now: UnixMillis,
 }
 
-pub(super) fn node(number: u128) -> Node {
+pub(crate) fn node(number: u128) -> Node {
     let host = u8::try_from(number).unwrap();
     Node {
         id: NodeId::from_u128(number),
@@ -37,7 +37,7 @@ pub(super) fn node(number: u128) -> Node {
     }
 }
 
-pub(super) fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster {
         id: ClusterId::from_u128(77),
         meta: Meta::default(),
@@ -49,7 +49,7 @@ pub(super) fn cluster() -> Cluster {
     }
 }
 
-pub(super) fn init(cluster: Cluster) -> InitCluster {
+pub(crate) fn init(cluster: Cluster) -> InitCluster {
     InitCluster {
         cluster,
         trust: Trust {

@@ -15,6 +15,23 @@ pub enum StoreError {
         /// What redb says.
         source: Box<redb::Error>,
     },
+    /// There is no file, and none can be made.
+    #[error("the state file {} cannot be made: {source}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is something else, or its first page is damaged.
+    #[error(
+        "{} is no state file of a manager; name another file, or move this one away and let this \
+         manager join again", path.display()
+    )]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is of a later release.
     #[error(
         "the state file {} has format {found}, this release reads {known}; install the release \
@@ -65,6 +82,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Another process, or a run of this one that is just ending, has the file open.
+    pub fn is_in_use(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        matches!(**source, redb::Error::DatabaseAlreadyOpen)
+    }
+
     pub(super) fn damaged(path: &std::path::Path, record: impl ToString, why: &Malformed) -> Self {
         Self::Damaged { path: path.to_owned(), record: record.to_string(), reason: why.to_string() }
     }

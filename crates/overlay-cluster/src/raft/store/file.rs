@@ -6,19 +6,25 @@
 //! | `log`      | index            | `Entry`                                             |
 //! | `snapshot` | generation, part | a piece of the snapshot                             |
 //!
-//! Each record starts with the CRC-32C of the rest: redb checks the pages that it writes, and this
-//! finds what changes on the disk afterwards.
+//! Each record starts with the CRC-32C of the rest. At open redb checks every page that it wrote, and
+//! then every record is read once: what is damaged is found before any of it is used (R05).
+//!
+//! A snapshot is written piece by piece, so that log entries get in between, and counts once its
+//! `StoredSnapshot` is there. Pieces without one, from a crash, are deleted at open.
 
 use std::{
+    fs, io,
     ops::RangeBounds,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use overlay_api::internal::v1 as wire;
 use overlay_types::{ClusterId, NodeId, SpecError};
 use prost::Message;
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+    WriteTransaction,
 };
 
 use super::error::StoreError;
@@ -40,13 +46,12 @@ const SNAPSHOT_KEY: &str = "snapshot";
 /// Format of the file. A release reads its own and older ones.
 const FORMAT: u32 = 1;
 
-/// Bytes of a snapshot in one record: redb copies a record into one run of pages.
-const PIECE: usize = 1 << 20;
-
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
     database: Database,
+    /// The last generation of snapshot pieces that was begun.
+    generation: AtomicU64,
 }
 
 /// One change of the file; several share a transaction.
@@ -59,21 +64,84 @@ pub(super) enum Write {
     Truncate(u64),
     /// Deletes the entries up to this one, and remembers that they were there.
     Purge(LogId),
-    Snapshot {
-        meta: Box<wire::SnapshotMeta>,
+    /// A piece of a snapshot that does not count yet.
+    Piece {
+        generation: u64,
+        number: u32,
         data: bytes::Bytes,
     },
+    /// The snapshot whose pieces were written counts now.
+    Snapshot(Box<wire::StoredSnapshot>),
 }
 
 impl File {
     pub(super) fn open(path: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|source| database_error(path, source))?;
-        let file = Self { path: path.to_owned(), database };
+        make_private(path)
+            .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
+        let database = Database::builder()
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(|source| database_error(path, source))?;
+        let file = Self { path: path.to_owned(), database, generation: AtomicU64::new(0) };
         match file.read_meta::<wire::StoreHeader>(HEADER_KEY)? {
             Some(header) => file.check(&header, cluster, node)?,
-            None => file.write_header(cluster, node)?,
+            None if file.is_blank()? => file.write_header(cluster, node)?,
+            None => return Err(StoreError::NotAStore { path: file.path }),
         }
+        file.verify()?;
         Ok(file)
+    }
+
+    /// Whether the database was just made.
+    fn is_blank(&self) -> Result<bool, StoreError> {
+        let tables = || {
+            let tx = self.database.begin_read()?;
+            Ok::<_, redb::Error>(tx.list_tables()?.map(|t| t.name().to_owned()).next())
+        };
+        tables().map(|first| first.is_none()).map_err(|source| self.error(source))
+    }
+
+    /// Reads every record, and checks that snapshot and log make one history.
+    fn verify(&self) -> Result<(), StoreError> {
+        let damaged = |record: &str, reason: String| {
+            let (path, record) = (self.path.clone(), record.to_owned());
+            Err(StoreError::Damaged { path, record, reason })
+        };
+        self.vote()?;
+        self.committed()?;
+        let purged = self.purged()?;
+        let stored = self.stored_snapshot()?;
+        let last = stored.as_ref().and_then(|s| s.meta.as_ref()?.last_log_id.as_ref());
+        if let Some(purged) = purged
+            && last.is_none_or(|last| last.index < purged.index)
+        {
+            let reason = format!("it lacks log entries up to {}, which are purged", purged.index);
+            return damaged(SNAPSHOT_KEY, reason);
+        }
+        let first = purged.map_or(0, |purged| purged.index + 1);
+        let mut next = first;
+        self.for_each_entry(first.., |entry| {
+            if entry.log_id.index != next {
+                return damaged("log", format!("entry {next} is missing"));
+            }
+            next += 1;
+            Ok(())
+        })?;
+        self.forget_pieces(stored.map(|s| s.generation))
+    }
+
+    /// Deletes the pieces of snapshots that were never finished.
+    fn forget_pieces(&self, kept: Option<u64>) -> Result<(), StoreError> {
+        self.generation.store(kept.unwrap_or(0), Ordering::Relaxed);
+        self.transaction(Durability::Immediate, |tx| {
+            tx.open_table(SNAPSHOT)?.retain(|(generation, _), _| Some(generation) == kept)?;
+            Ok(())
+        })
+    }
+
+    /// A number that no other snapshot's pieces have.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn check(
@@ -132,8 +200,10 @@ impl File {
 
     /// Carries out `writes` in one transaction.
     pub(super) fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
-        // How far the log is committed is found out again after a crash.
-        let lazy = writes.iter().all(|write| matches!(write, Write::Committed(_)));
+        // How far the log is committed is found out again after a crash, and a piece does not count
+        // before its snapshot does.
+        let lazy = |write: &Write| matches!(write, Write::Committed(_) | Write::Piece { .. });
+        let lazy = writes.iter().all(lazy);
         let durability = if lazy { Durability::None } else { Durability::Immediate };
         self.transaction(durability, |tx| writes.iter().try_for_each(|write| carry_out(tx, write)))
     }
@@ -184,30 +254,45 @@ impl File {
     }
 
     pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
-        let records = (|| {
-            let table = self.database.begin_read()?.open_table(LOG)?;
-            let mut records = Vec::new();
-            for item in table.range(range)? {
-                let (index, record) = item?;
-                records.push((index.value(), record.value().to_vec()));
-            }
-            Ok::<_, redb::Error>(records)
-        })()
-        .map_err(|source| self.error(source))?;
-        records.iter().map(|(index, record)| self.open_entry(*index, record)).collect()
+        let mut entries = Vec::new();
+        self.for_each_entry(range, |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    fn for_each_entry(
+        &self,
+        range: impl RangeBounds<u64>,
+        mut take: impl FnMut(Entry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let open = || Ok::<_, redb::Error>(self.database.begin_read()?.open_table(LOG)?);
+        let table = open().map_err(|source| self.error(source))?;
+        for item in table.range(range).map_err(|source| self.error(source))? {
+            let (index, record) = item.map_err(|source| self.error(source))?;
+            take(self.open_entry(index.value(), record.value())?)?;
+        }
+        Ok(())
     }
 
     fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, StoreError> {
         open_message(record)
             .and_then(codec::entry_from_wire)
+            .and_then(|entry| match entry.log_id.index {
+                found if found == index => Ok(entry),
+                found => Err(SpecError::new("index", found, "it is that of another entry")),
+            })
             .map_err(|why| StoreError::damaged(&self.path, format!("log entry {index}"), &why))
+    }
+
+    fn stored_snapshot(&self) -> Result<Option<wire::StoredSnapshot>, StoreError> {
+        self.read_meta(SNAPSHOT_KEY)
     }
 
     /// The last snapshot that was written whole.
     pub(super) fn snapshot(&self) -> Result<Option<(wire::SnapshotMeta, Vec<u8>)>, StoreError> {
-        let Some(stored) = self.read_meta::<wire::StoredSnapshot>(SNAPSHOT_KEY)? else {
-            return Ok(None);
-        };
+        let Some(stored) = self.stored_snapshot()? else { return Ok(None) };
         let mut data = Vec::new();
         for piece in 0..stored.pieces {
             let record = (|| {
@@ -222,6 +307,10 @@ impl File {
                 .and_then(open_record)
                 .map_err(|why| StoreError::damaged(&self.path, "snapshot", &why))?;
             data.extend_from_slice(open);
+        }
+        if data.len() as u64 != stored.length {
+            let why = SpecError::new("length", data.len(), format!("it had {}", stored.length));
+            return Err(StoreError::damaged(&self.path, "snapshot", &why));
         }
         let meta = stored.meta.unwrap_or_default();
         Ok(Some((meta, data)))
@@ -257,32 +346,50 @@ fn carry_out(tx: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
             tx.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
             put_meta(tx, PURGED_KEY, &codec::log_id_to_wire(*upto))
         }
-        Write::Snapshot { meta, data } => put_snapshot(tx, meta, data),
+        Write::Piece { generation, number, data } => {
+            let record = seal_record(data);
+            tx.open_table(SNAPSHOT)?.insert((*generation, *number), record.as_slice())?;
+            Ok(())
+        }
+        Write::Snapshot(stored) => put_snapshot(tx, stored),
     }
 }
 
-fn put_snapshot(
-    tx: &WriteTransaction,
-    meta: &wire::SnapshotMeta,
-    data: &[u8],
-) -> Result<(), redb::Error> {
-    let mut table = tx.open_table(SNAPSHOT)?;
-    let newest = table.last()?.map_or(0, |(key, _)| key.value().0);
-    let generation = newest + 1;
-    let mut pieces = 0;
-    for piece in data.chunks(PIECE) {
-        table.insert((generation, pieces), seal_record(piece).as_slice())?;
-        pieces += 1;
+/// Makes the file, if there is none, so that only its owner can read it: it holds the CA's key.
+fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => {
+            // Its name, too, survives a power loss.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        }
     }
-    table.retain_in(..(generation, 0), |_, _| false)?;
-    drop(table);
-    let stored = wire::StoredSnapshot {
-        meta: Some(meta.clone()),
-        generation,
-        pieces,
-        length: data.len() as u64,
+}
+
+/// Replaces the snapshot, unless the one that counts is newer: one that was built slowly must not
+/// undo one that was received meanwhile.
+fn put_snapshot(tx: &WriteTransaction, new: &wire::StoredSnapshot) -> Result<(), redb::Error> {
+    let last = |stored: &wire::StoredSnapshot| {
+        stored.meta.as_ref().and_then(|meta| Some(meta.last_log_id.as_ref()?.index))
     };
-    put_meta(tx, SNAPSHOT_KEY, &stored)
+    let old = tx.open_table(META)?.get(SNAPSHOT_KEY)?.map(|record| record.value().to_vec());
+    // One that cannot be read was found at open; here it is replaced.
+    let old = old.and_then(|record| open_message::<wire::StoredSnapshot>(&record).ok());
+    let mut table = tx.open_table(SNAPSHOT)?;
+    let pieces = (new.generation, 0)..(new.generation + 1, 0);
+    let complete = table.range(pieces.clone())?.count() == new.pieces as usize;
+    if !complete || old.is_some_and(|old| last(&old) > last(new)) {
+        table.retain_in(pieces, |_, _| false)?;
+        return Ok(());
+    }
+    table.retain_in(..(new.generation, 0), |_, _| false)?;
+    drop(table);
+    put_meta(tx, SNAPSHOT_KEY, new)
 }
 
 fn put_meta(tx: &WriteTransaction, key: &str, message: &impl Message) -> Result<(), redb::Error> {
@@ -292,7 +399,16 @@ fn put_meta(tx: &WriteTransaction, key: &str, message: &impl Message) -> Result<
 }
 
 fn database_error(path: &Path, source: impl Into<redb::Error>) -> StoreError {
-    StoreError::Database { path: path.to_owned(), source: Box::new(source.into()) }
+    let path = path.to_owned();
+    match source.into() {
+        redb::Error::Corrupted(reason) => {
+            StoreError::Damaged { path, record: "a page".to_owned(), reason }
+        }
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            StoreError::NotAStore { path }
+        }
+        source => StoreError::Database { path, source: Box::new(source) },
+    }
 }
 
 /// An entry as it is stored.

@@ -7,6 +7,8 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine,
 };
 
+use overlay_api::internal::v1 as wire;
+
 use super::{
     error::StoreError,
     file::{File, Write},
@@ -24,11 +26,15 @@ use crate::{
     state::{Response, State, wire::WireError},
 };
 
+/// Bytes of a snapshot in one record: redb copies a record into one run of pages, and log entries
+/// wait while one is written.
+const PIECE: usize = 1 << 20;
+
 /// Applies what is committed.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    file: Arc<File>,
-    writer: Writer,
+    pub(super) file: Arc<File>,
+    pub(super) writer: Writer,
     replica: Arc<Replica>,
 }
 
@@ -37,11 +43,24 @@ impl Machine {
         Self { file, writer, replica }
     }
 
-    async fn store(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
-        let write = Write::Snapshot { meta: Box::new(codec::snapshot_meta_to_wire(meta)), data };
-        let written = self.writer.write(write).await;
+    pub(super) async fn store(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
+        let written = self.write_pieces(meta, data).await;
         written
             .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error).into())
+    }
+
+    /// One piece at a time: what the log has to write meanwhile goes first.
+    async fn write_pieces(&self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let generation = self.file.next_generation();
+        let (length, mut rest, mut pieces) = (data.len() as u64, data, 0);
+        while !rest.is_empty() {
+            let data = rest.split_to(rest.len().min(PIECE));
+            self.writer.write(Write::Piece { generation, number: pieces, data }).await?;
+            pieces += 1;
+        }
+        let meta = Some(codec::snapshot_meta_to_wire(meta));
+        let stored = wire::StoredSnapshot { meta, generation, pieces, length };
+        self.writer.write(Write::Snapshot(Box::new(stored))).await
     }
 }
 
@@ -124,9 +143,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let read_error = |why| StorageIOError::read_snapshot(None, &io::Error::other(why));
-        let Some((meta, data)) = self.file.snapshot().map_err(read_error)? else {
-            return Ok(None);
-        };
+        // A large snapshot takes longer to read than a heartbeat may wait.
+        let file = Arc::clone(&self.file);
+        let read = tokio::task::spawn_blocking(move || file.snapshot()).await;
+        let read = read.map_err(|error| StorageIOError::read_snapshot(None, &error))?;
+        let Some((meta, data)) = read.map_err(read_error)? else { return Ok(None) };
         let meta = codec::snapshot_meta_from_wire(Some(meta))
             .map_err(|why| StorageIOError::read_snapshot(None, &io::Error::other(why)))?;
         Ok(Some(Snapshot { meta, snapshot: Box::new(data.into()) }))
@@ -135,10 +156,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
 impl RaftSnapshotBuilder<TypeConfig> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let Applied { state, last, membership } = self.replica.lock().clone();
-        // Encoding a large state takes longer than a heartbeat may wait.
-        let encoded = tokio::task::spawn_blocking(move || state.encode()).await;
-        let data = encoded.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        // A large state takes longer to copy, and much longer to encode, than a heartbeat may wait.
+        // Only the copying keeps writes from being applied.
+        let replica = Arc::clone(&self.replica);
+        let encoded = tokio::task::spawn_blocking(move || {
+            let Applied { state, last, membership } = replica.lock().clone();
+            (state.encode(), last, membership)
+        });
+        let encoded = encoded.await;
+        let (data, last, membership) =
+            encoded.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
         let id = last.map_or_else(|| "empty".to_owned(), |id| format!("{}", id.index));
         let meta = SnapshotMeta { last_log_id: last, last_membership: membership, snapshot_id: id };
         self.store(&meta, data.clone()).await?;

@@ -31,23 +31,42 @@ struct Job {
     done: Done,
 }
 
-/// Hands writes to the thread. The thread ends when the last of these is gone.
+/// Hands writes to the thread.
 #[derive(Clone, Debug)]
-pub(super) struct Writer(mpsc::SyncSender<Job>);
+pub(super) struct Writer(Arc<Thread>);
+
+/// The thread ends with the last [`Writer`], which waits for it: the file is closed then, and can
+/// be opened again.
+#[derive(Debug)]
+struct Thread {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    handle: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(handle) = self.handle.take() {
+            // It ends by itself; a panic in it was reported when it happened.
+            drop(handle.join());
+        }
+    }
+}
 
 impl Writer {
     pub(super) fn start(file: Arc<File>, tail: Arc<Mutex<Tail>>) -> Result<Self, StoreError> {
         let (sender, jobs) = mpsc::sync_channel(QUEUE);
-        thread::Builder::new()
+        let handle = thread::Builder::new()
             .name("overlay-store".to_owned())
             .spawn(move || run(&file, &tail, &jobs))
             .map_err(StoreError::Thread)?;
-        Ok(Self(sender))
+        Ok(Self(Arc::new(Thread { jobs: Some(sender), handle: Some(handle) })))
     }
 
     /// Queues a write; `done` hears when it is on the disk.
     pub(super) fn submit(&self, write: Write, done: Done) -> Result<(), StoreError> {
-        self.0.send(Job { write, done }).map_err(|_| StoreError::WriterGone)
+        let jobs = self.0.jobs.as_ref().ok_or(StoreError::WriterGone)?;
+        jobs.send(Job { write, done }).map_err(|_| StoreError::WriterGone)
     }
 
     /// Writes, and waits until it is on the disk.
