@@ -19,6 +19,8 @@ mod reports;
 mod services;
 mod watcher;
 
+pub use membership::authority;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use overlay_api::v1;

@@ -1,1 +1,40 @@
-//! The overlay node as a value, and the daemon.
+//! The overlay node as a value: build it, run it, talk to it through a handle or its socket.
+//!
+//! Owns the composition: which pieces run on a node, what flows between them, what is kept on
+//! disk. Has no protocol of its own: those live in the crates that it puts together.
+//!
+//! ```text
+//!  overlayctl, orchestrators ──unix socket──► api ──► this node, or a manager over mutual TLS
+//!                                                                 │ watch
+//!                  ┌───────────────── member ─────────────────────▼──────┐
+//!                  │  gossip ──dead nodes──► reconcile ◄── view ◄── agent │──► view on disk
+//!                  │  key rotation ─────────►   │            └──► names   │
+//!                  └────────────────────────────▼────────────────────────┘
+//!                                     dataplane ──► UDP 4789, 4500
+//! ```
+//!
+//! - [`config`]: what a node is told; file, environment, flags
+//! - [`node`]: [`Node`](node::Node) and its handle
+//! - `member`: what runs while the node is in a cluster
+//! - `agent`, `managers`: the watch, and which manager is asked
+//! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
+//! - `api`: the unix socket
+//! - `disk`, `routes`: the data directory; what the host routes
+//! - `lifecycle`: init and join
+
+mod agent;
+mod api;
+pub mod config;
+mod disk;
+pub mod error;
+mod keys;
+mod lifecycle;
+mod managers;
+mod member;
+pub mod node;
+mod reconcile;
+mod routes;
+
+pub use config::Config;
+pub use error::NodeError;
+pub use node::{Node, NodeHandle};

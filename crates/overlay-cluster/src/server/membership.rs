@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The CA and the join secrets, as the replicated state keeps them.
-pub(crate) fn authority(trust: &Trust) -> Result<(RootCa, JoinSecrets), CaError> {
+pub fn authority(trust: &Trust) -> Result<(RootCa, JoinSecrets), CaError> {
     let certificate = RootCertificate::from_pem(&trust.root_certificate)?;
     let ca = RootCa::new(certificate, PrivateKey::from_pem(&trust.private_key)?)?;
     let secrets = JoinSecrets::new(secret(&trust.worker_secret)?, secret(&trust.manager_secret)?)?;
@@ -38,13 +38,6 @@ fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
     NodeId::from_bytes(id)
 }
 
-fn refused(error: &CaError) -> Status {
-    match error {
-        CaError::JoinRefused => Status::unauthenticated(error.to_string()),
-        other => Status::invalid_argument(other.to_string()),
-    }
-}
-
 #[tonic::async_trait]
 impl v1::membership_server::Membership for Api {
     async fn join(
@@ -56,11 +49,10 @@ impl v1::membership_server::Membership for Api {
         let trust = self.control.replica().read(|state: &State| state.trust().cloned());
         let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
         let (ca, secrets) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
-        let presented = secret(&request.secret).map_err(|e| refused(&e))?;
+        let presented = secret(&request.secret)?;
         let csr = &request.certificate_request;
         let id = node_id(write, csr);
-        let admission =
-            join::admit(&ca, &secrets, &presented, csr, id, now()).map_err(|e| refused(&e))?;
+        let admission = join::admit(&ca, &secrets, &presented, csr, id, now())?;
 
         let mut node = needed("node", request.node)?;
         node.id = id.to_string();

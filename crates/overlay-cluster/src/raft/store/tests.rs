@@ -275,3 +275,88 @@ fn r05_the_store_of_another_cluster_or_node_is_refused() {
     }
     Store::open(&path).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::disallowed_methods)]
+async fn zz_measure() {
+    let folder = tempfile::tempdir_in("/work").unwrap();
+    for clients in [1_u64, 16, 256] {
+        let mut store = Store::open(&folder.path().join(format!("s{clients}"))).unwrap();
+        store.append(0..1).await;
+        let start = std::time::Instant::now();
+        let total = 256 * 8;
+        let next = Arc::new(std::sync::atomic::AtomicU64::new(1));
+        let mut tasks = Vec::new();
+        for _ in 0..clients {
+            let (mut log, next) = (store.log.clone(), next.clone());
+            tasks.push(tokio::spawn(async move {
+                loop {
+                    let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if i > total {
+                        break;
+                    }
+                    log.blocking_append([entry(i.max(2))]).await.unwrap();
+                }
+            }));
+        }
+        for t in tasks {
+            t.await.unwrap();
+        }
+        eprintln!(
+            "clients {clients}: {:.0} appends/s",
+            total as f64 / start.elapsed().as_secs_f64()
+        );
+    }
+    let mut f = fs::File::create(folder.path().join("raw")).unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..300 {
+        use std::io::Write;
+        f.write_all(&[7; 512]).unwrap();
+        f.sync_data().unwrap();
+    }
+    eprintln!("raw fdatasync/s {:.0}", 300.0 / start.elapsed().as_secs_f64());
+    let mut state = State::default();
+    if let EntryPayload::Normal(c) = entry(1).payload {
+        state.apply(&c).unwrap();
+    }
+    let mut n = 10u128;
+    let net = overlay_types::NetworkId::from_u128(9);
+    let mut d = crate::state::tests::net("big");
+    d.set_subnets(&["10.128.0.0/14".into()], &[], &[], &[]).unwrap();
+    state
+        .apply(&Command {
+            request: RequestId::from_u128(5),
+            at: UnixMillis(1),
+            action: Action::CreateNetwork {
+                id: net,
+                spec: d.try_into().unwrap(),
+                host_routes: vec![],
+            },
+        })
+        .unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..200_000 {
+        n += 1;
+        let spec = overlay_types::EndpointDraft::new(net, NodeId::from_u128(1)).try_into().unwrap();
+        state
+            .apply(&Command {
+                request: RequestId::from_u128(n),
+                at: UnixMillis(1),
+                action: Action::AttachEndpoint {
+                    id: overlay_types::EndpointId::from_u128(n),
+                    spec,
+                },
+            })
+            .unwrap();
+    }
+    eprintln!("200k attaches {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    let copy = state.clone();
+    eprintln!("clone {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    let bytes = copy.encode();
+    eprintln!("encode {:?} {} MB", start.elapsed(), bytes.len() / 1_000_000);
+    let start = std::time::Instant::now();
+    let back = State::decode(bytes).unwrap();
+    eprintln!("decode {:?} {}", start.elapsed(), back == state);
+}

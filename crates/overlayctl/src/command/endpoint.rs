@@ -1,0 +1,249 @@
+//! `endpoint attach|ls|inspect|detach`
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{self, PathBuf};
+
+use clap::{Args, Subcommand};
+use overlay_api::v1;
+use overlay_types::{MacAddr, Name, SpecError};
+
+use super::{Report, each, names_with_services};
+use crate::{
+    failure::Failure,
+    flag::{self, Listing, Publish, References},
+    session::Session,
+    view::Endpoint,
+};
+
+/// What can be done with endpoints.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Attach an endpoint on this node to a network
+    Attach(Box<Attach>),
+    /// List endpoints
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Show endpoints in full
+    Inspect(References),
+    /// Detach endpoints
+    Detach(References),
+}
+
+/// `endpoint attach`
+#[derive(Args, Debug)]
+pub(crate) struct Attach {
+    /// Network to attach to
+    #[arg(long, value_name = "NAME|ID")]
+    network: String,
+    /// Service that the endpoint is a task of [default: none, it is standalone]
+    #[arg(long, value_name = "NAME|ID")]
+    service: Option<String>,
+    /// Name in DNS
+    #[arg(long)]
+    name: Option<String>,
+    /// Further name in DNS; may be repeated
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// IPv4 address [default: one is chosen]
+    #[arg(long, value_name = "IPV4")]
+    ip: Option<Ipv4Addr>,
+    /// IPv6 address [default: one is chosen]
+    #[arg(long, value_name = "IPV6")]
+    ip6: Option<Ipv6Addr>,
+    /// Ethernet address [default: derived from the address]
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<String>,
+    #[command(flatten)]
+    publish: Publish,
+    /// Create a TAP device of this name [default: none, a program supplies the port]
+    #[arg(long, value_name = "NAME")]
+    tap: Option<String>,
+    /// Network namespace that the TAP device is moved to, like /run/netns/web
+    #[arg(long, value_name = "PATH", requires = "tap")]
+    netns: Option<PathBuf>,
+}
+
+impl Attach {
+    fn request(&self) -> Result<v1::AttachEndpointRequest, SpecError> {
+        let name = self.name.as_ref().map(|name| Name::parse("name", name)).transpose()?;
+        let aliases = flag::names("alias", &self.alias)?;
+        let mac = self.mac_address.as_ref().map(|mac| mac.parse::<MacAddr>()).transpose();
+        let mac = mac.map_err(|error| error.of_field("mac-address"))?;
+        let addresses = self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from));
+        let text = |name: Option<Name>| name.map_or_else(String::new, |name| name.to_string());
+        let spec = v1::EndpointSpec {
+            network: self.network.clone(),
+            // The node that is asked.
+            node: String::new(),
+            service: self.service.clone().unwrap_or_default(),
+            name: text(name),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
+            addresses: addresses.map(|address| address.to_string()).collect(),
+            mac: mac.map_or_else(String::new, |mac| mac.to_string()),
+            ports: self.publish.parse()?.iter().map(Into::into).collect(),
+        };
+        let port = match &self.tap {
+            Some(tap) => Some(v1::EndpointPort { tap: tap.clone(), netns: self.netns_path()? }),
+            None => None,
+        };
+        Ok(v1::AttachEndpointRequest { spec: Some(spec), port, request_id: String::new() })
+    }
+
+    /// Absolute, because the daemon works in another directory.
+    fn netns_path(&self) -> Result<String, SpecError> {
+        let Some(given) = &self.netns else { return Ok(String::new()) };
+        let refuse = |reason: String| SpecError::new("netns", given.display(), reason);
+        let absolute = path::absolute(given).map_err(|error| refuse(error.to_string()))?;
+        if ["/proc/self", "/proc/thread-self"].iter().any(|own| absolute.starts_with(own)) {
+            return Err(refuse("the daemon would open its own; use /proc/PID/ns/net".into()));
+        }
+        let text = absolute.into_os_string().into_string();
+        text.map_err(|_| refuse("the path must be UTF-8".into()))
+    }
+}
+
+/// `endpoint ls`
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Only those on this network
+    #[arg(long, value_name = "NAME|ID")]
+    network: Option<String>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+impl Verb {
+    /// Does it.
+    pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
+        match self {
+            Self::Attach(attach) => {
+                let request = attach.request()?;
+                let node = session.connect().await?;
+                let answer = node.endpoints().attach_endpoint(request).await?.into_inner();
+                let endpoint = answer.endpoint.ok_or(Failure::Incomplete("endpoint"))?;
+                // It is attached: a failing look-up of names must not hide that.
+                let names = names_with_services(&node).await.unwrap_or_default();
+                Ok(session.format.created(&Endpoint::new(endpoint, &names)).into())
+            }
+            Self::Ls(List { network, listing }) => {
+                let node = session.connect().await?;
+                let request = v1::ListEndpointsRequest {
+                    network: network.unwrap_or_default(),
+                    consistency: None,
+                };
+                let answer = node.endpoints().list_endpoints(request).await?.into_inner();
+                let names = names_with_services(&node).await?;
+                let endpoints = answer.endpoints.into_iter();
+                let endpoints = endpoints.map(|e| Endpoint::new(e, &names)).collect();
+                Ok(session.format.list(endpoints, listing).into())
+            }
+            Self::Inspect(References { references }) => {
+                let node = session.connect().await?;
+                let names = names_with_services(&node).await?;
+                let get = async |reference: &str| {
+                    let endpoint = reference.to_owned();
+                    let request = v1::GetEndpointRequest { endpoint, consistency: None };
+                    let answer = node.endpoints().get_endpoint(request).await?.into_inner();
+                    let endpoint = answer.endpoint.ok_or(Failure::Incomplete("endpoint"))?;
+                    Ok(Endpoint::new(endpoint, &names))
+                };
+                let (endpoints, failures) = each(&references, get).await;
+                Ok(Report { output: session.format.inspect(&endpoints), failures })
+            }
+            Self::Detach(References { references }) => {
+                let node = session.connect().await?;
+                let detach = async |reference: &str| {
+                    let request = v1::DetachEndpointRequest {
+                        endpoint: reference.to_owned(),
+                        ..v1::DetachEndpointRequest::default()
+                    };
+                    node.endpoints().detach_endpoint(request).await?;
+                    Ok(reference.to_owned())
+                };
+                let (detached, failures) = each(&references, detach).await;
+                Ok(Report { output: session.format.removed(&detached), failures })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        attach: Attach,
+    }
+
+    fn parse(line: &str) -> Result<Attach, clap::Error> {
+        let arguments = core::iter::once("attach").chain(line.split_whitespace());
+        Line::try_parse_from(arguments).map(|line| line.attach)
+    }
+
+    #[test]
+    fn o02_every_flag_reaches_the_request() {
+        let request = parse(
+            "--network net --service web --name web.1 --alias a --alias b --ip 10.0.0.9 \
+             --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --tap tap0 --netns /run/netns/web",
+        )
+        .unwrap()
+        .request()
+        .unwrap();
+        let spec = v1::EndpointSpec {
+            network: "net".into(),
+            node: String::new(),
+            service: "web".into(),
+            name: "web.1".into(),
+            aliases: vec!["a".into(), "b".into()],
+            addresses: vec!["10.0.0.9".into(), "fd00::9".into()],
+            mac: "02:42:0a:00:00:09".into(),
+            ports: vec![],
+        };
+        let port = v1::EndpointPort { tap: "tap0".into(), netns: "/run/netns/web".into() };
+        assert_eq!((request.spec, request.port), (Some(spec), Some(port)));
+    }
+
+    #[test]
+    fn o02_without_a_tap_the_port_is_the_callers() {
+        let request = parse("--network net -p 80").unwrap().request().unwrap();
+        assert_eq!(request.port, None);
+        assert_eq!(request.spec.unwrap().ports[0].target, 80);
+    }
+
+    #[test]
+    fn o02_a_relative_namespace_is_the_callers() {
+        let attach = parse("--network net --tap tap0 --netns ns").unwrap();
+        let expected = std::env::current_dir().unwrap().join("ns");
+        let port = attach.request().unwrap().port.unwrap();
+        assert_eq!(port.netns, expected.to_str().unwrap());
+    }
+
+    #[rstest]
+    #[case("--network n --name -", "name", "-")]
+    #[case("--network n --alias a@b", "alias", "@")]
+    #[case("--network n --mac-address 1", "mac-address", "1")]
+    #[case("--network n -p x", "target", "x")]
+    #[case("--network n --tap t --netns /proc/self/ns/net", "netns", "/proc/self/ns/net")]
+    fn o02_refusals_name_flag_and_value(
+        #[case] line: &str,
+        #[case] field: &'static str,
+        #[case] value: &str,
+    ) {
+        let error = parse(line).unwrap().request().unwrap_err();
+        assert_eq!((error.field(), error.value()), (field, value));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("--network n --ip fd00::1")]
+    #[case("--network n --ip6 10.0.0.1")]
+    #[case("--network n --netns /run/netns/web")]
+    fn o02_a_wrong_grammar_is_a_usage_error(#[case] line: &str) {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,191 @@
+//! `network create|ls|inspect|rm`
+
+use std::io::{self, BufRead, Write};
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use overlay_api::v1;
+use overlay_types::{Name, NetworkDraft, NetworkSpec, SpecError};
+
+use super::{Report, each};
+use crate::{
+    failure::Failure,
+    flag::{Labels, Listing, References},
+    session::{Node, Session},
+    view::{Network, NetworkDetail},
+};
+
+const INGRESS_WARNING: &str = "\
+WARNING! This is the network of the routing mesh. Until another one is created with
+'overlayctl network create --ingress', nodes do not forward published ports to tasks on other
+nodes.
+Are you sure you want to continue? [y/N] ";
+
+/// What can be done with networks.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Create a network
+    Create(Box<Create>),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(Listing),
+    /// Show networks in full
+    Inspect(References),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(Remove),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Driver {
+    Overlay,
+}
+
+/// `network create`
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct Create {
+    /// Name of the network
+    name: String,
+    /// Kind of network; there is one kind
+    #[arg(short, long, value_enum, default_value = "overlay")]
+    driver: Driver,
+    /// Subnet; may be repeated [default: one from the cluster's pools]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    subnet: Vec<String>,
+    /// Part of a subnet that endpoints get addresses from; may be repeated
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    ip_range: Vec<String>,
+    /// Gateway of a subnet; may be repeated [default: the first address]
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    gateway: Vec<String>,
+    /// Address that something else uses; may be repeated
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
+    /// Take no IPv4 addresses with --ipv4=false
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          value_name = "BOOL", default_value_t = true, default_missing_value = "true")]
+    ipv4: bool,
+    /// Give endpoints IPv6 addresses too
+    #[arg(long)]
+    ipv6: bool,
+    /// No way out of the network
+    #[arg(long)]
+    internal: bool,
+    /// Let standalone endpoints attach, not only tasks of services
+    #[arg(long)]
+    attachable: bool,
+    /// Make it the network of the routing mesh
+    #[arg(long)]
+    ingress: bool,
+    /// Option: encrypted, multicast, mtu=BYTES or vni=NUMBER; may be repeated
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    opt: Vec<String>,
+    #[command(flatten)]
+    labels: Labels,
+}
+
+impl Create {
+    fn request(&self) -> Result<v1::CreateNetworkRequest, SpecError> {
+        let Driver::Overlay = self.driver;
+        let mut draft = NetworkDraft {
+            labels: self.labels.parse()?,
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            internal: self.internal,
+            attachable: self.attachable,
+            ingress: self.ingress,
+            ..NetworkDraft::new(Name::parse("name", &self.name)?)
+        };
+        draft.set_subnets(&self.subnet, &self.ip_range, &self.gateway, &self.aux_address)?;
+        for option in &self.opt {
+            draft.set_option(option)?;
+        }
+        let spec = NetworkSpec::try_from(draft)?;
+        Ok(v1::CreateNetworkRequest {
+            spec: Some((&spec).into()),
+            ..v1::CreateNetworkRequest::default()
+        })
+    }
+}
+
+/// `network rm`
+#[derive(Args, Debug)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    what: References,
+    /// Do not ask before the ingress network goes, and take a network that does not exist for
+    /// removed
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Verb {
+    /// Does it.
+    pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
+        match self {
+            Self::Create(create) => {
+                let request = create.request()?;
+                let node = session.connect().await?;
+                let answer = node.networks().create_network(request).await?.into_inner();
+                let network = answer.network.ok_or(Failure::Incomplete("network"))?;
+                Ok(session.format.created(&Network::from(network)).into())
+            }
+            Self::Ls(listing) => {
+                let node = session.connect().await?;
+                let request = v1::ListNetworksRequest::default();
+                let networks = node.networks().list_networks(request).await?.into_inner().networks;
+                let networks = networks.into_iter().map(Network::from).collect();
+                Ok(session.format.list(networks, listing).into())
+            }
+            Self::Inspect(References { references }) => {
+                let node = session.connect().await?;
+                let get = async |reference: &str| get(&node, reference).await;
+                let (answers, failures) = each(&references, get).await;
+                let networks: Vec<_> = answers.into_iter().map(NetworkDetail::from).collect();
+                Ok(Report { output: session.format.inspect(&networks), failures })
+            }
+            Self::Rm(remove) => {
+                let node = session.connect().await?;
+                let act = async |reference: &str| remove_one(&node, reference, remove.force).await;
+                let (removed, failures) = each(&remove.what.references, act).await;
+                Ok(Report { output: session.format.removed(&removed), failures })
+            }
+        }
+    }
+}
+
+async fn get(node: &Node, reference: &str) -> Result<v1::GetNetworkResponse, Failure> {
+    let request = v1::GetNetworkRequest { network: reference.to_owned(), consistency: None };
+    let answer = node.networks().get_network(request).await?.into_inner();
+    if answer.network.is_none() { Err(Failure::Incomplete("network")) } else { Ok(answer) }
+}
+
+async fn remove_one(node: &Node, reference: &str, force: bool) -> Result<String, Failure> {
+    if !force {
+        let network = get(node, reference).await?.network.unwrap_or_default();
+        let ingress = Network::from(network).is_ingress();
+        if ingress && !confirmed(&mut io::stdin().lock(), &mut io::stderr())? {
+            return Err(Failure::Declined(reference.to_owned()));
+        }
+    }
+    let request = v1::RemoveNetworkRequest {
+        network: reference.to_owned(),
+        ..v1::RemoveNetworkRequest::default()
+    };
+    match node.networks().remove_network(request).await.map_err(Failure::from) {
+        Err(failure) if !(force && failure.is_not_found()) => Err(failure),
+        _ => Ok(reference.to_owned()),
+    }
+}
+
+/// Asks on `terminal`; only a clear yes is one, the end of input is not.
+fn confirmed(input: &mut impl BufRead, terminal: &mut impl Write) -> io::Result<bool> {
+    terminal.write_all(INGRESS_WARNING.as_bytes())?;
+    terminal.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+#[cfg(test)]
+mod tests;

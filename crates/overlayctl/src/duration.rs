@@ -1,0 +1,72 @@
+//! Durations as people write them.
+
+use core::time::Duration;
+
+use overlay_types::SpecError;
+
+/// `12h`, `1h30m`, `45s`, `7d`: numbers with units, longest first or not.
+pub(crate) fn parse(field: &'static str, text: &str) -> Result<Duration, SpecError> {
+    let refuse = |part: &str, reason: &str| {
+        Err(SpecError::new(field, part, reason.to_owned()).found_in(text, part))
+    };
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    if rest.is_empty() {
+        return refuse(rest, "expected a duration like 12h or 1h30m");
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            "" => return refuse(number, "the unit is missing: s, m, h or d"),
+            _ => return refuse(unit, "units are s, m, h and d"),
+        };
+        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds));
+        let sum = part.and_then(|seconds| total.checked_add(Duration::from_secs(seconds)));
+        total = match (number, sum) {
+            ("", _) => return refuse(unit, "a number is missing before the unit"),
+            (_, Some(sum)) => sum,
+            (_, None) => return refuse(number, "the number is too large"),
+        };
+        rest = tail;
+    }
+    if total.is_zero() { refuse(text, "it must be longer than nothing") } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("12h", 12 * 3600)]
+    #[case("1h30m", 5400)]
+    #[case("90s", 90)]
+    #[case("7d", 7 * 86400)]
+    #[case("0h1s", 1)]
+    fn duration(#[case] text: &str, #[case] seconds: u64) {
+        assert_eq!(parse("rotation-period", text), Ok(Duration::from_secs(seconds)));
+    }
+
+    #[rstest]
+    #[case("", "")]
+    #[case("12", "12")]
+    #[case("h", "h")]
+    #[case("12h5", "5")]
+    #[case("12x", "x")]
+    #[case("12 h", " h")]
+    #[case("-1h", "-")]
+    #[case("0s", "0s")]
+    #[case("99999999999999999999h", "99999999999999999999")]
+    #[case("18446744073709551615s18446744073709551615s", "18446744073709551615")]
+    fn refused(#[case] text: &str, #[case] value: &str) {
+        assert_eq!(parse("rotation-period", text).unwrap_err().value(), value);
+    }
+}

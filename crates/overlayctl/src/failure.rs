@@ -1,0 +1,148 @@
+//! What goes wrong, what a person reads about it, and the exit code.
+
+use std::{error::Error as _, io, process::ExitCode};
+
+use overlay_api::client::ConnectError;
+use overlay_types::SpecError;
+use tonic::{Code, Status};
+
+use crate::output::printable;
+
+/// A command that did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The command line is wrong; the node was not asked.
+    #[error(transparent)]
+    Usage(#[from] SpecError),
+    /// The node's socket cannot be opened.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// The node refused, or the connection broke.
+    #[error("{}", .0.message())]
+    Status(#[from] Status),
+    /// The node's answer lacks something.
+    #[error("the node's answer has no {0}; overlayctl and overlayd are of different versions")]
+    Incomplete(&'static str),
+    /// The person at the terminal said no.
+    #[error("not confirmed; network {0:?} was not removed")]
+    Declined(String),
+    /// Terminal or pipe.
+    #[error("cannot talk to the terminal: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    /// The documented exit code.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Status(status) if is_broken(status) => 3,
+            Self::Status(status) if status.code() == Code::NotFound => 4,
+            Self::Status(_) | Self::Incomplete(_) | Self::Declined(_) | Self::Io(_) => 1,
+        }
+    }
+
+    /// Whether the node says that what was named does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code() == 4
+    }
+
+    /// The message for a terminal: `error:`, the offending part underlined, and a hint.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = match self {
+            Self::Status(status) if is_broken(status) => {
+                "error: the connection to the node broke before it answered".to_owned()
+            }
+            _ => format!("error: {}", printable(&self.to_string())),
+        };
+        if let Self::Usage(error) = self
+            && let Some(pointer) = error.pointer()
+        {
+            for line in pointer.lines() {
+                text.push_str("\n    ");
+                text.push_str(line);
+            }
+        }
+        if let Self::Status(status) = self
+            && let Some(hint) = hint(status)
+        {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+        text
+    }
+}
+
+/// Whether the transport made this status up, because no answer came. A status that was received
+/// has no source.
+fn is_broken(status: &Status) -> bool {
+    status.source().is_some()
+}
+
+/// What to do, where the node's message cannot know or does not say.
+fn hint(status: &Status) -> Option<&'static str> {
+    if is_broken(status) {
+        return Some("a write may have been made or not; look before you repeat it");
+    }
+    match status.code() {
+        Code::Unavailable => Some(
+            "writes and consistent reads need a majority of the managers; `overlayctl node ls` \
+             and the daemon's log say who is missing",
+        ),
+        Code::DeadlineExceeded | Code::Cancelled => {
+            Some("the write may have been made or not; look before you repeat it")
+        }
+        Code::Unimplemented => Some("overlayctl and overlayd are of different versions"),
+        Code::Aborted => Some("somebody else changed it at the same time; repeat the command"),
+        Code::Internal | Code::DataLoss | Code::Unknown => {
+            Some("this is a fault of the daemon; its log says more")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_types::PortSpec;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(Code::NotFound, 4)]
+    #[case(Code::InvalidArgument, 1)]
+    #[case(Code::FailedPrecondition, 1)]
+    #[case(Code::Unavailable, 1)]
+    fn o02_a_refusal_has_its_exit_code(#[case] code: Code, #[case] expected: u8) {
+        assert_eq!(Failure::from(Status::new(code, "no")).code(), expected);
+    }
+
+    #[test]
+    fn o02_a_lost_connection_is_no_refusal() {
+        let lost = Status::from_error(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        assert_eq!(Failure::from(lost).code(), 3);
+    }
+
+    #[test]
+    fn s07_the_offending_part_is_underlined() {
+        let failure = Failure::from(PortSpec::parse("8080:80/icmp").unwrap_err());
+        assert_eq!(failure.code(), 2);
+        assert_eq!(
+            failure.describe(),
+            "error: protocol \"icmp\" in \"8080:80/icmp\": a protocol is tcp, udp or sctp\n\
+             \x20   8080:80/icmp\n\
+             \x20           ^^^^"
+        );
+    }
+
+    #[test]
+    fn a_message_cannot_move_the_cursor() {
+        let failure = Failure::from(Status::not_found("no network \"\x1b[2J\""));
+        assert_eq!(failure.describe(), "error: no network \"\\u{1b}[2J\"");
+    }
+}

@@ -1,0 +1,109 @@
+//! The cluster and this node's place in it.
+
+use std::collections::BTreeMap;
+
+use overlay_api::v1;
+use serde::Serialize;
+
+use super::{node::role, optional};
+use crate::output::Inspected;
+
+/// Answer to `init`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Initialized {
+    pub(crate) cluster: String,
+    pub(crate) node: String,
+    pub(crate) worker_token: String,
+    pub(crate) manager_token: String,
+    /// ADDRESS:PORT of the managers, for `join`.
+    pub(crate) remotes: Vec<String>,
+}
+
+impl Initialized {
+    /// For people: what to type on the next host.
+    pub(crate) fn sentence(&self) -> String {
+        format!(
+            "Cluster {} initialized: this node ({}) is now a manager.\n\n\
+             To add a worker, run on its host:\n\n    {}\n\n\
+             To add a manager, run 'overlayctl join-token manager' and follow it.\n",
+            self.cluster,
+            self.node,
+            join_command(&self.worker_token, &self.remotes)
+        )
+    }
+}
+
+/// What to type on a host that shall join.
+pub(crate) fn join_command(token: &str, remotes: &[String]) -> String {
+    let remotes =
+        if remotes.is_empty() { "ADDRESS-OF-A-MANAGER".into() } else { remotes.join(" ") };
+    format!("overlayctl join --token {token} {remotes}")
+}
+
+/// Answer to `join-token`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) role: &'static str,
+    pub(crate) token: String,
+    /// ADDRESS:PORT of the managers, for `join`.
+    pub(crate) remotes: Vec<String>,
+}
+
+/// Answer to `join`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Joined {
+    cluster: String,
+    node: String,
+    role: &'static str,
+}
+
+impl From<v1::JoinClusterResponse> for Joined {
+    fn from(message: v1::JoinClusterResponse) -> Self {
+        Self { role: role(message.role()), cluster: message.cluster, node: message.node }
+    }
+}
+
+impl Joined {
+    /// For people.
+    pub(crate) fn sentence(&self) -> String {
+        format!("This node ({}) joined cluster {} as a {}.\n", self.node, self.cluster, self.role)
+    }
+}
+
+/// Answer to `status`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Status {
+    /// `None`: the node is in no cluster.
+    cluster: Option<String>,
+    node: Option<String>,
+    role: Option<&'static str>,
+    revision: u64,
+    counters: BTreeMap<String, u64>,
+}
+
+impl From<v1::GetStatusResponse> for Status {
+    fn from(message: v1::GetStatusResponse) -> Self {
+        let cluster = optional(&message.cluster);
+        Self {
+            role: cluster.is_some().then(|| role(message.role())),
+            cluster,
+            node: optional(&message.node),
+            revision: message.revision,
+            counters: message.counters,
+        }
+    }
+}
+
+impl Inspected for Status {
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let none = "none; run init or join";
+        let counter = |(name, value): (&String, &u64)| format!("{name} {value}");
+        vec![
+            ("Cluster", self.cluster.clone().unwrap_or_else(|| none.into())),
+            ("Node", self.node.clone().unwrap_or_default()),
+            ("Role", self.role.unwrap_or_default().into()),
+            ("Revision", self.revision.to_string()),
+            ("Counters", self.counters.iter().map(counter).collect::<Vec<_>>().join("\n")),
+        ]
+    }
+}

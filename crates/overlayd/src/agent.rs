@@ -1,0 +1,146 @@
+//! The watch: keeps the node's view current, from whichever manager answers.
+
+use core::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use overlay_api::v1::{self, watcher_client::WatcherClient};
+use overlay_service::{Directory, SharedDirectory};
+use overlay_types::{Change, NodeId, Revision, View};
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::{disk::Disk, managers::Managers};
+
+/// Wait before a manager is asked again after all of them failed. A new leader takes a second.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Shortest time between two writes of the view to the disk.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The view of this node, shared by all that read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Viewer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    view: RwLock<View>,
+    names: SharedDirectory,
+    directory: Mutex<(Directory, BTreeSet<NodeId>)>,
+    revision: watch::Sender<Revision>,
+}
+
+impl Viewer {
+    pub(crate) fn new(view: View) -> Self {
+        let directory = Directory::new(&view);
+        Self(Arc::new(Inner {
+            revision: watch::Sender::new(view.revision()),
+            names: SharedDirectory::new(directory.clone()),
+            directory: Mutex::new((directory, BTreeSet::new())),
+            view: RwLock::new(view),
+        }))
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.0.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Follows the revision of the view.
+    pub(crate) fn revision(&self) -> watch::Receiver<Revision> {
+        self.0.revision.subscribe()
+    }
+
+    /// The names of the view, for name servers.
+    pub(crate) fn names(&self) -> SharedDirectory {
+        self.0.names.clone()
+    }
+
+    /// Masks dead nodes in names.
+    pub(crate) fn set_dead(&self, dead: BTreeSet<NodeId>) {
+        let mut guard = self.0.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let (directory, masked) = &mut *guard;
+        if *masked != dead {
+            directory.set_dead(dead.iter().copied());
+            self.0.names.publish(directory.clone());
+            *masked = dead;
+        }
+    }
+
+    fn apply(&self, revision: Revision, snapshot: bool, changes: Vec<Change>) {
+        let mut guard = self.0.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let (directory, dead) = &mut *guard;
+        let mut view = self.0.view.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot {
+            *view = View::default();
+            view.apply(revision, changes);
+            *directory = Directory::new(&view);
+            directory.set_dead(dead.iter().copied());
+        } else {
+            directory.apply(&changes);
+            view.apply(revision, changes);
+        }
+        drop(view);
+        self.0.names.publish(directory.clone());
+        drop(guard);
+        self.0.revision.send_replace(revision);
+    }
+}
+
+/// Watches until the task is ended.
+pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
+    loop {
+        if let Err(status) = follow(node, &managers, &viewer).await {
+            tracing::debug!(reason = status.message(), "watch broken off; asking another manager");
+        }
+        managers.failed();
+        pause(RETRY_PAUSE).await;
+    }
+}
+
+async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<(), Status> {
+    let mut client = WatcherClient::new(managers.channel().await?);
+    let from_revision = viewer.read(View::revision).get();
+    let request = v1::WatchRequest { node: node.to_string(), from_revision };
+    let mut stream = client.watch(request).await?.into_inner();
+    let mut pending = Vec::new();
+    let mut snapshot = false;
+    while let Some(message) = stream.message().await? {
+        if message.snapshot {
+            pending.clear();
+            snapshot = true;
+        }
+        for change in message.changes {
+            let change = Change::try_from(change).map_err(|e| Status::internal(e.to_string()))?;
+            pending.push(change);
+        }
+        if !message.more {
+            let changes = std::mem::take(&mut pending);
+            viewer.apply(Revision::new(message.revision), snapshot, changes);
+            viewer.read(|view| managers.learn(view));
+            snapshot = false;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the view on disk as it changes.
+pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
+    let mut revision = viewer.revision();
+    while revision.changed().await.is_ok() {
+        let (disk, viewer) = (disk.clone(), viewer.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            let view = viewer.read(View::clone);
+            disk.keep_view(&view)
+        });
+        if let Ok(Err(error)) = kept.await {
+            tracing::error!(%error, "the view is not kept; this node cannot start from it");
+        }
+        pause(KEEP_INTERVAL).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell that paces retries and disk writes")]
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}

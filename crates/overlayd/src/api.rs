@@ -1,0 +1,219 @@
+//! The unix socket: what concerns this node is done here, the rest goes to a manager.
+//!
+//! ```text
+//!   LocalNode ─────────────────────────► this node
+//!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
+//!   Networks.Create ── host routes ────► manager
+//!   Nodes, Networks, Services, Keys, Watcher ──► manager, byte for byte
+//! ```
+
+use std::convert::Infallible;
+
+use axum::{extract::Request as HttpRequest, response::Response as HttpResponse};
+use overlay_api::v1::{
+    self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
+    local_node_server::LocalNodeServer, networks_client::NetworksClient,
+    networks_server::NetworksServer,
+};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    Code, Request, Response, Status,
+    service::{Routes, RoutesBuilder},
+};
+use tower::ServiceExt;
+
+use crate::{NodeError, NodeHandle};
+
+/// Services that managers answer for local callers.
+const FORWARDED: [&str; 4] =
+    ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Watcher/"];
+
+/// Serves local callers until `shutdown` resolves.
+pub(crate) async fn serve(
+    handle: NodeHandle,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), NodeError> {
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(LocalNodeServer::new(Local(handle.clone())))
+        .add_service(NetworksServer::new(Local(handle.clone())))
+        .add_service(EndpointsServer::new(Local(handle.clone())));
+    let forward = tower::service_fn(move |request| {
+        let handle = handle.clone();
+        async move { Ok::<_, Infallible>(forward(&handle, request).await) }
+    });
+    let router = routes.routes().into_axum_router().fallback_service(forward);
+    tonic::transport::Server::builder()
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await
+        .map_err(|error| NodeError::Config(format!("the unix socket ended: {error}")))
+}
+
+/// Hands a call to a manager as it is, and its answer back.
+async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
+    let path = request.uri().path();
+    if !FORWARDED.iter().any(|service| path.starts_with(service)) {
+        return refusal(&Status::unimplemented(format!("no service answers {path}")));
+    }
+    let member = match handle.member() {
+        Ok(member) => member,
+        Err(error) => return refusal(&error.into()),
+    };
+    let channel = match member.managers.channel().await {
+        Ok(channel) => channel,
+        Err(status) => return refusal(&status),
+    };
+    match channel.oneshot(request.map(tonic::body::Body::new)).await {
+        Ok(answer) => answer.map(axum::body::Body::new),
+        Err(error) => {
+            member.managers.failed();
+            refusal(&Status::unavailable(format!("the manager did not answer: {error}; repeat it")))
+        }
+    }
+}
+
+fn refusal(status: &Status) -> HttpResponse {
+    status.clone().into_http::<tonic::body::Body>().map(axum::body::Body::new)
+}
+
+/// This node, for local callers.
+#[derive(Clone, Debug)]
+struct Local(NodeHandle);
+
+impl Local {
+    /// Carries a call to a manager. A connection that failed is not used again.
+    async fn at_manager<T, F>(
+        &self,
+        call: impl FnOnce(tonic::transport::Channel) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let member = self.0.member()?;
+        let answer = call(member.managers.channel().await?).await;
+        answer.inspect_err(|status| {
+            if status.code() == Code::Unavailable {
+                member.managers.failed();
+            }
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::local_node_server::LocalNode for Local {
+    async fn init_cluster(
+        &self,
+        request: Request<v1::InitClusterRequest>,
+    ) -> Result<Response<v1::InitClusterResponse>, Status> {
+        Ok(Response::new(self.0.init(request.into_inner()).await?))
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        Ok(Response::new(self.0.join(request.into_inner()).await?))
+    }
+
+    async fn get_join_tokens(
+        &self,
+        _request: Request<v1::GetJoinTokensRequest>,
+    ) -> Result<Response<v1::GetJoinTokensResponse>, Status> {
+        Ok(Response::new(self.0.tokens()?))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(self.0.status().await?))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::networks_server::Networks for Local {
+    async fn create_network(
+        &self,
+        request: Request<v1::CreateNetworkRequest>,
+    ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
+        let mut request = request.into_inner();
+        request.host_routes.extend(NodeHandle::host_routes());
+        let create = |channel| async { NetworksClient::new(channel).create_network(request).await };
+        self.at_manager(create).await
+    }
+
+    async fn update_network(
+        &self,
+        request: Request<v1::UpdateNetworkRequest>,
+    ) -> Result<Response<v1::UpdateNetworkResponse>, Status> {
+        let request = request.into_inner();
+        let update = |channel| async { NetworksClient::new(channel).update_network(request).await };
+        self.at_manager(update).await
+    }
+
+    async fn list_networks(
+        &self,
+        request: Request<v1::ListNetworksRequest>,
+    ) -> Result<Response<v1::ListNetworksResponse>, Status> {
+        let request = request.into_inner();
+        let list = |channel| async { NetworksClient::new(channel).list_networks(request).await };
+        self.at_manager(list).await
+    }
+
+    async fn get_network(
+        &self,
+        request: Request<v1::GetNetworkRequest>,
+    ) -> Result<Response<v1::GetNetworkResponse>, Status> {
+        let request = request.into_inner();
+        let get = |channel| async { NetworksClient::new(channel).get_network(request).await };
+        self.at_manager(get).await
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<v1::RemoveNetworkRequest>,
+    ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
+        let request = request.into_inner();
+        let remove = |channel| async { NetworksClient::new(channel).remove_network(request).await };
+        self.at_manager(remove).await
+    }
+}
+
+#[tonic::async_trait]
+impl v1::endpoints_server::Endpoints for Local {
+    async fn attach_endpoint(
+        &self,
+        request: Request<v1::AttachEndpointRequest>,
+    ) -> Result<Response<v1::AttachEndpointResponse>, Status> {
+        Ok(Response::new(self.0.attach(request.into_inner()).await?))
+    }
+
+    async fn list_endpoints(
+        &self,
+        request: Request<v1::ListEndpointsRequest>,
+    ) -> Result<Response<v1::ListEndpointsResponse>, Status> {
+        let request = request.into_inner();
+        let list = |channel| async { EndpointsClient::new(channel).list_endpoints(request).await };
+        self.at_manager(list).await
+    }
+
+    async fn get_endpoint(
+        &self,
+        request: Request<v1::GetEndpointRequest>,
+    ) -> Result<Response<v1::GetEndpointResponse>, Status> {
+        let request = request.into_inner();
+        let get = |channel| async { EndpointsClient::new(channel).get_endpoint(request).await };
+        self.at_manager(get).await
+    }
+
+    async fn detach_endpoint(
+        &self,
+        request: Request<v1::DetachEndpointRequest>,
+    ) -> Result<Response<v1::DetachEndpointResponse>, Status> {
+        self.0.detach(&request.into_inner().endpoint).await?;
+        Ok(Response::new(v1::DetachEndpointResponse {}))
+    }
+}

@@ -1,0 +1,210 @@
+//! What a node is told: defaults, then a TOML file, then `OVERLAYD_…` in the environment, then
+//! flags. The later wins.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::NodeError;
+
+/// The configuration of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the node keeps its certificate, its view and, on a manager, the replicated state.
+    pub data_dir: PathBuf,
+    /// The unix socket for local callers; its folder must exist.
+    pub socket: PathBuf,
+    /// Name of the node; `None`: the host's name.
+    pub name: Option<String>,
+    /// Address to listen on for managers and gossip; `None`: the advertised one.
+    pub listen_addr: Option<IpAddr>,
+    /// Address that other nodes reach this one at, and that control traffic leaves from; `None`:
+    /// the host's only one.
+    pub advertise_addr: Option<IpAddr>,
+    /// Address that data traffic leaves from and arrives at; `None`: the advertised one.
+    pub data_path_addr: Option<IpAddr>,
+    /// TCP port of the management API.
+    pub control_port: u16,
+    /// UDP and TCP port of gossip.
+    pub gossip_port: u16,
+    /// MTU of the data path; `None`: that of the interface with the data-path address.
+    pub underlay_mtu: Option<u16>,
+    /// What is logged: a `tracing` filter such as `info,overlay_gossip=debug`.
+    pub log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/overlayd".into(),
+            socket: overlay_api::client::DEFAULT_SOCKET.into(),
+            name: None,
+            listen_addr: None,
+            advertise_addr: None,
+            data_path_addr: None,
+            control_port: 2377,
+            gossip_port: overlay_gossip::io::PORT,
+            underlay_mtu: None,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`, if there is one, and the environment, and takes `flags` over both.
+    pub fn load(file: Option<&Path>, flags: &impl Serialize) -> Result<Self, NodeError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| NodeError::File { path: path.to_owned(), source })?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        figment
+            .merge(Env::prefixed("OVERLAYD_"))
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| NodeError::Config(error.to_string()))
+    }
+
+    /// The addresses that the node uses, with those that were left open settled.
+    pub(crate) fn addresses(&self) -> Result<Addresses, NodeError> {
+        let advertise = match self.advertise_addr {
+            Some(address) => address,
+            None => only_address()?,
+        };
+        let data_path = self.data_path_addr.unwrap_or(advertise);
+        for (field, address) in [("advertise-addr", advertise), ("data-path-addr", data_path)] {
+            if address.is_unspecified() || address.is_multicast() {
+                let message = format!("{field} {address}: it must be an address of this host");
+                return Err(NodeError::Config(message));
+            }
+        }
+        let listen = self.listen_addr.unwrap_or(advertise);
+        Ok(Addresses {
+            listen,
+            control: SocketAddr::new(advertise, self.control_port),
+            gossip: SocketAddr::new(advertise, self.gossip_port),
+            data_path,
+        })
+    }
+
+    /// MTU of the data path.
+    pub(crate) fn mtu(&self, data_path: IpAddr) -> Result<u16, NodeError> {
+        if let Some(mtu) = self.underlay_mtu {
+            return Ok(mtu);
+        }
+        interface_mtu(data_path).ok_or_else(|| {
+            NodeError::Config(format!("data-path-addr {data_path}: no interface here has it"))
+        })
+    }
+
+    /// Name of the node.
+    pub(crate) fn node_name(&self) -> Result<overlay_types::Name, NodeError> {
+        let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let name = self.name.clone().or_else(host).unwrap_or_default();
+        overlay_types::Name::parse("name", &name)
+            .map_err(|error| NodeError::Config(error.to_string()))
+    }
+}
+
+/// The addresses of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    pub(crate) listen: IpAddr,
+    pub(crate) control: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    pub(crate) data_path: IpAddr,
+}
+
+/// Addresses of this host that another host could reach, with their interfaces.
+fn host_addresses() -> Vec<(String, IpAddr)> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        Some((interface.interface_name, v4.or(v6)?))
+    });
+    addresses.collect()
+}
+
+fn is_reachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
+        IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local(),
+    }
+}
+
+fn only_address() -> Result<IpAddr, NodeError> {
+    let mut candidates: Vec<IpAddr> =
+        host_addresses().into_iter().map(|(_, a)| a).filter(|a| is_reachable(*a)).collect();
+    candidates.sort_unstable();
+    candidates.dedup();
+    match candidates.as_slice() {
+        [only] => Ok(*only),
+        _ => Err(NodeError::NoAdvertiseAddress { candidates }),
+    }
+}
+
+fn interface_mtu(address: IpAddr) -> Option<u16> {
+    let named = host_addresses().into_iter().find(|(_, a)| *a == address).map(|(name, _)| name);
+    // All of 127.0.0.0/8 is this host's, though only one address is listed.
+    let name = named.or_else(|| address.is_loopback().then(|| "lo".to_owned()))?;
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
+    let mtu: u32 = text.trim().parse().ok()?;
+    // An address that cannot be bound is not this host's after all.
+    UdpSocket::bind((address, 0)).ok()?;
+    Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Flags {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        control_port: Option<u16>,
+    }
+
+    #[test]
+    fn o01_flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overlayd.toml");
+        std::fs::write(&file, "control_port = 1\ngossip_port = 2\n").unwrap();
+        let config = Config::load(Some(&file), &Flags { control_port: Some(3) }).unwrap();
+        assert_eq!((config.control_port, config.gossip_port), (3, 2));
+        let config = Config::load(Some(&file), &Flags { control_port: None }).unwrap();
+        assert_eq!((config.control_port, config.gossip_port), (1, 2));
+    }
+
+    #[test]
+    fn o01_an_unknown_key_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overlayd.toml");
+        std::fs::write(&file, "control_prot = 1\n").unwrap();
+        let error = Config::load(Some(&file), &Flags { control_port: None }).unwrap_err();
+        assert!(error.to_string().contains("control_prot"), "{error}");
+    }
+
+    #[test]
+    fn c03_the_data_path_follows_the_advertised_address() {
+        let advertise = IpAddr::from([127, 0, 0, 7]);
+        let config = Config { advertise_addr: Some(advertise), ..Config::default() };
+        let addresses = config.addresses().unwrap();
+        assert_eq!((addresses.data_path, addresses.listen), (advertise, advertise));
+        let data_path = IpAddr::from([127, 0, 0, 8]);
+        let config = Config { data_path_addr: Some(data_path), ..config };
+        assert_eq!(config.addresses().unwrap().data_path, data_path);
+        let config = Config { data_path_addr: Some([0, 0, 0, 0].into()), ..config };
+        assert!(config.addresses().is_err());
+    }
+}

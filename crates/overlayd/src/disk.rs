@@ -1,0 +1,210 @@
+//! The data directory.
+//!
+//! | file | content |
+//! |---|---|
+//! | `node.crt`, `node.key`, `root.crt` | the node's certificate and key, the cluster's root; PEM |
+//! | `view` | the last view, so that the node works without managers |
+//! | `ports` | how local endpoints are plugged in |
+//! | `incarnation` | gossip's; see `overlay_gossip::io::incarnation` |
+//! | `state` | on a manager: the replicated state |
+//!
+//! All of it is readable by its owner only: the view holds the gossip keys. Files are replaced
+//! whole, so after a crash there is the old one or the new one.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use overlay_api::v1;
+use overlay_cluster::ca::NodeCredentials;
+use overlay_dataplane::desired::PortKind;
+use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
+use prost::Message;
+
+use crate::NodeError;
+
+const REJOIN: &str = "move the data directory away and join again";
+const REBUILD: &str = "remove it; it is fetched again from a manager";
+
+/// A node's data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk(PathBuf);
+
+impl Disk {
+    /// Opens the directory, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|source| NodeError::File { path: path.to_owned(), source })?;
+        Ok(Self(path.to_owned()))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, NodeError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(NodeError::File { path, source }),
+        }
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), NodeError> {
+        let path = self.path(name);
+        replace(&path, content).map_err(|source| NodeError::File { path, source })
+    }
+
+    /// The node's credentials; `None` when it is in no cluster.
+    pub(crate) fn credentials(
+        &self,
+        now: UnixMillis,
+    ) -> Result<Option<NodeCredentials>, NodeError> {
+        let text = |name| Ok::<_, NodeError>(self.read(name)?.map(String::from_utf8));
+        let parts = (text("node.crt")?, text("node.key")?, text("root.crt")?);
+        let (Some(Ok(certificate)), Some(Ok(key)), Some(Ok(root))) = parts else {
+            return Ok(None);
+        };
+        Ok(Some(NodeCredentials::from_pem(&certificate, &key, &root, now)?))
+    }
+
+    /// Keeps the credentials. The certificate comes last: without it there are none.
+    pub(crate) fn keep_credentials(&self, credentials: &NodeCredentials) -> Result<(), NodeError> {
+        self.write("root.crt", credentials.root().to_pem().as_bytes())?;
+        self.write("node.key", credentials.key().to_pem().as_bytes())?;
+        self.write("node.crt", credentials.certificate_pem().as_bytes())
+    }
+
+    /// Removes what makes this host a node of its cluster, after a join or init that failed.
+    pub(crate) fn forget(&self) {
+        for name in ["node.crt", "node.key", "root.crt", "view", "ports", "state"] {
+            // What is not there need not be removed.
+            let _ = fs::remove_file(self.path(name));
+        }
+    }
+
+    /// The last view that was kept.
+    pub(crate) fn view(&self) -> Result<Option<View>, NodeError> {
+        let Some(content) = self.read("view")? else { return Ok(None) };
+        let damaged =
+            |reason: String| NodeError::Damaged { path: self.path("view"), reason, hint: REBUILD };
+        let sum = content
+            .split_first_chunk()
+            .filter(|(sum, rest)| u32::from_be_bytes(**sum) == crc32c::crc32c(rest));
+        let (_, rest) = sum.ok_or_else(|| damaged("its checksum is wrong".to_owned()))?;
+        let message = v1::WatchResponse::decode(rest).map_err(|e| damaged(e.to_string()))?;
+        let mut view = View::default();
+        let changes = message.changes.into_iter().map(Change::try_from);
+        let changes: Vec<_> =
+            changes.collect::<Result<_, _>>().map_err(|e| damaged(e.to_string()))?;
+        view.apply(Revision::new(message.revision), changes);
+        Ok(Some(view))
+    }
+
+    /// Keeps a view.
+    pub(crate) fn keep_view(&self, view: &View) -> Result<(), NodeError> {
+        let put = |object: overlay_types::Object| v1::Change::from(&Change::Put(object));
+        let message = v1::WatchResponse {
+            revision: view.revision().get(),
+            snapshot: true,
+            more: false,
+            changes: view.objects().map(put).collect(),
+        };
+        let body = message.encode_to_vec();
+        let mut content = crc32c::crc32c(&body).to_be_bytes().to_vec();
+        content.extend_from_slice(&body);
+        self.write("view", &content)
+    }
+
+    /// How local endpoints are plugged in.
+    pub(crate) fn ports(&self) -> Result<BTreeMap<EndpointId, PortKind>, NodeError> {
+        let Some(content) = self.read("ports")? else { return Ok(BTreeMap::new()) };
+        let damaged =
+            |reason: String| NodeError::Damaged { path: self.path("ports"), reason, hint: REJOIN };
+        let kept: BTreeMap<EndpointId, KeptPort> =
+            serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
+        Ok(kept.into_iter().map(|(id, port)| (id, port.into())).collect())
+    }
+
+    /// Keeps how local endpoints are plugged in. Memory ports end with the process.
+    pub(crate) fn keep_ports(
+        &self,
+        ports: &BTreeMap<EndpointId, PortKind>,
+    ) -> Result<(), NodeError> {
+        let kept: BTreeMap<EndpointId, KeptPort> = ports
+            .iter()
+            .filter_map(|(id, port)| match port.clone() {
+                PortKind::Tap { name, netns } => Some((*id, KeptPort { tap: name, netns })),
+                PortKind::Memory => None,
+            })
+            .collect();
+        let content = serde_json::to_vec(&kept).unwrap_or_default();
+        self.write("ports", &content)
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct KeptPort {
+    tap: String,
+    netns: Option<PathBuf>,
+}
+
+impl From<KeptPort> for PortKind {
+    fn from(port: KeptPort) -> Self {
+        Self::Tap { name: port.tap, netns: port.netns }
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, Disk) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&folder.path().join("data")).unwrap();
+        (folder, disk)
+    }
+
+    #[test]
+    fn r05_a_damaged_view_is_named() {
+        let (_folder, disk) = disk();
+        assert_eq!(disk.view().unwrap(), None);
+        let mut view = View::default();
+        view.apply(Revision::new(7), []);
+        disk.keep_view(&view).unwrap();
+        assert_eq!(disk.view().unwrap(), Some(view));
+        let path = disk.path("view");
+        let mut content = fs::read(&path).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+        fs::write(&path, content).unwrap();
+        assert!(matches!(disk.view(), Err(NodeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn ports_come_back_but_for_those_in_memory() {
+        let (_folder, disk) = disk();
+        let tap = PortKind::Tap { name: "tap0".into(), netns: Some("/run/netns/a".into()) };
+        let ports = BTreeMap::from([
+            (EndpointId::from_u128(1), tap.clone()),
+            (EndpointId::from_u128(2), PortKind::Memory),
+        ]);
+        disk.keep_ports(&ports).unwrap();
+        assert_eq!(disk.ports().unwrap(), BTreeMap::from([(EndpointId::from_u128(1), tap)]));
+    }
+}

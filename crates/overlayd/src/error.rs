@@ -1,0 +1,102 @@
+//! What a node cannot do.
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use overlay_cluster::{ca::CaError, control::ControlError};
+use tonic::Status;
+
+/// A node cannot start, join or attach. What was changed on the way is undone, unless the message
+/// says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No address was given and the host does not have just one.
+    #[error(
+        "which address do other nodes reach this host at? set --advertise-addr to one of: {}",
+        list(candidates)
+    )]
+    NoAdvertiseAddress {
+        /// Addresses of this host.
+        candidates: Vec<IpAddr>,
+    },
+    /// The configuration contradicts itself or cannot be read.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// A file of the data directory cannot be used.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the data directory is damaged.
+    #[error("{} is damaged ({reason}); {hint}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A port is in use, or the address is not this host's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address, or path of the socket.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node is in a cluster already.
+    #[error("this node is in cluster {0} already")]
+    InCluster(overlay_types::ClusterId),
+    /// The node is in no cluster.
+    #[error("this node is in no cluster; run init or join first")]
+    NoCluster,
+    /// None of the managers that were named let this node in.
+    #[error("no manager let this node join: {0}")]
+    Join(String),
+    /// Certificates or tokens.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The control plane of this manager.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Gossip.
+    #[error(transparent)]
+    Gossip(#[from] overlay_gossip::GossipError),
+    /// The dataplane.
+    #[error(transparent)]
+    Dataplane(#[from] overlay_dataplane::Error),
+    /// A manager refused, or none answered.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+    /// An endpoint got its addresses but no port; it was detached again.
+    #[error("endpoint not plugged in: {0}; it was detached again")]
+    Port(String),
+}
+
+impl From<Status> for NodeError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl From<NodeError> for Status {
+    fn from(error: NodeError) -> Self {
+        let message = error.to_string();
+        match error {
+            NodeError::Refused(status) => *status,
+            NodeError::InCluster(_) | NodeError::NoCluster => Self::failed_precondition(message),
+            NodeError::NoAdvertiseAddress { .. } | NodeError::Config(_) | NodeError::Ca(_) => {
+                Self::invalid_argument(message)
+            }
+            NodeError::Join(_) => Self::unavailable(message),
+            _ => Self::internal(message),
+        }
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

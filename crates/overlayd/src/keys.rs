@@ -1,0 +1,146 @@
+//! The key rotation of this node: feeds it from the view, and turns what it says into security
+//! associations and reports.
+//!
+//! ```text
+//!   view ──► Rotation ──► SaSet ──► desired dataplane
+//!                └──────► reports, once the associations are installed ──► manager
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use overlay_crypto::{
+    agreement::PublicKey,
+    esp::SaId,
+    rotation::{EpochStatus, NodeKeyStatus, Output, Rotation, RotationConfig},
+};
+use overlay_dataplane::sa::{Sa, SaSet};
+use overlay_types::{ClusterId, Epoch, NodeId, UnixMillis, View};
+
+/// What a manager is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Report {
+    PublicKey {
+        epoch: Epoch,
+        public: [u8; 32],
+    },
+    Ready {
+        epoch: Epoch,
+    },
+    /// A key has carried enough.
+    Rotate,
+}
+
+/// This node's keys and associations.
+pub(crate) struct Keys {
+    own: NodeId,
+    rotation: Rotation,
+    sas: SaSet,
+    peers: BTreeSet<NodeId>,
+    epochs: BTreeSet<Epoch>,
+}
+
+impl Keys {
+    /// `entropy` comes from a cryptographic random source.
+    pub(crate) fn new(cluster: ClusterId, own: NodeId, entropy: [u8; 32]) -> Self {
+        Self {
+            own,
+            rotation: Rotation::new(cluster, own, RotationConfig::default(), entropy),
+            sas: SaSet::default(),
+            peers: BTreeSet::new(),
+            epochs: BTreeSet::new(),
+        }
+    }
+
+    /// The associations that the dataplane shall have.
+    pub(crate) const fn sas(&self) -> &SaSet {
+        &self.sas
+    }
+
+    /// Epochs whose keys this node holds.
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = Epoch> {
+        self.rotation.epochs().map(|(epoch, _)| epoch)
+    }
+
+    /// Takes what the view says about epochs and keys. `wall` is the time of day at `now`.
+    pub(crate) fn follow(&mut self, view: &View, wall: UnixMillis, now: Instant) {
+        let nodes: BTreeSet<NodeId> = view.nodes().keys().copied().collect();
+        for gone in self.peers.difference(&nodes) {
+            self.rotation.handle_peer_gone(*gone);
+        }
+        self.peers = nodes;
+        let epochs: BTreeSet<Epoch> = view.key_epochs().keys().copied().collect();
+        for gone in self.epochs.difference(&epochs) {
+            self.rotation.handle_epoch_removed(*gone);
+        }
+        self.epochs = epochs;
+        for epoch in view.key_epochs().values() {
+            let drained = now + epoch.deadline.since(wall);
+            let status =
+                EpochStatus { epoch: epoch.epoch, state: epoch.state, drained: Some(drained) };
+            self.rotation.handle_epoch(status, now);
+        }
+        for key in view.node_keys().values() {
+            let status = NodeKeyStatus {
+                node: key.node,
+                epoch: key.epoch,
+                public: PublicKey(key.public),
+                ready: key.ready,
+            };
+            if let Err(error) = self.rotation.handle_key(status, now) {
+                tracing::warn!(node = %key.node, epoch = %key.epoch, %error, "key of a node refused");
+            }
+        }
+    }
+
+    /// Takes what the dataplane noticed: associations that were heard, and how much was sealed.
+    pub(crate) fn notice(&mut self, heard: Vec<SaId>, used: Vec<(SaId, u64, u64)>) {
+        for id in heard {
+            self.rotation.handle_heard(id);
+        }
+        for (id, packets, bytes) in used {
+            self.rotation.handle_usage(id, packets, bytes);
+        }
+    }
+
+    /// Carries out what the rotation says. Returns what managers are to be told after the
+    /// dataplane has [`sas`](Self::sas), and how long nothing more is due.
+    pub(crate) fn step(&mut self, view: &View, now: Instant) -> (Vec<Report>, Option<Duration>) {
+        let addresses: BTreeMap<NodeId, IpAddr> =
+            view.nodes().values().map(|node| (node.id, node.data_path)).collect();
+        let mut reports = Vec::new();
+        loop {
+            match self.rotation.poll_output(now) {
+                Output::InstallInbound { id, keys } => {
+                    if let Some(address) = addresses.get(&id.peer).copied() {
+                        let sa = Sa { id, address, keys: Arc::new(keys) };
+                        self.sas.inbound.insert(id, sa);
+                    }
+                }
+                Output::UseForSending { id, keys, greet: _ } => {
+                    if let Some(address) = addresses.get(&id.peer).copied() {
+                        let sa = Sa { id, address, keys: Arc::new(keys) };
+                        self.sas.outbound.insert(id.peer, sa);
+                    }
+                }
+                Output::StopSending { peer } => drop(self.sas.outbound.remove(&peer)),
+                Output::Remove(id) => drop(self.sas.inbound.remove(&id)),
+                Output::Erased(epoch) => {
+                    tracing::info!(node = %self.own, %epoch, "keys of an epoch erased");
+                }
+                Output::Publish { epoch, public } => {
+                    reports.push(Report::PublicKey { epoch, public: public.0 });
+                }
+                Output::ReportReady(epoch) => reports.push(Report::Ready { epoch }),
+                Output::RequestRotation(_) => reports.push(Report::Rotate),
+                Output::Wait(at) => {
+                    return (reports, at.map(|at| at.saturating_duration_since(now)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Becoming a node: the first manager of a new cluster, or one more of an existing one.
+
+#![expect(clippy::disallowed_methods, reason = "the shell that dates certificates")]
+
+use core::{net::SocketAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use overlay_api::v1::{self, membership_client::MembershipClient};
+use overlay_cluster::{
+    ca::{
+        CaError, Dialer, JoinSecrets, JoinToken, NodeCredentials, NodeTls, PendingJoin, RootCa,
+        join,
+    },
+    control::Control,
+    raft::types::Member as RaftMember,
+    state::{Action, InitCluster, Trust},
+};
+use overlay_types::{
+    Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
+    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, UnixMillis, View,
+};
+
+use crate::{
+    Config, NodeError,
+    config::Addresses,
+    disk::Disk,
+    member::{Member, Start, start_control},
+    routes,
+};
+
+/// Time from one key epoch to the next, unless the cluster is made with another.
+const ROTATION_PERIOD: Duration = Duration::from_hours(12);
+/// UDP ports: VXLAN (RFC 7348 §5), VXLAN inside ESP, ESP in UDP (RFC 3948 §2).
+const VXLAN_PORT: u16 = 4789;
+const ENCRYPTED_VXLAN_PORT: u16 = 4788;
+const ESP_PORT: u16 = 4500;
+
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Makes this node the first manager of a new cluster. Leaves nothing behind when it fails.
+pub(crate) async fn init(
+    config: &Config,
+    disk: &Disk,
+    request: v1::InitClusterRequest,
+) -> Result<Member, NodeError> {
+    let addresses = config.addresses()?;
+    let id = ClusterId::from_u128(rand::random());
+    let cluster = cluster(id, request)?;
+    let node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
+    let ca = RootCa::generate(id, now())?;
+    let secrets = JoinSecrets::generate()?;
+    let pending = PendingJoin::new()?;
+    let presented = secrets.get(Role::Manager);
+    let admission = join::admit(&ca, &secrets, presented, pending.request(), node.id, now())?;
+    let root = ca.certificate();
+    let credentials = pending.complete(&admission.certificate, root.der(), root.digest(), now())?;
+    let trust = Trust {
+        root_certificate: root.to_pem(),
+        private_key: ca.key().to_pem().to_string(),
+        worker_secret: secrets.get(Role::Worker).expose().to_vec(),
+        manager_secret: secrets.get(Role::Manager).expose().to_vec(),
+    };
+    let start = async {
+        let control = form(disk, &credentials, addresses, cluster, trust, node).await?;
+        disk.keep_credentials(&credentials)?;
+        let view = control.replica().read(|state| state.view().clone());
+        disk.keep_view(&view)?;
+        let (disk, control) = (disk.clone(), Some(control));
+        let start = Start { config, addresses, disk, credentials: &credentials, view, control };
+        Member::start(start).await
+    };
+    start.await.inspect_err(|_| disk.forget())
+}
+
+async fn form(
+    disk: &Disk,
+    credentials: &NodeCredentials,
+    addresses: Addresses,
+    cluster: Cluster,
+    trust: Trust,
+    node: Node,
+) -> Result<Control, NodeError> {
+    let tls = Arc::new(NodeTls::new(credentials)?);
+    let control = start_control(disk, &tls, addresses).await?;
+    let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
+    control.form(member).await?;
+    let action = Action::InitCluster(Box::new(InitCluster {
+        cluster,
+        trust,
+        node,
+        gossip_key: GossipKey { epoch: Epoch::new(1), key: rand::random() },
+        ingress: NetworkId::from_u128(rand::random()),
+        host_routes: routes::of_this_host(),
+    }));
+    match control.write(RequestId::from_u128(rand::random()), action).await {
+        Ok(_) => Ok(control),
+        Err(status) => {
+            control.stop().await;
+            Err(status.into())
+        }
+    }
+}
+
+fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, NodeError> {
+    let invalid =
+        |error: overlay_types::SpecError| NodeError::from(overlay_api::status::invalid(&error));
+    let pools = request.default_pools.into_iter().map(DefaultPool::try_from);
+    let vxlan_port = match request.vxlan_port {
+        0 => VXLAN_PORT,
+        port => {
+            u16::try_from(port).ok().filter(|p| (1024..=49151).contains(p)).ok_or_else(|| {
+                let reason = "the data-path port is 1024-49151";
+                invalid(overlay_types::SpecError::new("data-path-port", port, reason))
+            })?
+        }
+    };
+    Ok(Cluster {
+        id,
+        meta: Meta::default(),
+        vxlan_port,
+        encrypted_vxlan_port: if vxlan_port == ENCRYPTED_VXLAN_PORT {
+            VXLAN_PORT
+        } else {
+            ENCRYPTED_VXLAN_PORT
+        },
+        esp_port: ESP_PORT,
+        default_pools: pools.collect::<Result<_, _>>().map_err(invalid)?,
+        rotation_period: match request.rotation_period_ms {
+            0 => ROTATION_PERIOD,
+            millis => Duration::from_millis(millis),
+        },
+    })
+}
+
+fn own_node(
+    config: &Config,
+    addresses: Addresses,
+    id: NodeId,
+    role: Role,
+) -> Result<Node, NodeError> {
+    let capabilities =
+        Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true };
+    Ok(Node {
+        id,
+        meta: Meta::default(),
+        name: config.node_name()?,
+        role,
+        control: addresses.control,
+        gossip: addresses.gossip,
+        data_path: addresses.data_path,
+        capabilities,
+    })
+}
+
+/// Joins the cluster of `request`'s token. Leaves nothing behind when it fails.
+pub(crate) async fn join(
+    config: &Config,
+    disk: &Disk,
+    request: v1::JoinClusterRequest,
+) -> Result<Member, NodeError> {
+    let addresses = config.addresses()?;
+    let token: JoinToken = request.token.trim().parse().map_err(CaError::from)?;
+    let remotes = request.remotes.iter().map(|text| remote(text, config.control_port));
+    let remotes: Vec<SocketAddr> = remotes.collect::<Result<_, _>>()?;
+    // Id and role are the manager's to say.
+    let node = own_node(config, addresses, NodeId::default(), Role::Worker)?;
+    let pending = PendingJoin::new()?;
+    let answer = ask(&token, &remotes, addresses.control.ip(), &pending, &node).await?;
+    let credentials = pending.complete(&answer.certificate, &answer.root, token.digest(), now())?;
+    let view = first_view(answer)?;
+    let start = async {
+        disk.keep_view(&view)?;
+        disk.keep_credentials(&credentials)?;
+        let (disk, control) = (disk.clone(), None);
+        let start = Start { config, addresses, disk, credentials: &credentials, view, control };
+        Member::start(start).await
+    };
+    start.await.inspect_err(|_| disk.forget())
+}
+
+/// Asks each manager in turn until one decides.
+async fn ask(
+    token: &JoinToken,
+    remotes: &[SocketAddr],
+    from: IpAddr,
+    pending: &PendingJoin,
+    node: &Node,
+) -> Result<v1::JoinResponse, NodeError> {
+    let request = v1::JoinRequest {
+        secret: token.secret().expose().to_vec(),
+        certificate_request: pending.request().to_vec(),
+        node: Some(node.into()),
+        request_id: RequestId::from_u128(rand::random()).to_string(),
+    };
+    let mut reasons = Vec::new();
+    for remote in remotes {
+        let channel = match Dialer::joiner(token.digest(), from, *remote)?.channel().await {
+            Ok(channel) => channel,
+            Err(error) => {
+                reasons.push(error.to_string());
+                continue;
+            }
+        };
+        match MembershipClient::new(channel).join(request.clone()).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) if status.code() == tonic::Code::Unavailable => {
+                reasons.push(format!("{remote}: {}", status.message()));
+            }
+            Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push("name the address of at least one".to_owned());
+    }
+    Err(NodeError::Join(reasons.join("; ")))
+}
+
+/// What a node knows of its cluster before its first watch.
+fn first_view(answer: v1::JoinResponse) -> Result<View, NodeError> {
+    let bad = |error: overlay_types::SpecError| NodeError::Join(error.to_string());
+    let objects = (answer.node.into_iter().chain(answer.managers).map(v1::object::Object::Node))
+        .chain(answer.cluster.map(v1::object::Object::Cluster))
+        .chain(answer.gossip_keys.map(v1::object::Object::GossipKeys));
+    let objects = objects.map(|object| Object::try_from(v1::Object { object: Some(object) }));
+    let changes: Vec<Change> =
+        objects.map(|o| o.map(Change::Put)).collect::<Result<_, _>>().map_err(bad)?;
+    let mut view = View::default();
+    view.apply(Revision::ZERO, changes);
+    Ok(view)
+}
+
+/// `ADDRESS[:PORT]`, an IPv6 address with a port in brackets.
+fn remote(text: &str, default_port: u16) -> Result<SocketAddr, NodeError> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let with_port = || bare.parse().map(|ip| SocketAddr::new(ip, default_port));
+    text.parse().or_else(|_| with_port()).map_err(|_| {
+        let reason = "a manager is named by ADDRESS[:PORT], like 192.0.2.1:2377";
+        overlay_api::status::invalid(&overlay_types::SpecError::new("remotes", text, reason)).into()
+    })
+}
+
+/// Both join tokens, as the replicated state has them.
+pub(crate) fn tokens(control: &Control) -> Result<v1::GetJoinTokensResponse, NodeError> {
+    let trust = control.replica().read(|state| state.trust().cloned());
+    let trust = trust.ok_or(NodeError::NoCluster)?;
+    let (ca, secrets) = overlay_cluster::server::authority(&trust)?;
+    let token = |role| {
+        JoinToken::new(ca.certificate().digest(), secrets.get(role).clone()).to_text().to_string()
+    };
+    Ok(v1::GetJoinTokensResponse { worker: token(Role::Worker), manager: token(Role::Manager) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c02_managers_are_named_by_address_and_port() {
+        let shown = |text| remote(text, 2377).map(|a| a.to_string()).map_err(|e| e.to_string());
+        assert_eq!(shown("192.0.2.1"), Ok("192.0.2.1:2377".into()));
+        assert_eq!(shown("192.0.2.1:99"), Ok("192.0.2.1:99".into()));
+        assert_eq!(shown("2001:db8::1"), Ok("[2001:db8::1]:2377".into()));
+        assert_eq!(shown("[2001:db8::1]"), Ok("[2001:db8::1]:2377".into()));
+        assert_eq!(shown("[2001:db8::1]:99"), Ok("[2001:db8::1]:99".into()));
+        assert!(shown("example").unwrap_err().contains("\"example\""));
+    }
+
+    #[test]
+    fn c03_the_data_path_port_has_bounds() {
+        let with = |vxlan_port| {
+            let request = v1::InitClusterRequest { vxlan_port, ..Default::default() };
+            cluster(ClusterId::from_u128(1), request).map(|c| c.vxlan_port).ok()
+        };
+        assert_eq!(with(0), Some(4789));
+        assert_eq!(with(1024), Some(1024));
+        assert_eq!(with(49151), Some(49151));
+        assert_eq!(with(1023), None);
+        assert_eq!(with(49152), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! Which manager a node asks: itself if it is one, else any that answers.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use overlay_cluster::ca::{Dialer, NodeTls};
+use overlay_types::{NodeId, Role, View};
+use tonic::{Status, transport::Channel};
+
+/// The managers of the cluster, and a connection to one of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Managers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    own: NodeId,
+    tls: Arc<NodeTls>,
+    from: IpAddr,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: Vec<(NodeId, SocketAddr)>,
+    current: Option<Channel>,
+    /// Where the next search starts, so that a manager that failed is asked last.
+    next: usize,
+}
+
+impl Managers {
+    pub(crate) fn new(own: NodeId, tls: Arc<NodeTls>, from: IpAddr) -> Self {
+        Self(Arc::new(Inner { own, tls, from, known: Mutex::default() }))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the managers from a view: this node first, the others spread over the nodes.
+    pub(crate) fn learn(&self, view: &View) {
+        let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
+        let mut addresses: Vec<_> = managers.map(|node| (node.id, node.control)).collect();
+        if addresses.is_empty() {
+            return;
+        }
+        let own = self.0.own;
+        let start = own.to_u128() % addresses.len() as u128;
+        addresses.rotate_left(start as usize);
+        addresses.sort_by_key(|(id, _)| *id != own);
+        let mut known = self.known();
+        if known.addresses != addresses {
+            known.addresses = addresses;
+            known.next = 0;
+        }
+    }
+
+    /// A connection to a manager: the one in use, or the first that answers.
+    pub(crate) async fn channel(&self) -> Result<Channel, Status> {
+        let (addresses, start) = {
+            let known = self.known();
+            if let Some(channel) = &known.current {
+                return Ok(channel.clone());
+            }
+            (known.addresses.clone(), known.next)
+        };
+        let mut reasons = Vec::new();
+        for offset in 0..addresses.len() {
+            let place = (start + offset) % addresses.len();
+            let (id, address) = addresses[place];
+            let dialer = Dialer::member(Arc::clone(&self.0.tls), self.0.from, address, Some(id));
+            match dialer.channel().await {
+                Ok(channel) => {
+                    let mut known = self.known();
+                    known.current = Some(channel.clone());
+                    known.next = place;
+                    return Ok(channel);
+                }
+                Err(error) => reasons.push(format!("{address}: {error}")),
+            }
+        }
+        let message = format!("no manager answers ({})", reasons.join("; "));
+        Err(Status::unavailable(message))
+    }
+
+    /// The connection in use failed: another manager is tried next.
+    pub(crate) fn failed(&self) {
+        let mut known = self.known();
+        if known.current.take().is_some() {
+            known.next += 1;
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! What runs while the node is in a cluster.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use overlay_api::v1::{self, keys_client::KeysClient, reports_client::ReportsClient};
+use overlay_cluster::{
+    ca::{NodeCredentials, NodeTls, PeerIdentity, TlsIncoming},
+    control::{Control, ControlConfig, ControlError},
+    server::{Api, Verdicts},
+    state::RotationPolicy,
+};
+use overlay_crypto::keyring::RingKeys;
+use overlay_dataplane::user::{SwitchConfig, UserDataplane};
+use overlay_gossip::{
+    Identity, MemberState,
+    io::{GossipHandle, GossipSettings, Members, incarnation},
+};
+use overlay_types::{NodeId, Role, View};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tonic::Status;
+
+use crate::{
+    Config, NodeError,
+    agent::{self, Viewer},
+    config::Addresses,
+    disk::Disk,
+    keys::{Keys, Report},
+    managers::Managers,
+    reconcile::{Reconciler, Shared},
+};
+
+/// Control connections that the system keeps for us while we have not accepted them.
+const BACKLOG: u32 = 1024;
+
+/// How long a run that just ended may take to close the state file.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A node in its cluster. Dropping it stops everything that runs.
+pub(crate) struct Member {
+    pub(crate) identity: PeerIdentity,
+    pub(crate) managers: Managers,
+    pub(crate) viewer: Viewer,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reconciler: Arc<Reconciler>,
+    pub(crate) control: Option<Control>,
+    pub(crate) gossip: Arc<GossipHandle>,
+    pub(crate) disk: Disk,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What a member is started from.
+pub(crate) struct Start<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) addresses: Addresses,
+    pub(crate) disk: Disk,
+    pub(crate) credentials: &'a NodeCredentials,
+    /// What is known of the cluster: at least itself, the managers and the gossip ring.
+    pub(crate) view: View,
+    /// The control plane, if it runs already.
+    pub(crate) control: Option<Control>,
+}
+
+impl Member {
+    /// Starts everything.
+    pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
+        let Start { config, addresses, disk, credentials, view, control } = start;
+        let identity = credentials.identity();
+        let tls = Arc::new(NodeTls::new(credentials)?);
+        let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
+        let mtu = config.mtu(addresses.data_path)?;
+        let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
+        let managers = Managers::new(identity.node, Arc::clone(&tls), addresses.control.ip());
+        managers.learn(&view);
+        let viewer = Viewer::new(view);
+        let ports = disk.ports()?;
+        let shared = Arc::new(Shared::new(viewer.clone(), identity.node, mtu, ports, dataplane));
+        let keys = Keys::new(identity.cluster, identity.node, rand::random());
+        let (reconciler, reports) =
+            Reconciler::start(Arc::clone(&shared), keys).map_err(|source| NodeError::File {
+                path: "thread overlay-reconcile".into(),
+                source,
+            })?;
+        let mut member = Self {
+            identity,
+            managers,
+            viewer,
+            shared,
+            reconciler: Arc::new(reconciler),
+            control: None,
+            gossip,
+            disk,
+            stop: watch::Sender::new(false),
+            tasks: Mutex::default(),
+        };
+        if identity.role == Role::Manager {
+            let control = match control {
+                Some(control) => control,
+                None => start_control(&member.disk, &tls, addresses).await?,
+            };
+            let socket = SocketAddr::new(addresses.listen, addresses.control.port());
+            member.serve(control, tls, socket)?;
+        }
+        member.spawn_tasks(reports);
+        Ok(member)
+    }
+
+    /// Answers nodes and joiners, and leads when it is this manager's turn.
+    fn serve(
+        &mut self,
+        control: Control,
+        tls: Arc<NodeTls>,
+        socket: SocketAddr,
+    ) -> Result<(), NodeError> {
+        let listener = listen(socket)
+            .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
+        let incoming = TlsIncoming::new(listener, tls);
+        let members = self.gossip.members();
+        let (verdicts, alive) = (watch::Sender::default(), watch::Sender::default());
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let api = Api::new(control.clone(), verdicts.subscribe());
+        let leader = control.clone();
+        let living = alive.subscribe();
+        tasks.spawn(tell_control(members, verdicts, alive));
+        tasks.spawn(async move { leader.lead(living).await });
+        let mut stop = self.stop.subscribe();
+        tasks.spawn(async move {
+            let stopped = async move {
+                // An error means that the member is gone, which is a stop as well.
+                let _ = stop.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = api.serve(incoming, stopped).await {
+                tracing::error!(%error, "the management API ended");
+            }
+        });
+        self.control = Some(control);
+        Ok(())
+    }
+
+    fn spawn_tasks(&mut self, reports: mpsc::Receiver<Report>) {
+        let (node, managers, viewer) = (self.identity.node, &self.managers, &self.viewer);
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
+        tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
+        tasks.spawn(send_reports(node, managers.clone(), reports));
+        tasks.spawn(follow_view(
+            viewer.clone(),
+            Arc::clone(&self.reconciler),
+            Arc::clone(&self.gossip),
+            node,
+        ));
+        tasks.spawn(follow_members(
+            self.gossip.members(),
+            viewer.clone(),
+            Arc::clone(&self.shared),
+            Arc::clone(&self.reconciler),
+        ));
+    }
+
+    /// Stops everything at once and tells nobody: to other nodes it is a host that lost power.
+    pub(crate) async fn halt(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        if let Some(control) = &self.control {
+            control.stop().await;
+        }
+    }
+
+    /// Stops what runs: answers calls that are under way, tells the other nodes, keeps the view.
+    pub(crate) async fn stop(self: Arc<Self>) {
+        self.stop.send_replace(true);
+        self.halt().await;
+        let view = self.viewer.read(View::clone);
+        if let Err(error) = self.disk.keep_view(&view) {
+            tracing::error!(%error, "the view is not kept");
+        }
+        // Calls that are still under way hold the member; then the silence has to tell.
+        if let Some(gossip) = Arc::into_inner(self).and_then(|m| Arc::into_inner(m.gossip))
+            && let Err(error) = gossip.leave().await
+        {
+            tracing::warn!(%error, "the other nodes were not told");
+        }
+    }
+}
+
+/// Opens the state of a manager and starts its raft core.
+#[expect(clippy::disallowed_methods, reason = "the shell that waits for the state file")]
+pub(crate) async fn start_control(
+    disk: &Disk,
+    tls: &Arc<NodeTls>,
+    addresses: Addresses,
+) -> Result<Control, NodeError> {
+    let patience = Instant::now();
+    let config = ControlConfig {
+        node: tls.identity().node,
+        tls: Arc::clone(tls),
+        store: disk.path("state"),
+        advertise: addresses.control.ip(),
+        rotation: RotationPolicy::default(),
+        snapshot_after: 10_000,
+    };
+    loop {
+        match Control::start(config.clone()).await {
+            // The last run may still be closing it.
+            Err(ControlError::Store(error)) if error.is_in_use() && patience.elapsed() < LINGER => {
+                tokio::task::yield_now().await;
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+fn switch_config(view: &View, data_path: IpAddr) -> SwitchConfig {
+    let mut config = SwitchConfig::new(data_path, rand::random());
+    if let Some(cluster) = view.cluster() {
+        config.vxlan_port = cluster.vxlan_port;
+        config.esp_port = cluster.esp_port;
+        config.engine.encrypted_vxlan_port = cluster.encrypted_vxlan_port;
+    }
+    config
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell that persists incarnations")]
+fn start_gossip(
+    disk: &Disk,
+    node: NodeId,
+    addresses: Addresses,
+    view: &View,
+) -> Result<GossipHandle, NodeError> {
+    let path = disk.path("incarnation");
+    let incarnation = incarnation::reserve(&path, SystemTime::now())?;
+    let keys = view.gossip_keys().and_then(RingKeys::from_replicated);
+    let keys = keys.ok_or_else(|| NodeError::Damaged {
+        path: disk.path("view"),
+        reason: "it has no gossip key".to_owned(),
+        hint: "move the data directory away and join again",
+    })?;
+    let settings = GossipSettings {
+        listen: SocketAddr::new(addresses.listen, addresses.gossip.port()),
+        identity: Identity::new(node, incarnation, addresses.gossip),
+        keys,
+        config: overlay_gossip::GossipConfig::default(),
+        seed: rand::random(),
+    };
+    Ok(GossipHandle::start(settings)?)
+}
+
+/// Listens also where a connection of the last run still lingers.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// What the view says reaches the dataplane and gossip.
+async fn follow_view(
+    viewer: Viewer,
+    reconciler: Arc<Reconciler>,
+    gossip: Arc<GossipHandle>,
+    own: NodeId,
+) {
+    let mut revision = viewer.revision();
+    loop {
+        reconciler.wake();
+        let (addresses, keys) = viewer.read(|view| {
+            let others = view.nodes().values().filter(|node| node.id != own);
+            let keys = view.gossip_keys().and_then(RingKeys::from_replicated);
+            (others.map(|node| node.gossip).collect(), keys)
+        });
+        let told = async {
+            gossip.set_members_hint(addresses).await?;
+            match keys {
+                Some(keys) => gossip.set_keys(keys).await,
+                None => Ok(()),
+            }
+        };
+        if told.await.is_err() || revision.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What gossip says reaches names and the dataplane.
+async fn follow_members(
+    mut members: watch::Receiver<Members>,
+    viewer: Viewer,
+    shared: Arc<Shared>,
+    reconciler: Arc<Reconciler>,
+) {
+    loop {
+        let dead: BTreeSet<NodeId> = {
+            let members = members.borrow_and_update();
+            let gone = members.iter().filter(|(_, state)| !state.is_active());
+            gone.map(|(node, _)| *node).collect()
+        };
+        viewer.set_dead(dead.clone());
+        *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
+        reconciler.wake();
+        if members.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What gossip says reaches the control plane.
+async fn tell_control(
+    mut members: watch::Receiver<Members>,
+    verdicts: watch::Sender<Verdicts>,
+    alive: watch::Sender<BTreeSet<NodeId>>,
+) {
+    loop {
+        let (all, living) = {
+            let members = members.borrow_and_update();
+            let all: Verdicts = members.iter().map(|(id, state)| (*id, verdict(*state))).collect();
+            let living = members.iter().filter(|(_, state)| state.is_active());
+            (all, living.map(|(id, _)| *id).collect())
+        };
+        verdicts.send_replace(all);
+        alive.send_replace(living);
+        if members.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+const fn verdict(state: MemberState) -> v1::Liveness {
+    match state {
+        MemberState::Alive | MemberState::Suspect => v1::Liveness::Alive,
+        MemberState::Dead => v1::Liveness::Dead,
+        MemberState::Left => v1::Liveness::Left,
+    }
+}
+
+/// What the key rotation reports reaches a manager. What does not is reported again.
+async fn send_reports(node: NodeId, managers: Managers, mut reports: mpsc::Receiver<Report>) {
+    while let Some(report) = reports.recv().await {
+        if let Err(status) = send_report(node, &managers, report).await {
+            tracing::debug!(?report, reason = status.message(), "report not delivered");
+        }
+    }
+}
+
+async fn send_report(node: NodeId, managers: &Managers, report: Report) -> Result<(), Status> {
+    let channel = managers.channel().await?;
+    let node = node.to_string();
+    match report {
+        Report::PublicKey { epoch, public } => {
+            let request =
+                v1::PublishKeyRequest { node, epoch: epoch.get(), public: public.to_vec() };
+            ReportsClient::new(channel).publish_key(request).await.map(drop)
+        }
+        Report::Ready { epoch } => {
+            let request = v1::ReportReadyRequest { node, epoch: epoch.get() };
+            ReportsClient::new(channel).report_ready(request).await.map(drop)
+        }
+        Report::Rotate => {
+            let request = v1::RotateKeysRequest::default();
+            KeysClient::new(channel).rotate_keys(request).await.map(drop)
+        }
+    }
+}
+
+/// The folder that a socket is made in must exist.
+pub(crate) fn unix_listener(path: &Path) -> Result<tokio::net::UnixListener, NodeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |source| NodeError::Listen { address: path.display().to_string(), source };
+    // A socket of a run that did not end well is in the way; one that answers is not removed.
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}

@@ -1,0 +1,365 @@
+//! A node: built from a configuration, run until it is told to stop, driven through its handle or
+//! its unix socket.
+
+use core::{fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use overlay_api::v1::{self, endpoints_client::EndpointsClient};
+use overlay_dataplane::{
+    desired::PortKind,
+    user::{capture::Capture, ports::MemoryPort},
+};
+use overlay_service::{
+    Scope,
+    dns::{Forwarder, Server},
+};
+use overlay_types::{EndpointId, Epoch, NetworkId, NodeId, Revision, View};
+use tonic::Status;
+
+use crate::{
+    Config, NodeError, api,
+    disk::Disk,
+    lifecycle,
+    member::{Member, Start, unix_listener},
+    reconcile::Progress,
+    routes,
+};
+
+/// How long an attach waits for the endpoint to be plugged in. Watch and dataplane take
+/// milliseconds; a manager that dies in between costs two seconds.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Builds a [`Node`].
+#[derive(Clone, Debug)]
+pub struct NodeBuilder(Config);
+
+impl NodeBuilder {
+    /// Opens the data directory and the unix socket. Nothing runs yet.
+    pub fn build(self) -> Result<Node, NodeError> {
+        let disk = Disk::open(&self.0.data_dir)?;
+        let inner =
+            Inner { config: self.0, disk, member: Mutex::default(), busy: Default::default() };
+        Ok(Node(NodeHandle(Arc::new(inner))))
+    }
+}
+
+/// A node that does not run yet.
+#[derive(Debug)]
+pub struct Node(NodeHandle);
+
+impl Node {
+    /// Starts a node's configuration.
+    pub const fn builder(config: Config) -> NodeBuilder {
+        NodeBuilder(config)
+    }
+
+    /// A handle, which works once the node runs.
+    pub fn handle(&self) -> NodeHandle {
+        self.0.clone()
+    }
+
+    /// Runs until `shutdown` resolves. A node that is in a cluster takes up where it stopped, also
+    /// when no manager can be reached.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), NodeError> {
+        let Self(handle) = self;
+        let listener = unix_listener(&handle.0.config.socket)?;
+        handle.resume().await?;
+        let served = api::serve(handle.clone(), listener, shutdown).await;
+        if let Some(member) = handle.take() {
+            member.stop().await;
+        }
+        // It is gone if the folder was removed meanwhile.
+        let _ = std::fs::remove_file(&handle.0.config.socket);
+        served
+    }
+}
+
+/// Drives a running node. Clones drive the same node.
+#[derive(Clone)]
+pub struct NodeHandle(Arc<Inner>);
+
+impl fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle").field("socket", &self.0.config.socket).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    config: Config,
+    disk: Disk,
+    member: Mutex<Option<Arc<Member>>>,
+    /// Held while the node joins or leaves a cluster.
+    busy: tokio::sync::Mutex<()>,
+}
+
+impl NodeHandle {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Member>>> {
+        self.0.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn member(&self) -> Result<Arc<Member>, NodeError> {
+        self.slot().clone().ok_or(NodeError::NoCluster)
+    }
+
+    fn take(&self) -> Option<Arc<Member>> {
+        self.slot().take()
+    }
+
+    /// Starts what runs in a cluster, if the node is in one.
+    async fn resume(&self) -> Result<(), NodeError> {
+        let Inner { config, disk, .. } = &*self.0;
+        let Some(credentials) = disk.credentials(lifecycle::now())? else { return Ok(()) };
+        let start = Start {
+            config,
+            addresses: config.addresses()?,
+            disk: disk.clone(),
+            credentials: &credentials,
+            view: disk.view()?.unwrap_or_default(),
+            control: None,
+        };
+        let member = Member::start(start).await?;
+        *self.slot() = Some(Arc::new(member));
+        Ok(())
+    }
+
+    fn check_alone(&self) -> Result<(), NodeError> {
+        match self.slot().as_ref() {
+            Some(member) => Err(NodeError::InCluster(member.identity.cluster)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes this node the first manager of a new cluster.
+    pub async fn init(
+        &self,
+        request: v1::InitClusterRequest,
+    ) -> Result<v1::InitClusterResponse, NodeError> {
+        let _busy = self.0.busy.lock().await;
+        self.check_alone()?;
+        let member = lifecycle::init(&self.0.config, &self.0.disk, request).await?;
+        let identity = member.identity;
+        *self.slot() = Some(Arc::new(member));
+        let tokens = self.tokens()?;
+        Ok(v1::InitClusterResponse {
+            cluster: identity.cluster.to_string(),
+            node: identity.node.to_string(),
+            worker_token: tokens.worker,
+            manager_token: tokens.manager,
+        })
+    }
+
+    /// Joins a cluster.
+    pub async fn join(
+        &self,
+        request: v1::JoinClusterRequest,
+    ) -> Result<v1::JoinClusterResponse, NodeError> {
+        let _busy = self.0.busy.lock().await;
+        self.check_alone()?;
+        let member = lifecycle::join(&self.0.config, &self.0.disk, request).await?;
+        let identity = member.identity;
+        *self.slot() = Some(Arc::new(member));
+        Ok(v1::JoinClusterResponse {
+            cluster: identity.cluster.to_string(),
+            node: identity.node.to_string(),
+            role: v1::Role::from(identity.role).into(),
+        })
+    }
+
+    /// The join tokens; a manager has them.
+    pub fn tokens(&self) -> Result<v1::GetJoinTokensResponse, NodeError> {
+        let member = self.member()?;
+        let control = member.control.as_ref().ok_or_else(|| {
+            Status::failed_precondition("this node is a worker; ask a manager for join tokens")
+        })?;
+        lifecycle::tokens(control)
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> Result<NodeId, NodeError> {
+        Ok(self.member()?.identity.node)
+    }
+
+    /// Looks at what the node knows of the replicated state.
+    pub fn view<T>(&self, look: impl FnOnce(&View) -> T) -> Result<T, NodeError> {
+        Ok(self.member()?.viewer.read(look))
+    }
+
+    /// Follows the revision of what the node knows.
+    pub fn revision(&self) -> Result<tokio::sync::watch::Receiver<Revision>, NodeError> {
+        Ok(self.member()?.viewer.revision())
+    }
+
+    /// Epochs whose keys this node holds.
+    pub fn key_epochs(&self) -> Result<BTreeSet<Epoch>, NodeError> {
+        Ok(self.member()?.reconciler.progress().borrow().epochs.clone())
+    }
+
+    /// Nodes that gossip says are dead or have left.
+    pub fn dead(&self) -> Result<BTreeSet<NodeId>, NodeError> {
+        let member = self.member()?;
+        Ok(member.shared.dead.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Attaches an endpoint to this node and waits until it is plugged in. Without a port in the
+    /// request it is a port in memory, for [`take_memory_port`](Self::take_memory_port).
+    pub async fn attach(
+        &self,
+        mut request: v1::AttachEndpointRequest,
+    ) -> Result<v1::AttachEndpointResponse, NodeError> {
+        let member = self.member()?;
+        let port = port_kind(request.port.take())?;
+        let own = member.identity.node.to_string();
+        let spec = request.spec.get_or_insert_default();
+        if spec.node.is_empty() {
+            spec.node.clone_from(&own);
+        }
+        if spec.node != own {
+            let message = format!("node {}: ask that node to attach its endpoint", spec.node);
+            return Err(Status::invalid_argument(message).into());
+        }
+        let mut client = EndpointsClient::new(member.managers.channel().await?);
+        let answer = client.attach_endpoint(request).await?.into_inner();
+        let id: EndpointId = answer
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.id.parse().ok())
+            .ok_or_else(|| Status::internal("the manager's answer has no endpoint"))?;
+        if let Err(reason) = plug(&member, id, port).await {
+            self.detach(&id.to_string()).await?;
+            return Err(NodeError::Port(reason));
+        }
+        Ok(answer)
+    }
+
+    /// Detaches an endpoint, by name, id or unique prefix.
+    pub async fn detach(&self, endpoint: &str) -> Result<(), NodeError> {
+        let member = self.member()?;
+        let mut client = EndpointsClient::new(member.managers.channel().await?);
+        let request = v1::GetEndpointRequest { endpoint: endpoint.to_owned(), consistency: None };
+        let found = client.get_endpoint(request).await?.into_inner().endpoint.unwrap_or_default();
+        let endpoint = found.id.clone();
+        let request = v1::DetachEndpointRequest { endpoint, ..Default::default() };
+        client.detach_endpoint(request).await?;
+        if let Ok(id) = found.id.parse() {
+            forget_port(&member, id)?;
+        }
+        Ok(())
+    }
+
+    /// The endpoint's side of its memory port. There is one; `None` when it was taken.
+    pub fn take_memory_port(&self, endpoint: EndpointId) -> Result<Option<MemoryPort>, NodeError> {
+        Ok(self.member()?.shared.take_memory_port(endpoint))
+    }
+
+    /// A name server for an endpoint on these networks. It answers on the sockets that it is
+    /// given.
+    pub fn names(
+        &self,
+        networks: impl IntoIterator<Item = NetworkId>,
+        forwarder: Option<Forwarder>,
+    ) -> Result<Server, NodeError> {
+        let names = self.member()?.viewer.names();
+        Ok(Server::new(names, Scope::new(networks), forwarder))
+    }
+
+    /// Shows every outer datagram to `capture`; `None` ends it.
+    pub fn capture(&self, capture: Option<Capture>) -> Result<(), NodeError> {
+        Ok(self.member()?.shared.dataplane().switch().capture(capture)?)
+    }
+
+    /// The data-path address of this node.
+    pub fn data_path(&self) -> Result<IpAddr, NodeError> {
+        Ok(self.0.config.addresses()?.data_path)
+    }
+
+    /// A channel to a manager, for any call of the API.
+    pub async fn managers(&self) -> Result<tonic::transport::Channel, NodeError> {
+        Ok(self.member()?.managers.channel().await?)
+    }
+
+    /// Stops everything at once and tells nobody: to other nodes it is a host that lost power.
+    pub async fn halt(&self) {
+        if let Some(member) = self.take() {
+            member.halt().await;
+        }
+    }
+
+    pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, NodeError> {
+        let Ok(member) = self.member() else { return Ok(v1::GetStatusResponse::default()) };
+        let mut counters = std::collections::BTreeMap::new();
+        let switch = Arc::clone(member.shared.dataplane().switch().counters());
+        for (reason, count) in switch.drops() {
+            counters.insert(format!("dataplane.dropped.{}", reason.name()), count);
+        }
+        for (event, count) in switch.events() {
+            counters.insert(format!("dataplane.{}", event.name()), count);
+        }
+        let gossip = member.gossip.counters().await?;
+        counters.insert("gossip.datagrams_in".to_owned(), gossip.datagrams_in);
+        counters.insert("gossip.datagrams_out".to_owned(), gossip.datagrams_out);
+        for (reason, count) in gossip.drops() {
+            counters.insert(format!("gossip.dropped.{}", reason.label()), count);
+        }
+        let identity = member.identity;
+        let revision = member.reconciler.progress().borrow().revision.get();
+        Ok(v1::GetStatusResponse {
+            cluster: identity.cluster.to_string(),
+            node: identity.node.to_string(),
+            role: v1::Role::from(identity.role).into(),
+            revision,
+            counters,
+        })
+    }
+
+    pub(crate) fn host_routes() -> Vec<String> {
+        routes::of_this_host().iter().map(ToString::to_string).collect()
+    }
+}
+
+fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
+    let Some(port) = port else { return Ok(PortKind::Memory) };
+    if port.tap.is_empty() {
+        let reason = "name the TAP device that is to be made, like tap0";
+        let error = overlay_types::SpecError::new("tap", port.tap, reason);
+        return Err(overlay_api::status::invalid(&error).into());
+    }
+    let netns = (!port.netns.is_empty()).then(|| port.netns.into());
+    Ok(PortKind::Tap { name: port.tap, netns })
+}
+
+/// Has the endpoint plugged in, and waits for it.
+async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), String> {
+    let mut progress = member.reconciler.progress();
+    let before = progress.borrow_and_update().turns;
+    let ports = {
+        let mut ports = member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.insert(id, port);
+        ports.clone()
+    };
+    member.disk.keep_ports(&ports).map_err(|error| error.to_string())?;
+    member.reconciler.wake();
+    let done = progress.wait_for(|progress| settled(progress, id, before));
+    match tokio::time::timeout(ATTACH_PATIENCE, done).await {
+        Ok(Ok(progress)) => progress.failures.get(&id).cloned().map_or(Ok(()), Err),
+        Ok(Err(_)) => Err("the node stops".to_owned()),
+        Err(_) => Err("the node did not hear of it from its manager in time".to_owned()),
+    }
+}
+
+fn settled(progress: &Progress, id: EndpointId, before: u64) -> bool {
+    progress.turns > before
+        && (progress.plugged.contains(&id) || progress.failures.contains_key(&id))
+}
+
+fn forget_port(member: &Member, id: EndpointId) -> Result<(), NodeError> {
+    let ports = {
+        let mut ports = member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.remove(&id);
+        ports.clone()
+    };
+    member.reconciler.wake();
+    member.disk.keep_ports(&ports)
+}

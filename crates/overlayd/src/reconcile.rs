@@ -1,0 +1,240 @@
+//! The loop that makes the dataplane what it should be: from the view, who is dead, how endpoints
+//! are plugged in, and the keys. Runs on a thread of its own, because a dataplane may block.
+
+#![expect(clippy::disallowed_methods, reason = "the shell reads the clock for the key rotation")]
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use overlay_crypto::esp::SaId;
+use overlay_dataplane::{
+    Dataplane, Op,
+    desired::{self, Local, PortKind},
+    diff,
+    user::{UserDataplane, ports::MemoryPort},
+};
+use overlay_types::{EndpointId, Epoch, NodeId, Revision, UnixMillis};
+use tokio::sync::{mpsc as async_mpsc, watch};
+
+use crate::{
+    agent::Viewer,
+    keys::{Keys, Report},
+};
+
+/// Longest time between two full comparisons: what was changed by hand is put back within it.
+const FULL_COMPARISON: Duration = Duration::from_secs(2);
+/// Reports that wait to be sent. They are repeated until the state shows them, so one that finds
+/// no room is not lost.
+const REPORTS: usize = 64;
+
+/// What the loop has done so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Revision of the view that the dataplane was last built from.
+    pub(crate) revision: Revision,
+    /// Number of turns of the loop that began.
+    pub(crate) turns: u64,
+    /// What failed in the last turn, by endpoint.
+    pub(crate) failures: BTreeMap<EndpointId, String>,
+    /// Endpoints that are plugged in.
+    pub(crate) plugged: BTreeSet<EndpointId>,
+    /// Epochs whose keys this node holds.
+    pub(crate) epochs: BTreeSet<Epoch>,
+}
+
+/// What the loop works with, shared with those that change it.
+pub(crate) struct Shared {
+    pub(crate) viewer: Viewer,
+    pub(crate) node: NodeId,
+    pub(crate) underlay_mtu: u16,
+    pub(crate) ports: Mutex<BTreeMap<EndpointId, PortKind>>,
+    pub(crate) dead: Mutex<BTreeSet<NodeId>>,
+    dataplane: Mutex<UserDataplane>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        viewer: Viewer,
+        node: NodeId,
+        underlay_mtu: u16,
+        ports: BTreeMap<EndpointId, PortKind>,
+        dataplane: UserDataplane,
+    ) -> Self {
+        Self {
+            viewer,
+            node,
+            underlay_mtu,
+            ports: Mutex::new(ports),
+            dead: Mutex::default(),
+            dataplane: Mutex::new(dataplane),
+        }
+    }
+
+    pub(crate) fn dataplane(&self) -> MutexGuard<'_, UserDataplane> {
+        self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take_memory_port(&self, endpoint: EndpointId) -> Option<MemoryPort> {
+        self.dataplane().take_memory_port(endpoint)
+    }
+
+    fn desired(&self, keys: &Keys) -> (Revision, desired::Desired) {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
+        self.viewer.read(|view| {
+            let mut desired = desired::derive(view, &dead, &local);
+            desired.sas = keys.sas().clone();
+            (view.revision(), desired)
+        })
+    }
+}
+
+/// A handle to the running loop. The loop ends when the handle is dropped.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    wake: mpsc::SyncSender<Wake>,
+    progress: watch::Receiver<Progress>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Wake {
+    Look,
+    Stop,
+}
+
+impl Reconciler {
+    /// Starts the loop.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        keys: Keys,
+    ) -> std::io::Result<(Self, async_mpsc::Receiver<Report>)> {
+        // One wake-up that waits is enough: the loop looks at everything.
+        let (wake, wakes) = mpsc::sync_channel(1);
+        let (publish, progress) = watch::channel(Progress::default());
+        let (reports, receiver) = async_mpsc::channel(REPORTS);
+        let thread = thread::Builder::new().name("overlay-reconcile".to_owned());
+        let thread = thread.spawn(move || run(&shared, keys, &wakes, &publish, &reports))?;
+        Ok((Self { wake, progress, thread: Some(thread) }, receiver))
+    }
+
+    /// Something changed.
+    pub(crate) fn wake(&self) {
+        // A full channel means that it will look anyway.
+        let _ = self.wake.try_send(Wake::Look);
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}
+
+impl Drop for Reconciler {
+    fn drop(&mut self) {
+        // Blocks for the rest of a turn at most.
+        let _ = self.wake.send(Wake::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    shared: &Shared,
+    mut keys: Keys,
+    wakes: &mpsc::Receiver<Wake>,
+    progress: &watch::Sender<Progress>,
+    reports: &async_mpsc::Sender<Report>,
+) {
+    loop {
+        let wait = turn(shared, &mut keys, progress, reports);
+        match wakes.recv_timeout(wait) {
+            Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// One look at everything. Returns when to look again.
+fn turn(
+    shared: &Shared,
+    keys: &mut Keys,
+    progress: &watch::Sender<Progress>,
+    reports: &async_mpsc::Sender<Report>,
+) -> Duration {
+    progress.send_modify(|progress| progress.turns += 1);
+    let now = Instant::now();
+    let (heard, used) = noticed(&shared.dataplane());
+    keys.notice(heard, used);
+    let (due, wait) = shared.viewer.read(|view| {
+        keys.follow(view, wall_clock(), now);
+        keys.step(view, now)
+    });
+    let (revision, desired) = shared.desired(keys);
+    let mut dataplane = shared.dataplane();
+    let failures = match dataplane.observe() {
+        Ok(observed) => apply(&mut dataplane, diff(&desired, &observed)),
+        Err(error) => {
+            tracing::error!(%error, "the dataplane cannot be read");
+            return FULL_COMPARISON;
+        }
+    };
+    drop(dataplane);
+    let locals = desired.networks.values().flat_map(|network| network.locals.keys()).copied();
+    let plugged = locals.filter(|id| !failures.contains_key(id)).collect();
+    progress.send_modify(|progress| {
+        progress.revision = revision;
+        progress.failures = failures;
+        progress.plugged = plugged;
+        progress.epochs = keys.epochs().collect();
+    });
+    for report in due {
+        // No room: it is repeated.
+        let _ = reports.try_send(report);
+    }
+    wait.map_or(FULL_COMPARISON, |wait| wait.min(FULL_COMPARISON))
+}
+
+fn apply(dataplane: &mut UserDataplane, ops: Vec<Op>) -> BTreeMap<EndpointId, String> {
+    let subjects: Vec<Option<EndpointId>> = ops.iter().map(subject).collect();
+    let results = dataplane.apply(ops);
+    let mut failures = BTreeMap::new();
+    for (subject, result) in subjects.into_iter().zip(results) {
+        if let Err(error) = result {
+            tracing::error!(%error, endpoint = ?subject, "the dataplane refuses a change");
+            if let Some(endpoint) = subject {
+                failures.insert(endpoint, error.to_string());
+            }
+        }
+    }
+    failures
+}
+
+fn subject(op: &Op) -> Option<EndpointId> {
+    match op {
+        Op::PutLocal(_, endpoint, _) => Some(*endpoint),
+        _ => None,
+    }
+}
+
+/// Associations heard for the first time, and how much each outbound one has carried.
+fn noticed(dataplane: &UserDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
+    let (sender, answer) = mpsc::sync_channel(1);
+    let asked = dataplane.switch().change_sas(move |sas| {
+        let used = sas.outbound_use().collect();
+        // Whoever asked waits.
+        let _ = sender.send((sas.newly_heard(), used));
+    });
+    asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
+}
+
+fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

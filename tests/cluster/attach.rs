@@ -1,0 +1,57 @@
+//! Endpoints of whole nodes.
+
+use overlay_api::v1::{self, networks_client::NetworksClient};
+use overlay_types::EndpointId;
+
+use crate::lab::{Lab, until};
+
+fn on(network: &str) -> v1::AttachEndpointRequest {
+    let spec = v1::EndpointSpec { network: network.to_owned(), ..Default::default() };
+    v1::AttachEndpointRequest { spec: Some(spec), ..Default::default() }
+}
+
+async fn network(lab: &Lab, name: &str, attachable: bool) {
+    let mut client = NetworksClient::new(lab.nodes[0].channel().await);
+    let spec = v1::NetworkSpec { name: name.to_owned(), attachable, ..Default::default() };
+    let request = v1::CreateNetworkRequest { spec: Some(spec), ..Default::default() };
+    client.create_network(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n05_only_attachable_networks_take_standalone_endpoints() {
+    let lab = Lab::managers(1).await;
+    network(&lab, "open", true).await;
+    network(&lab, "closed", false).await;
+    let node = &lab.nodes[0].handle;
+    let attached = node.attach(on("open")).await.unwrap().endpoint.unwrap();
+    let id: EndpointId = attached.id.parse().unwrap();
+    assert!(node.take_memory_port(id).unwrap().is_some());
+    assert!(node.take_memory_port(id).unwrap().is_none());
+    assert!(node.attach(on("closed")).await.is_err());
+    assert!(node.attach(on("ingress")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g03_every_node_on_a_network_knows_its_endpoints() {
+    let lab = Lab::managers(2).await;
+    network(&lab, "net", true).await;
+    let mut ids = Vec::new();
+    for node in &lab.nodes {
+        let attached = node.handle.attach(on("net")).await.unwrap().endpoint.unwrap();
+        ids.push(attached.id.parse::<EndpointId>().unwrap());
+    }
+    for node in &lab.nodes {
+        until("both endpoints are known", || async {
+            let known =
+                |view: &overlay_types::View| ids.iter().all(|id| view.endpoints().contains_key(id));
+            node.handle.view(known).unwrap().then_some(())
+        })
+        .await;
+    }
+    lab.nodes[1].handle.detach(&ids[1].to_string()).await.unwrap();
+    until("the detached one is forgotten", || async {
+        let gone = |view: &overlay_types::View| !view.endpoints().contains_key(&ids[1]);
+        lab.nodes[0].handle.view(gone).unwrap().then_some(())
+    })
+    .await;
+}

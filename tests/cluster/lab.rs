@@ -1,0 +1,131 @@
+//! Nodes for tests: each in a folder and on a loopback address of its own.
+
+use core::{net::IpAddr, time::Duration};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use overlay_api::{client::connect_unix, v1};
+use overlayd::{Config, Node, NodeHandle};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tonic::transport::Channel;
+
+/// Longest wait for anything that happens by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A second octet for each test, so that tests run side by side.
+static NEXT_TEST: AtomicU8 = AtomicU8::new(1);
+
+/// A cluster of nodes; they stop when it is dropped.
+pub(crate) struct Lab {
+    pub(crate) nodes: Vec<LabNode>,
+    test: u8,
+}
+
+pub(crate) struct LabNode {
+    pub(crate) handle: NodeHandle,
+    pub(crate) address: IpAddr,
+    config: Config,
+    _folder: TempDir,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self { nodes: Vec::new(), test: NEXT_TEST.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Starts a node that is in no cluster. Returns its place.
+    pub(crate) async fn start(&mut self) -> usize {
+        let place = self.nodes.len();
+        let address = IpAddr::from([127, 50, self.test, place as u8 + 1]);
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            data_dir: folder.path().join("data"),
+            socket: folder.path().join("socket"),
+            name: Some(format!("node{}", place + 1)),
+            advertise_addr: Some(address),
+            ..Config::default()
+        };
+        let (handle, running) = launch(config.clone());
+        let node = LabNode { handle, address, config, _folder: folder, running: Some(running) };
+        node.channel().await;
+        self.nodes.push(node);
+        place
+    }
+
+    /// A cluster of this many managers.
+    pub(crate) async fn managers(count: usize) -> Self {
+        let mut lab = Self::new();
+        let first = lab.start().await;
+        let request = v1::InitClusterRequest::default();
+        let tokens = lab.nodes[first].handle.init(request).await.unwrap();
+        for _ in 1..count {
+            let place = lab.start().await;
+            lab.join(place, &tokens.manager_token).await.unwrap();
+        }
+        lab
+    }
+
+    pub(crate) async fn join(
+        &self,
+        place: usize,
+        token: &str,
+    ) -> Result<v1::JoinClusterResponse, overlayd::NodeError> {
+        let remotes = self.nodes[..place].iter().map(|node| node.address.to_string()).collect();
+        let request = v1::JoinClusterRequest { token: token.to_owned(), remotes };
+        self.nodes[place].handle.join(request).await
+    }
+}
+
+impl LabNode {
+    /// A channel to the node's unix socket.
+    pub(crate) async fn channel(&self) -> Channel {
+        until("the node's socket answers", || async {
+            connect_unix(&self.config.socket).await.ok()
+        })
+        .await
+    }
+
+    /// Stops the node in order.
+    pub(crate) async fn stop(&mut self) {
+        if let Some((stop, task)) = self.running.take() {
+            stop.send(()).unwrap();
+            task.await.unwrap();
+        }
+    }
+
+    /// Starts the node again, on the same folder.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        let (handle, running) = launch(self.config.clone());
+        (self.handle, self.running) = (handle, Some(running));
+        self.channel().await;
+    }
+}
+
+fn launch(config: Config) -> (NodeHandle, (oneshot::Sender<()>, JoinHandle<()>)) {
+    let node = Node::builder(config).build().unwrap();
+    let handle = node.handle();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let shutdown = async move { drop(stopped.await) };
+        node.run(shutdown).await.unwrap();
+    });
+    (handle, (stop, task))
+}
+
+/// Asks until there is an answer, for [`PATIENCE`] at most.
+pub(crate) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        ticks.tick().await;
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+    }
+}

@@ -1,0 +1,68 @@
+//! Init, join, restart.
+
+use overlay_api::v1::{self, nodes_client::NodesClient};
+
+use crate::lab::{Lab, until};
+
+async fn nodes(lab: &Lab, place: usize) -> Vec<v1::NodeStatus> {
+    let mut client = NodesClient::new(lab.nodes[place].channel().await);
+    client.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner().nodes
+}
+
+/// Every node lists all others as alive, and all agree on one leader.
+async fn all_alive(lab: &Lab) {
+    for place in 0..lab.nodes.len() {
+        until("all nodes are alive", || async {
+            let nodes = nodes(lab, place).await;
+            let alive = nodes.iter().all(|n| n.liveness() == v1::Liveness::Alive);
+            let leaders = nodes.iter().filter(|n| n.leader).count();
+            (nodes.len() == lab.nodes.len() && alive && leaders == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c02_nodes_join_by_token() {
+    let mut lab = Lab::managers(3).await;
+    let token = lab.nodes[0].handle.tokens().unwrap().worker;
+    let place = lab.start().await;
+    let joined = lab.join(place, &token).await.unwrap();
+    assert_eq!(joined.role(), v1::Role::Worker);
+    all_alive(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c02_a_wrong_token_says_what_is_wrong() {
+    let mut lab = Lab::managers(1).await;
+    let good = lab.nodes[0].handle.tokens().unwrap().worker;
+    let place = lab.start().await;
+    let mut mistyped = good.clone().into_bytes();
+    let last = mistyped.len() - 1;
+    mistyped[last] = if mistyped[last] == b'0' { b'1' } else { b'0' };
+    let error = lab.join(place, &String::from_utf8(mistyped).unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("mistyped"), "{error}");
+
+    let other = Lab::managers(1).await.nodes[0].handle.tokens().unwrap().worker;
+    let error = lab.join(place, &other).await.unwrap_err();
+    assert!(error.to_string().contains("root"), "{error}");
+    // Nothing was left behind: the right token still works.
+    lab.join(place, &good).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c01_a_node_is_in_one_cluster() {
+    let lab = Lab::managers(1).await;
+    let again = lab.nodes[0].handle.init(v1::InitClusterRequest::default()).await;
+    assert!(again.unwrap_err().to_string().contains("already"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r02_managers_restart_with_their_state() {
+    let mut lab = Lab::managers(3).await;
+    all_alive(&lab).await;
+    for place in 0..3 {
+        lab.nodes[place].restart().await;
+        all_alive(&lab).await;
+    }
+}
