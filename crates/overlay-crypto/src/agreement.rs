@@ -10,6 +10,9 @@
 //!
 //! The public keys are part of what is hashed. A node that restarts makes a new pair for the same
 //! epoch, and its new associations then differ from the old ones in everything, SPI included.
+//!
+//! Secret halves, shared secrets and derived keys are zeroized when dropped; the inner state of HKDF,
+//! which lives on the stack for the time of a call, is not.
 
 use hkdf::Hkdf;
 use overlay_types::{ClusterId, Epoch, NodeId, Spi};

@@ -184,6 +184,64 @@ fn a_replaced_own_key_is_not_published_again() {
     assert_ne!(one.sending_with(node(2)), before);
 }
 
+/// Receive association of an epoch, as the outputs say.
+fn inbound(outputs: &[Output], epoch: u64) -> SaId {
+    let id = outputs.iter().find_map(|output| match output {
+        Output::InstallInbound { id, .. } if id.epoch.get() == epoch => Some(*id),
+        _ => None,
+    });
+    id.expect("an association is installed")
+}
+
+/// Node 1 in two active epochs with a peer in both, sending with the older, which the peer has for
+/// certain; and when that is drained.
+fn between_two_epochs(now: Instant) -> (Rotation, Instant) {
+    let mut one = rotation(1);
+    one.handle_epoch(status(7, EpochState::Active), now);
+    one.handle_key(peer_key(2, 7, true), now).unwrap();
+    let heard = inbound(&outputs(&mut one, now), 7);
+    one.handle_heard(heard);
+    one.handle_epoch(status(8, EpochState::Active), now);
+    one.handle_key(peer_key(2, 8, true), now).unwrap();
+    assert_eq!(one.sending_with(node(2)).map(|id| id.epoch.get()), Some(7));
+    let drained = now + one.config.default_drain;
+    (one, drained)
+}
+
+#[test]
+fn e03_an_epoch_is_left_before_it_is_erased() {
+    let now = start();
+    let (mut one, drained) = between_two_epochs(now);
+    let stop = drained.checked_sub(one.config.send_margin).unwrap();
+    outputs(&mut one, stop.checked_sub(Duration::from_millis(1)).unwrap());
+    assert_eq!(one.sending_with(node(2)).map(|id| id.epoch.get()), Some(7));
+    outputs(&mut one, stop);
+    assert_eq!(one.sending_with(node(2)).map(|id| id.epoch.get()), Some(8));
+}
+
+#[test]
+fn e03_a_restarted_peer_is_not_sent_what_it_lost() {
+    let now = start();
+    let (mut one, _) = between_two_epochs(now);
+    let restarted = NodeKeyStatus { node: node(2), ..peer_key(3, 8, false) };
+    one.handle_key(restarted, now).unwrap();
+    assert_eq!(one.sending_with(node(2)).map(|id| id.epoch.get()), Some(8));
+}
+
+/// Going back to an older epoch would leave the newer one's keys spent.
+#[test]
+fn e03_there_is_no_way_back() {
+    let now = start();
+    let mut one = rotation(1);
+    one.handle_epoch(status(7, EpochState::Active), now);
+    one.handle_epoch(status(8, EpochState::Active), now);
+    one.handle_key(peer_key(2, 8, false), now).unwrap();
+    one.handle_key(peer_key(2, 7, false), now).unwrap();
+    let heard = inbound(&outputs(&mut one, now), 7);
+    one.handle_heard(heard);
+    assert_eq!(one.sending_with(node(2)).map(|id| id.epoch.get()), Some(8));
+}
+
 #[test]
 fn epochs_are_bounded() {
     let now = start();
