@@ -14,11 +14,11 @@ use tokio::{net::UnixListener, runtime::Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-pub const ID_FRONT: &str = "3kq0f1cyn8vtr5w2zxplh4m7a";
-pub const ID_INGRESS: &str = "1ab2c3d4e5f6g7h8i9j0k1l2m";
+pub(crate) const ID_FRONT: &str = "3kq0f1cyn8vtr5w2zxplh4m7a";
+pub(crate) const ID_INGRESS: &str = "1ab2c3d4e5f6g7h8i9j0k1l2m";
 
 /// A node that listens on a socket of its own until it is dropped.
-pub struct CannedNode {
+pub(crate) struct CannedNode {
     socket: PathBuf,
     removed: Arc<Mutex<Vec<String>>>,
     #[expect(dead_code, reason = "removes the folder when it is dropped")]
@@ -28,7 +28,7 @@ pub struct CannedNode {
 
 impl CannedNode {
     /// Answers about two networks, `front` and `ingress`.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let node = Self::nobody();
         let canned = Canned { removed: node.removed.clone() };
         let listener = UnixListenerStream::new(node.listen());
@@ -38,7 +38,7 @@ impl CannedNode {
     }
 
     /// Takes connections and closes them.
-    pub fn hangs_up() -> Self {
+    pub(crate) fn hangs_up() -> Self {
         let node = Self::nobody();
         let listener = node.listen();
         node.runtime.spawn(async move {
@@ -50,7 +50,7 @@ impl CannedNode {
     }
 
     /// A path that nobody listens on.
-    pub fn nobody() -> Self {
+    pub(crate) fn nobody() -> Self {
         let folder = TempDir::new().unwrap();
         Self {
             socket: folder.path().join("overlayd.sock"),
@@ -60,12 +60,12 @@ impl CannedNode {
         }
     }
 
-    pub fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// Networks that were removed, as they were called.
-    pub fn removed(&self) -> Vec<String> {
+    pub(crate) fn removed(&self) -> Vec<String> {
         self.removed.lock().unwrap().clone()
     }
 
