@@ -23,7 +23,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     report.check("file names", || Ok(tree::file_names(&sources)));
     report.check("unfinished code", || Ok(tree::unfinished(&sources)));
     report.check("shells", || listed::shells(workspace.root(), &sources));
-    report.check("unsafe code", || listed::unsafe_code(workspace.root(), &sources));
+    report.check("unsafe code", || listed::unsafe_files(workspace.root(), &sources));
     report.check("format", || tools::format(workspace));
     report.check("lints", || tools::lints(workspace));
     report.check("rustdoc", || tools::rustdoc(workspace));

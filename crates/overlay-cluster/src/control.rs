@@ -84,7 +84,8 @@ impl fmt::Debug for Control {
 
 impl Control {
     /// Opens the store and starts the raft core. It answers other managers once
-    /// [`serve`](crate::server::serve) runs, and takes part in no election before it is a member.
+    /// [`Api::serve`](crate::server::Api::serve) runs, and takes part in no election before it is a
+    /// member.
     pub async fn start(config: ControlConfig) -> Result<Self, ControlError> {
         let cluster = config.tls.identity().cluster;
         let (log, machine, replica) = store::open(&config.store, cluster, config.node)?;
@@ -282,7 +283,6 @@ pub(crate) fn now() -> UnixMillis {
 struct Patience(Instant);
 
 impl Patience {
-    #[expect(clippy::disallowed_methods, reason = "the shell that waits for a leader")]
     fn new() -> Self {
         Self(Instant::now() + LEADER_PATIENCE)
     }

@@ -22,7 +22,7 @@ pub(crate) fn shells(root: &Path, sources: &[Source]) -> Result<Verdict> {
 }
 
 /// Files that may lift `unsafe_code`, tests too.
-pub(crate) fn unsafe_code(root: &Path, sources: &[Source]) -> Result<Verdict> {
+pub(crate) fn unsafe_files(root: &Path, sources: &[Source]) -> Result<Verdict> {
     let document = read(root)?;
     let lifting: Vec<_> =
         sources.iter().filter(|source| !source.lines_with("unsafe_code").is_empty()).collect();

@@ -15,6 +15,9 @@ use crate::{
 /// 300 bytes, shared by all subscribers.
 const EVENT_QUEUE: usize = 4096;
 
+/// After a panic inside `apply` the state may be half of one: nobody may read it.
+const HALF_APPLIED: &str = "a command was applied without a panic";
+
 /// The state as far as it is applied on this manager.
 ///
 /// Readers take the lock for as long as they look; the raft core alone writes.
@@ -50,7 +53,7 @@ impl Replica {
     }
 
     pub(super) fn lock(&self) -> RwLockReadGuard<'_, Applied> {
-        self.applied.read().unwrap_or_else(PoisonError::into_inner)
+        self.applied.read().expect(HALF_APPLIED)
     }
 
     /// Follows which log entry is applied.
@@ -74,29 +77,29 @@ impl Replica {
 
     /// Applies a command; `None` for an entry that only moves the log.
     pub(super) fn apply(&self, log_id: LogId, command: Option<&Command>) -> Option<Outcome> {
-        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.applied.write().expect(HALF_APPLIED);
         applied.last = Some(log_id);
         let outcome = command.map(|command| applied.state.apply(command));
         if let Some(Ok(done)) = &outcome
             && !done.changes.is_empty()
         {
-            self.announce(applied.state.view().revision(), &done.changes);
+            self.announce(applied.state.view().revision(), &done.changes, false);
         }
         drop(applied);
         outcome.map(|outcome| outcome.map(|done| done.response))
     }
 
     pub(super) fn apply_membership(&self, membership: StoredMembership) {
-        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.applied.write().expect(HALF_APPLIED);
         applied.last = *membership.log_id();
         applied.membership = membership;
     }
 
-    /// Takes a snapshot in place of the state. Subscribers notice the gap and start again.
+    /// Takes a snapshot in place of the state. Subscribers start again.
     pub(super) fn install(&self, new: Applied) {
-        let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.applied.write().expect(HALF_APPLIED);
         *applied = new;
-        self.announce(applied.state.view().revision(), &[]);
+        self.announce(applied.state.view().revision(), &[], true);
         drop(applied);
         self.publish_progress();
     }
@@ -107,8 +110,8 @@ impl Replica {
         self.progress.send_replace(last);
     }
 
-    fn announce(&self, revision: Revision, changes: &[Change]) {
-        let event = Event { revision, changes: Arc::from(changes) };
+    fn announce(&self, revision: Revision, changes: &[Change], replaced: bool) {
+        let event = Event { revision, changes: Arc::from(changes), replaced };
         self.window.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
         // An error only says that nobody listens.
         let _ = self.events.send(event);

@@ -71,6 +71,9 @@ impl Feed {
     /// What the subscriber is told of `event`; `None` if it has that already. `view` is the state
     /// at the event or after it.
     pub fn next(&mut self, view: &View, event: &Event) -> Option<Batch> {
+        if event.replaced {
+            return Some(self.restart(view));
+        }
         if event.revision <= self.revision {
             return None;
         }

@@ -72,6 +72,27 @@ fn expected(view: &View, node: NodeId) -> View {
     own
 }
 
+fn event(view: &View, changes: Vec<Change>) -> Event {
+    Event { revision: view.revision().next(), changes: Arc::from(changes), replaced: false }
+}
+
+#[test]
+fn g03_a_replaced_state_is_told_whole_also_at_the_next_revision() {
+    let (node, mut view) = (NodeId::from_u128(1), View::default());
+    view.apply(Revision::new(1), []);
+    let interest = Interest::of_node(node, &view);
+    let (mut feed, _) =
+        Feed::start(interest, view.revision(), &view, &Window::new(view.revision()));
+    // A snapshot is one revision ahead and holds an endpoint that no event told of.
+    view.apply(Revision::new(2), [Change::Put(endpoint(3))]);
+    let replaced = Event { revision: view.revision(), changes: Arc::from([]), replaced: true };
+    let batch = feed.next(&view, &replaced).unwrap();
+    assert!(batch.snapshot);
+    let mut own = View::default();
+    own.apply(batch.revision, batch.changes);
+    assert_eq!(own, expected(&view, node));
+}
+
 proptest! {
     /// Whenever a subscriber starts, and from whichever revision it comes back, it ends with just
     /// what concerns its node.
@@ -85,7 +106,7 @@ proptest! {
         let (mut view, mut window) = (View::default(), Window::new(Revision::ZERO));
         let (mut own, mut feed): (View, Option<Feed>) = (View::default(), None);
         for (number, changes) in writes.into_iter().enumerate() {
-            let event = Event { revision: view.revision().next(), changes: Arc::from(changes) };
+            let event = event(&view, changes);
             view.apply(event.revision, event.changes.iter().cloned());
             window.push(event.clone());
             let subscribed = !(away.min(back)..away.max(back)).contains(&number);
@@ -118,7 +139,7 @@ proptest! {
         let (mut feed, _) = Feed::start(interest, Revision::ZERO, &view, &window);
         let mut events = Vec::new();
         for changes in writes {
-            let event = Event { revision: view.revision().next(), changes: Arc::from(changes) };
+            let event = event(&view, changes);
             view.apply(event.revision, event.changes.iter().cloned());
             events.push(event);
         }

@@ -11,6 +11,8 @@ pub struct Event {
     pub revision: Revision,
     /// The changes.
     pub changes: Arc<[Change]>,
+    /// The state was replaced as a whole: who follows it starts again.
+    pub replaced: bool,
 }
 
 /// The most recent events, for subscribers that come back.
@@ -37,10 +39,10 @@ impl Window {
         self.events.back().map_or(self.base, |event| event.revision)
     }
 
-    /// Takes the next event. One that does not follow the last (a snapshot was installed in
-    /// between) empties the window.
+    /// Takes the next event. One that replaces the state, or does not follow the last, empties the
+    /// window.
     pub fn push(&mut self, event: Event) {
-        if event.revision != self.revision().next() {
+        if event.replaced || event.revision != self.revision().next() {
             *self = Self::new(event.revision);
             return;
         }
@@ -70,7 +72,11 @@ mod tests {
 
     fn event(revision: u64, changes: usize) -> Event {
         let change = Change::Delete(ObjectKey::Node(NodeId::from_u128(1)));
-        Event { revision: Revision::new(revision), changes: vec![change; changes].into() }
+        Event {
+            revision: Revision::new(revision),
+            changes: vec![change; changes].into(),
+            replaced: false,
+        }
     }
 
     fn since(window: &Window, revision: u64) -> Option<Vec<u64>> {
@@ -105,5 +111,14 @@ mod tests {
         window.push(event(9, 1));
         assert_eq!(since(&window, 1), None);
         assert_eq!(since(&window, 9), Some(vec![]));
+    }
+
+    #[test]
+    fn a_replaced_state_empties_the_window_also_at_the_next_revision() {
+        let mut window = Window::new(Revision::ZERO);
+        window.push(event(1, 1));
+        window.push(Event { replaced: true, ..event(2, 0) });
+        assert_eq!(since(&window, 1), None);
+        assert_eq!(since(&window, 2), Some(vec![]));
     }
 }

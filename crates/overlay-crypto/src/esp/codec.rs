@@ -82,7 +82,7 @@ pub(super) fn write_trailer(after: &mut [u8], padding: usize, next_header: u8) {
 pub(super) fn read_trailer(text: &[u8]) -> Option<(usize, u8)> {
     let [body @ .., pad, next_header] = text else { return None };
     let payload = body.len().checked_sub(usize::from(*pad))?;
-    let numbered = body[payload..].iter().zip(1_u8..).all(|(byte, number)| *byte == number);
+    let numbered = body[payload..].iter().zip(1..=u8::MAX).all(|(byte, number)| *byte == number);
     numbered.then_some((payload, *next_header))
 }
 
