@@ -29,10 +29,10 @@ With --format json each command prints one document; lists are arrays, sorted by
 pub(crate) struct Cli {
     /// Unix socket of the node
     #[arg(long, global = true, value_name = "PATH", env = "OVERLAYD_SOCKET",
-          default_value = DEFAULT_SOCKET)]
+          default_value = DEFAULT_SOCKET, help_heading = "Global options")]
     socket: PathBuf,
     /// How results are printed
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Global options")]
     format: Format,
     #[command(subcommand)]
     verb: Verb,

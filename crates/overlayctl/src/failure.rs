@@ -1,6 +1,6 @@
 //! What goes wrong, what a person reads about it, and the exit code.
 
-use std::{error::Error as _, io, process::ExitCode};
+use std::{error::Error, io, process::ExitCode};
 
 use overlay_api::client::ConnectError;
 use overlay_types::SpecError;
@@ -52,6 +52,15 @@ impl Failure {
         self.code() == 4
     }
 
+    /// What broke the connection, or kept it from being made.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Unreachable(error) => innermost(error),
+            Self::Status(status) => innermost(status),
+            _ => None,
+        }
+    }
+
     /// The message for a terminal: `error:`, the offending part underlined, and a hint.
     pub(crate) fn describe(&self) -> String {
         let mut text = match self {
@@ -60,6 +69,10 @@ impl Failure {
             }
             _ => format!("error: {}", printable(&self.to_string())),
         };
+        if let Some(cause) = self.cause() {
+            text.push_str("\ncause: ");
+            text.push_str(&printable(&cause));
+        }
         if let Self::Usage(error) = self
             && let Some(pointer) = error.pointer()
         {
@@ -76,6 +89,15 @@ impl Failure {
         }
         text
     }
+}
+
+/// The innermost source: what the kernel said, below the words of every layer.
+fn innermost(error: &dyn Error) -> Option<String> {
+    let mut cause = error.source()?;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Some(cause.to_string())
 }
 
 /// Whether the transport made this status up, because no answer came. A status that was received

@@ -43,12 +43,14 @@ impl Labels {
     }
 }
 
+const PUBLISH_HELP: &str = "\
+Publish a port: [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], with ranges like 8000-8010:80-90, or \
+published=8080,target=80,protocol=tcp|udp|sctp,mode=ingress|host; may be repeated";
+
 /// `--publish`, repeated.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Publish {
-    /// Publish a port: [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL] with ranges like 8000-8010:80-90,
-    /// or published=8080,target=80,protocol=tcp|udp|sctp,mode=ingress|host; may be repeated
-    #[arg(short, long, value_name = "PORT")]
+    #[arg(short, long, value_name = "PORT", help = PUBLISH_HELP)]
     publish: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) enum Format {
     /// For people
     #[default]
     Table,
-    /// For programs: one document, keys in `snake_case`
+    /// For programs
     Json,
 }
 

@@ -1,7 +1,7 @@
 //! What is shown: the documented JSON, and the cells and fields of the tables.
 //!
 //! Messages of the API say what is on the wire; these structs say what programs may rely on: keys
-//! are never renamed or removed, absent values are `null`, numbers that may exceed 2^53 are text.
+//! are never renamed or removed, absent values are `null`, ids are whole.
 
 mod cluster;
 mod endpoint;
@@ -92,3 +92,6 @@ fn pairs(map: &BTreeMap<String, String>) -> String {
 fn lines<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,7 @@ fn o02_no_node_is_exit_code_3() {
     let socket = nobody.socket().display().to_string();
     assert!(stderr.starts_with("error: cannot reach the overlay daemon at "), "{stderr}");
     assert!(stderr.contains(&socket), "{stderr}");
+    assert!(stderr.contains("\ncause: No such file or directory"), "{stderr}");
     assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0));
 }
 
