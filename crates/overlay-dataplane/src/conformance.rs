@@ -141,7 +141,7 @@ fn sa(epoch: u64, spi: u32) -> Sa {
 }
 
 /// A plain network with endpoints here and there and a service, and an encrypted one.
-fn sample() -> Desired {
+pub(crate) fn sample() -> Desired {
     let mut desired = Desired::default();
     for (number, encrypted) in [(1_u32, false), (2, true)] {
         let mut entry = Network::new(Settings {

@@ -108,3 +108,58 @@ fn change_network(id: NetworkId, new: &Network, old: &Network, ops: &mut Vec<Op>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Dataplane, conformance::sample, fake::FakeDataplane};
+
+    /// The sample with parts of it missing.
+    fn partial(keep: u32) -> Desired {
+        let mut desired = sample();
+        let mut bit = 0;
+        let mut kept = || {
+            bit += 1;
+            keep >> bit & 1 == 1
+        };
+        desired.networks.retain(|_, network| {
+            network.locals.retain(|_, _| kept());
+            network.remotes.retain(|_, _| kept());
+            network.services.retain(|_, _| kept());
+            network.members.retain(|_| kept());
+            network.settings.encrypted ^= kept();
+            kept()
+        });
+        desired.sas.inbound.retain(|_, _| kept());
+        desired.sas.outbound.retain(|_, _| kept());
+        desired
+    }
+
+    proptest! {
+        /// From any state to any other: each operation succeeds, nothing is left to do, and the
+        /// order is safe at each step.
+        #[test]
+        fn d04_any_state_is_reached_from_any_other(from: u32, to: u32) {
+            let mut dataplane = FakeDataplane::new();
+            for desired in [partial(from), partial(to)] {
+                let ops = diff(&desired, &dataplane.observe().unwrap());
+                let number = |op: &Op| match op {
+                    Op::AddInboundSa(_) => 0,
+                    Op::SetOutboundSa(_) => 1,
+                    Op::RemoveOutboundSa(_) => 3,
+                    Op::RemoveInboundSa(_) => 4,
+                    _ => 2,
+                };
+                prop_assert!(ops.iter().map(number).is_sorted(), "{:?}", ops);
+                for result in dataplane.apply(ops) {
+                    prop_assert!(result.is_ok());
+                }
+                let observed = dataplane.observe().unwrap();
+                prop_assert_eq!(diff(&desired, &observed), []);
+                prop_assert_eq!(observed.networks, desired.networks);
+            }
+        }
+    }
+}

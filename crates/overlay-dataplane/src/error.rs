@@ -58,6 +58,9 @@ pub enum Error {
         /// The network that has it.
         other: NetworkId,
     },
+    /// A security association could not be added.
+    #[error("cannot add a security association: {0}")]
+    Association(#[from] overlay_crypto::CryptoError),
     /// An endpoint's port cannot be changed while it is plugged in.
     #[error("endpoint {0} is plugged in otherwise; remove it first")]
     PortInUse(EndpointId),

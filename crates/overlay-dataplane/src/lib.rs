@@ -19,7 +19,7 @@
 pub mod api;
 pub mod conformance;
 pub mod desired;
-pub mod diff;
+mod diff;
 mod error;
 pub mod fake;
 pub mod mtu;

@@ -89,3 +89,6 @@ fn place_services(
 fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {
     view.nodes().get(&node).map(|node| node.data_path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,9 @@ pub struct UserDataplane {
     memory: BTreeMap<EndpointId, MemoryPort>,
     /// Numbers of ports that were unplugged, to be used again: tables are indexed by them.
     free: Vec<PortId>,
+    /// Numbers that the switch's tables still know. Used again before these are swapped, a number
+    /// would show one endpoint the frames of another.
+    released: Vec<PortId>,
 }
 
 impl UserDataplane {
@@ -41,6 +44,7 @@ impl UserDataplane {
             ports: BTreeMap::new(),
             memory: BTreeMap::new(),
             free: Vec::new(),
+            released: Vec::new(),
         })
     }
 
@@ -56,18 +60,14 @@ impl UserDataplane {
 
     fn apply_one(&mut self, op: Op, changed: &mut BTreeSet<NetworkId>) -> Result<(), Error> {
         match op.clone() {
-            Op::AddInboundSa(sa) => self.switch.change_sas(move |sas| {
-                if let Err(error) = sas.add_inbound(&sa) {
-                    tracing::error!(%error, "an inbound association was not added");
-                }
-            })?,
-            Op::SetOutboundSa(sa) => self.switch.change_sas(move |sas| sas.set_outbound(&sa))?,
+            Op::AddInboundSa(sa) => self.switch.with_sas(move |sas| sas.add_inbound(&sa))??,
+            Op::SetOutboundSa(sa) => self.switch.with_sas(move |sas| sas.set_outbound(&sa))?,
             Op::RemoveInboundSa(id) => {
-                self.switch.change_sas(move |sas| sas.remove_inbound(id))?;
+                self.switch.with_sas(move |sas| sas.remove_inbound(id))?;
             }
             Op::RemoveOutboundSa(peer) => {
                 if let Some((id, _)) = self.state.0.outbound.get(&peer).copied() {
-                    self.switch.change_sas(move |sas| sas.remove_outbound(id))?;
+                    self.switch.with_sas(move |sas| sas.remove_outbound(id))?;
                 }
             }
             Op::RemoveNetwork(id) => {
@@ -109,7 +109,8 @@ impl UserDataplane {
         if self.ports.contains_key(&endpoint) {
             return Ok(());
         }
-        let id = self.free.pop().unwrap_or(PortId(self.ports.len() as u32));
+        let taken = self.ports.len() + self.released.len();
+        let id = self.free.pop().unwrap_or(PortId(taken as u32));
         let plugged = match &local.port {
             PortKind::Memory => self.switch.add_memory_port(id).map(|port| {
                 self.memory.insert(endpoint, port);
@@ -144,7 +145,7 @@ impl UserDataplane {
         if let Some(binding) = self.ports.get(&endpoint).copied() {
             self.switch.remove_port(binding.port)?;
             self.ports.remove(&endpoint);
-            self.free.push(binding.port);
+            self.released.push(binding.port);
         }
         Ok(())
     }
@@ -160,7 +161,9 @@ impl UserDataplane {
                 None => drop(self.tables.remove(&id)),
             }
         }
-        self.switch.swap(Arc::new(Tables::new(self.tables.values().cloned())))
+        self.switch.swap(Arc::new(Tables::new(self.tables.values().cloned())))?;
+        self.free.append(&mut self.released);
+        Ok(())
     }
 }
 
@@ -212,5 +215,25 @@ mod tests {
             let address = IpAddr::from([127, 77, 1, next.fetch_add(1, Ordering::Relaxed)]);
             UserDataplane::start(SwitchConfig::new(address, 0)).unwrap()
         });
+    }
+
+    /// The tables that the switch has until the end of `apply` must not lead to a new endpoint.
+    #[test]
+    fn n08_a_port_number_is_not_used_again_before_the_tables_are_swapped() {
+        let config = SwitchConfig::new(IpAddr::from([127, 77, 4, 1]), 0);
+        let mut dataplane = UserDataplane::start(config).unwrap();
+        let desired = crate::conformance::sample();
+        let ops = crate::diff(&desired, &dataplane.observe().unwrap());
+        assert!(dataplane.apply(ops).iter().all(Result::is_ok));
+        let (id, network) = desired.networks.first_key_value().unwrap();
+        let (old, local) = network.locals.first_key_value().unwrap();
+        let before = dataplane.ports[old].port;
+        let new = EndpointId::from_u128(99);
+        let ops = vec![Op::RemoveLocal(*id, *old), Op::PutLocal(*id, new, local.clone())];
+        assert!(dataplane.apply(ops).iter().all(Result::is_ok));
+        assert_ne!(dataplane.ports[&new].port, before);
+        let again = EndpointId::from_u128(98);
+        dataplane.apply(vec![Op::PutLocal(*id, again, local.clone())]);
+        assert_eq!(dataplane.ports[&again].port, before, "after the swap it is free");
     }
 }

@@ -155,7 +155,7 @@ impl Runner {
                 }
             }
             Command::Swap(tables) => self.engine.swap(tables),
-            Command::Sas(change) => change(self.engine.sas_mut()),
+            Command::Sas(work) => work(self.engine.sas_mut()),
             Command::Capture(capture) => self.capture = capture,
             Command::Barrier(done) => {
                 // Who asked may have stopped waiting.

@@ -133,6 +133,9 @@ impl Receiver {
             Err(error) => return Err(error),
         };
         for (buffer, meta) in self.buffers.iter_mut().zip(&self.metas[..count]) {
+            if meta.len == 0 {
+                each(meta.addr, &mut []);
+            }
             for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                 each(meta.addr, datagram);
             }
@@ -151,7 +154,7 @@ pub(super) struct Sockets {
 
 impl Sockets {
     pub(super) fn open(data_path: IpAddr, vxlan_port: u16, esp_port: u16) -> Result<Self, Error> {
-        let open = |port| {
+        let open = |port| -> Result<_, Error> {
             let address = SocketAddr::new(data_path, port);
             let socket =
                 UdpSocket::bind(address).map_err(|source| Error::Socket { address, source })?;

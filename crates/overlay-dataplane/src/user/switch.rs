@@ -47,14 +47,14 @@ impl SwitchConfig {
     }
 }
 
-/// A change of the associations, made on the switch's thread.
-pub(super) type SaChange = Box<dyn FnOnce(&mut Sas) + Send>;
+/// Something done with the associations on the switch's thread.
+pub(super) type SaWork = Box<dyn FnOnce(&mut Sas) + Send>;
 
 pub(super) enum Command {
     AddPort(PortId, Port),
     RemovePort(PortId),
     Swap(Arc<Tables>),
-    Sas(SaChange),
+    Sas(SaWork),
     Capture(Option<Capture>),
     Barrier(mpsc::SyncSender<()>),
     Stop,
@@ -108,9 +108,18 @@ impl Switch {
         self.command(Command::Swap(tables))
     }
 
-    /// Changes the security associations.
-    pub fn change_sas(&self, change: impl FnOnce(&mut Sas) + Send + 'static) -> Result<(), Error> {
-        self.command(Command::Sas(Box::new(change)))
+    /// Does something with the security associations on the switch's thread, and waits for what
+    /// it returns.
+    pub fn with_sas<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Sas) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.command(Command::Sas(Box::new(move |sas| {
+            // Who asked waits; if it is gone, nobody misses the answer.
+            let _ = answer.send(work(sas));
+        })))?;
+        wait.recv().map_err(|_| Error::Stopped)
     }
 
     /// Shows every outer datagram to `capture`; `None` ends it. It runs on the switch's thread.

@@ -11,6 +11,7 @@ impl Sum {
     pub const ZERO: Self = Self(0);
 
     /// Sum of `bytes`; an odd last byte counts as the high half of a word.
+    #[inline]
     pub fn of(bytes: &[u8]) -> Self {
         // Native-endian 32-bit words into 64-bit lanes: the compiler makes this SIMD. The sum of
         // byte-swapped words is the byte-swapped sum (RFC 1071 §2 B), so one swap at the end.
@@ -95,6 +96,7 @@ fn octets6(address: IpAddr) -> [u8; 16] {
     }
 }
 
+#[inline]
 fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -103,6 +105,7 @@ fn fold(sum: u64) -> u16 {
 }
 
 /// `checksum` after the covered words `old` became `new`: HC' = ~(~HC + ~m + m') (RFC 1624 eq. 3).
+#[inline]
 pub fn update(checksum: u16, old: Sum, new: Sum) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!fold(old.0)) + new.0)
 }

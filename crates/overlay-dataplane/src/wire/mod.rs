@@ -13,6 +13,8 @@ pub mod ipv6;
 pub mod ndp;
 pub mod sctp;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 pub mod udp;
 pub mod vxlan;
 

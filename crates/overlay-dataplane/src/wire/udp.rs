@@ -56,10 +56,11 @@ pub struct UdpRepr {
 impl UdpRepr {
     /// The 8 octets with checksum zero, which says "none" over IPv4.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
-        let [a, b] = self.source.to_be_bytes();
-        let [c, d] = self.destination.to_be_bytes();
-        let [e, f] = (HEADER_LEN as u16 + self.payload_len).to_be_bytes();
-        [a, b, c, d, e, f, 0, 0]
+        let mut header = [0; HEADER_LEN];
+        write_u16(&mut header, 0, self.source);
+        write_u16(&mut header, 2, self.destination);
+        write_u16(&mut header, 4, HEADER_LEN as u16 + self.payload_len);
+        header
     }
 }
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Time that a packet has to come back in, on machines that are busy with other tests.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Pings `target` from inside `from` until it answers.

@@ -23,7 +23,7 @@ use crate::wire::{
 
 impl Transit<'_> {
     /// Takes a frame of `self.network` that the node at `from` sent, sealed or not.
-    pub(super) fn from_node(
+    pub(super) fn take_from_node(
         &mut self,
         from: IpAddr,
         frame: &mut [u8],

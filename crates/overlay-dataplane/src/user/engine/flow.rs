@@ -51,11 +51,11 @@ const PORT_ATTEMPTS: u16 = 64;
 mod idle {
     use core::time::Duration;
 
-    pub(super) const OPENING: Duration = Duration::from_secs(60);
+    pub(super) const OPENING: Duration = Duration::from_mins(1);
     pub(super) const TCP: Duration = Duration::from_hours(5 * 24);
-    pub(super) const UDP: Duration = Duration::from_secs(120);
+    pub(super) const UDP: Duration = Duration::from_mins(2);
     pub(super) const SCTP: Duration = Duration::from_hours(5 * 24);
-    pub(super) const CLOSING: Duration = Duration::from_secs(120);
+    pub(super) const CLOSING: Duration = Duration::from_mins(2);
     pub(super) const CLOSED: Duration = Duration::from_secs(10);
 }
 

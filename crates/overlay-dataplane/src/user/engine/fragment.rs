@@ -25,13 +25,13 @@ pub(super) struct FragmentKey {
 }
 
 impl FragmentKey {
-    /// The key of `packet` and its offset, if it is a fragment.
-    pub(super) fn of(vni: Vni, packet: &Packet<'_>) -> Option<(Self, usize)> {
+    /// The key of `packet`, if it is a fragment.
+    pub(super) fn of(vni: Vni, packet: &Packet<'_>) -> Option<Self> {
         let seen = &packet.seen;
-        let (identification, offset) = seen.fragment?;
+        let (identification, _) = seen.fragment?;
         let (source, destination) = (seen.source, seen.destination);
         let protocol = seen.protocol;
-        Some((Self { vni, source, destination, identification, protocol }, offset))
+        Some(Self { vni, source, destination, identification, protocol })
     }
 }
 

@@ -22,7 +22,7 @@ const TTL: u8 = 64;
 
 impl Transit<'_> {
     /// A packet to a virtual or gateway address that no service takes.
-    pub(super) fn to_router(
+    pub(super) fn answer_as_router(
         &mut self,
         local: &LocalPort,
         mut packet: Packet<'_>,
@@ -78,17 +78,16 @@ impl Transit<'_> {
 
     /// An error about a packet that went to a backend: the client gets it, about the packet that
     /// it sent to the VIP.
-    pub(super) fn restore_error(&mut self, packet: &mut Packet<'_>) -> Result<(), DropReason> {
+    pub(super) fn restore_error(&mut self, packet: &mut Packet<'_>) {
         // An error that cannot be read is about nothing of ours.
-        let Ok(quote) = Quote::of(packet) else { return Ok(()) };
+        let Ok(quote) = Quote::of(packet) else { return };
         let (seen_as, backend) = quote.ends();
         let key = FlowKey::new(self.network.vni, quote.seen.protocol, backend, seen_as);
-        let Some(flow) = self.flows.by_backend(&key) else { return Ok(()) };
+        let Some(flow) = self.flows.by_backend(&key) else { return };
         let (client, vip) = (flow.client, flow.vip);
         let reporter = packet.seen.source;
         let source = if reporter == backend.0 { vip.0 } else { reporter };
         quote.translate(packet, client, vip, source, client.0);
-        Ok(())
     }
 }
 
@@ -129,7 +128,8 @@ impl Quote {
         destination: core::net::IpAddr,
     ) {
         let quoted = &mut packet.bytes[self.start..packet.seen.end];
-        rewrite::ends(quoted, &self.seen, quoted_source, quoted_destination, Checksums::Update);
+        let seen = (&self.seen, self.seen.transport);
+        rewrite::ends(quoted, seen, quoted_source, quoted_destination, Checksums::Update);
         packet.translate((source, 0), (destination, 0));
         let at = packet.seen.transport + icmp::CHECKSUM_AT;
         write_u16(packet.bytes, at, 0);
@@ -155,7 +155,7 @@ fn quoted_v4(packet: &[u8]) -> Option<Dissection> {
         return None;
     }
     let header = usize::from(packet[0] & 0xf) * 4;
-    let first = read_u16(packet, 6) & 0x1fff == 0;
+    let first = read_u16(packet, 6).trailing_zeros() >= 13;
     let transport = packet.get(header..).filter(|_| header >= ipv4::HEADER_LEN && first)?;
     Some(Dissection {
         source: read_array::<4>(packet, 12).into(),

@@ -30,7 +30,7 @@ use crate::wire::{
 
 impl Transit<'_> {
     /// Takes a frame that the endpoint at `local` sends.
-    pub(super) fn from_port(
+    pub(super) fn take_frame(
         &mut self,
         local: &LocalPort,
         frame: &mut [u8],
@@ -99,10 +99,10 @@ impl Transit<'_> {
         let network = self.network;
         let destination = packet.seen.destination;
         if let Some(service) = network.services.get(&destination) {
-            return self.to_service(local, packet, service);
+            return self.send_to_service(local, packet, service);
         }
         if network.gateways.contains(&destination) {
-            return self.to_router(local, packet);
+            return self.answer_as_router(local, packet);
         }
         let Some(mac) = network.neighbors.get(&destination).copied() else {
             self.report(local, &packet, Trouble::NoRoute);
@@ -140,7 +140,9 @@ fn may_source_group(local: &LocalPort, source: IpAddr) -> bool {
 
 /// The link-local address with the modified EUI-64 of `mac`.
 pub(super) fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0.map(u16::from);
-    let (first, second) = ((a ^ 2) << 8 | b, c << 8 | 0xff);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, 0xfe00 | d, e << 8 | f)
+    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+    octets[8..11].copy_from_slice(&mac.0[..3]);
+    octets[13..].copy_from_slice(&mac.0[3..]);
+    octets[8] ^= 2;
+    Ipv6Addr::from(octets)
 }

@@ -142,7 +142,7 @@ impl Engine {
             now,
             out,
         };
-        if let Err(reason) = transit.from_port(local, frame, offload) {
+        if let Err(reason) = transit.take_frame(local, frame, offload) {
             self.counters.count_drop(reason);
         }
     }
@@ -196,7 +196,7 @@ impl Engine {
             now,
             out,
         };
-        transit.from_node(from, &mut packet[vxlan::HEADER_LEN..], sealed)
+        transit.take_from_node(from, &mut packet[vxlan::HEADER_LEN..], sealed)
     }
 
     /// Forgets flows that idled too long. Call it when [`Engine::next_timeout`] has come.

@@ -48,7 +48,8 @@ impl Transit<'_> {
             target_ip: request.sender_ip,
         }
         .emit(arena);
-        self.finish_answer(start, local)
+        self.finish_answer(start, local);
+        Ok(())
     }
 
     pub(super) fn answer_solicitation(
@@ -84,13 +85,13 @@ impl Transit<'_> {
         let ethertype = ethertype::IPV6;
         EthernetRepr { destination: destination_mac, source: mac, ethertype }.emit(arena);
         Advertisement { target, mac, destination, solicited }.emit(arena);
-        self.finish_answer(start, local)
+        self.finish_answer(start, local);
+        Ok(())
     }
 
-    fn finish_answer(&mut self, start: usize, local: &LocalPort) -> Result<(), DropReason> {
+    fn finish_answer(&mut self, start: usize, local: &LocalPort) {
         self.out.commit_frame(start, local.binding.port, Offload::None);
         self.counters.count(Event::NeighborAnswers);
         self.counters.count(Event::FramesOut);
-        Ok(())
     }
 }

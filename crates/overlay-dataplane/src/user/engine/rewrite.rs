@@ -20,14 +20,14 @@ pub(super) enum Checksums {
     Leave,
 }
 
-/// Puts `source` and `destination` in place of those of `packet`, an IP packet that `seen` (with
-/// offsets from the packet's start) describes.
+/// Puts `source` and `destination` in place of those of `packet`, an IP packet that `seen`
+/// describes and whose transport header is at `at`.
 ///
 /// Addresses must be of the packet's family. Ports of SCTP are left alone: its CRC32c covers them
 /// and the whole packet.
 pub(super) fn ends(
     packet: &mut [u8],
-    seen: &Dissection,
+    (seen, at): (&Dissection, usize),
     source: End,
     destination: End,
     checksums: Checksums,
@@ -42,7 +42,6 @@ pub(super) fn ends(
         let checksum = update(read_u16(packet, 10), old, new);
         write_u16(packet, 10, checksum);
     }
-    let at = seen.transport;
     let (mut old, mut new) = (old, new);
     if let Some((old_source, old_destination)) = seen.ports
         && seen.protocol != protocol::SCTP

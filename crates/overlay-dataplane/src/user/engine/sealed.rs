@@ -161,16 +161,13 @@ impl Transit<'_> {
             udp::fill_checksum(&mut arena[inner..], self.config.data_path, node);
         }
         arena.extend_from_slice(&[0; TAILROOM]);
-        match outbound.sa.seal(&mut arena[start..], HEADROOM..HEADROOM + length) {
-            Ok(packet) => {
-                arena.truncate(start + packet.end);
-                self.out.commit_datagram(start, node, Channel::Esp);
-                Ok(())
-            }
-            Err(_) => {
-                self.out.abandon(start);
-                Err(DropReason::SaSpent)
-            }
-        }
+        let sealed = outbound.sa.seal(&mut arena[start..], HEADROOM..HEADROOM + length);
+        let Ok(packet) = sealed else {
+            self.out.abandon(start);
+            return Err(DropReason::SaSpent);
+        };
+        arena.truncate(start + packet.end);
+        self.out.commit_datagram(start, node, Channel::Esp);
+        Ok(())
     }
 }

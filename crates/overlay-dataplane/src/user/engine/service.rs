@@ -2,8 +2,8 @@
 //! from the virtual address again.
 //!
 //! ```text
-//!  client ──(client → VIP)──► to_service ──(client → backend)──► backend's node
-//!  client ◄─(VIP → client)── restore_reply ◄─(backend → client)─ backend's node
+//!  client ──(client → VIP)──► send_to_service ──(client → backend)──► backend's node
+//!  client ◄─(VIP → client)── restore_reply ◄─────(backend → client)─ backend's node
 //! ```
 //!
 //! A client that is the chosen backend itself sees its connection come from the VIP: a packet from
@@ -23,7 +23,7 @@ use crate::wire::{icmp::Trouble, protocol};
 
 impl Transit<'_> {
     /// Takes a packet from the endpoint at `local` to a virtual address of `service`.
-    pub(super) fn to_service(
+    pub(super) fn send_to_service(
         &mut self,
         local: &LocalPort,
         mut packet: Packet<'_>,
@@ -35,12 +35,11 @@ impl Transit<'_> {
                 let mac = self.redirect_error(&mut packet)?;
                 return self.forward(packet, mac);
             }
-            _ => return self.to_router(local, packet),
+            _ => return self.answer_as_router(local, packet),
         }
         let vni = self.network.vni;
-        let fragment = FragmentKey::of(vni, &packet);
-        if let Some((key, 1..)) = fragment {
-            return self.to_service_fragment(local, packet, key);
+        if packet.is_later_fragment() {
+            return self.send_fragment_to_service(local, packet);
         }
         if packet.seen.ports.is_none() {
             return Err(DropReason::Malformed);
@@ -54,8 +53,7 @@ impl Transit<'_> {
             // A backend that is its own client answers to the VIP.
             FlowTable::touch(flow, Side::Backend, signal, self.now);
             let (vip, client) = (flow.vip, flow.client);
-            packet.translate(vip, client);
-            self.note_fragment(fragment, vip, client);
+            self.translate_first(&mut packet, vip, client);
             packet.set_macs(ROUTER_MAC, local.mac);
             return self.emit(local, &packet);
         }
@@ -64,8 +62,7 @@ impl Transit<'_> {
             Some(found) => found,
             None => self.begin_flow(local, &packet, &key, service)?,
         };
-        packet.translate(seen_as, backend);
-        self.note_fragment(fragment, seen_as, backend);
+        self.translate_first(&mut packet, seen_as, backend);
         if mac == local.mac {
             packet.set_macs(ROUTER_MAC, mac);
             return self.emit(local, &packet);
@@ -129,13 +126,14 @@ impl Transit<'_> {
         Ok((inserted.flow.seen_as, inserted.flow.backend, inserted.flow.backend_mac))
     }
 
-    fn to_service_fragment(
+    fn send_fragment_to_service(
         &mut self,
         local: &LocalPort,
         mut packet: Packet<'_>,
-        key: FragmentKey,
     ) -> Result<(), DropReason> {
-        let fate = self.fragments.find(&key, self.now).ok_or(DropReason::FragmentWithoutFlow)?;
+        let key = FragmentKey::of(self.network.vni, &packet);
+        let fate = key.and_then(|key| self.fragments.find(&key, self.now));
+        let fate = fate.ok_or(DropReason::FragmentWithoutFlow)?;
         packet.translate(fate.source, fate.destination);
         let mac = self.network.neighbors.get(&fate.destination.0);
         let mac = *mac.ok_or(DropReason::NoRoute)?;
@@ -147,42 +145,40 @@ impl Transit<'_> {
         self.forward(packet, mac)
     }
 
-    fn note_fragment(
-        &mut self,
-        fragment: Option<(FragmentKey, usize)>,
-        source: End,
-        destination: End,
-    ) {
-        if let Some((key, _)) = fragment {
+    /// Translates a packet that has ports, and remembers how if fragments follow it.
+    fn translate_first(&mut self, packet: &mut Packet<'_>, source: End, destination: End) {
+        if let Some(key) = FragmentKey::of(self.network.vni, packet) {
             self.fragments.insert(key, FragmentFate { source, destination }, self.now);
         }
+        packet.translate(source, destination);
     }
 
     /// Makes a packet for a local endpoint come from the virtual address, if it is a backend's
     /// reply or an error about a translated packet.
-    pub(super) fn restore_reply(&mut self, packet: &mut Packet<'_>) -> Result<(), DropReason> {
+    pub(super) fn restore_reply(&mut self, packet: &mut Packet<'_>) {
         let vni = self.network.vni;
         if matches!(packet.seen.protocol, protocol::ICMP | protocol::ICMPV6) {
-            return if packet.is_icmp_error() { self.restore_error(packet) } else { Ok(()) };
+            if packet.is_icmp_error() {
+                self.restore_error(packet);
+            }
+            return;
         }
-        let fragment = FragmentKey::of(vni, packet);
-        if let Some((key, 1..)) = fragment {
-            if let Some(fate) = self.fragments.find(&key, self.now) {
+        if packet.is_later_fragment() {
+            let key = FragmentKey::of(vni, packet);
+            if let Some(fate) = key.and_then(|key| self.fragments.find(&key, self.now)) {
                 packet.translate(fate.source, fate.destination);
             }
-            return Ok(());
+            return;
         }
         if packet.seen.ports.is_none() {
-            return Ok(());
+            return;
         }
         let (source, destination) = packet.ends();
         let key = FlowKey::new(vni, packet.seen.protocol, source, destination);
-        let Some(flow) = self.flows.by_backend(&key) else { return Ok(()) };
+        let Some(flow) = self.flows.by_backend(&key) else { return };
         let signal = Signal::of(packet.seen.protocol, packet.transport());
         FlowTable::touch(flow, Side::Backend, signal, self.now);
         let (vip, client) = (flow.vip, flow.client);
-        packet.translate(vip, client);
-        self.note_fragment(fragment, vip, client);
-        Ok(())
+        self.translate_first(packet, vip, client);
     }
 }

@@ -55,10 +55,9 @@ impl Packet<'_> {
             Offload::None => Checksums::Update,
             Offload::Segment(_) => Checksums::Leave,
         };
-        let mut seen = self.seen;
-        seen.transport -= ethernet::HEADER_LEN;
         let packet = &mut self.bytes[ethernet::HEADER_LEN..self.seen.end];
-        rewrite::ends(packet, &seen, source, destination, checksums);
+        let transport = self.seen.transport - ethernet::HEADER_LEN;
+        rewrite::ends(packet, (&self.seen, transport), source, destination, checksums);
         self.seen.source = source.0;
         self.seen.destination = destination.0;
         self.seen.ports = self.seen.ports.map(|_| (source.1, destination.1));
@@ -70,12 +69,16 @@ impl Packet<'_> {
         ((self.seen.source, source), (self.seen.destination, destination))
     }
 
+    /// Whether the packet is a fragment without the transport header.
+    pub(super) fn is_later_fragment(&self) -> bool {
+        self.seen.fragment.is_some_and(|(_, offset)| offset > 0)
+    }
+
     /// Type of the ICMP message that the packet carries.
     pub(super) fn icmp_type(&self) -> Option<u8> {
         let is_icmp = matches!(self.seen.protocol, protocol::ICMP | protocol::ICMPV6);
-        let first = self.seen.fragment.is_none_or(|(_, offset)| offset == 0);
         let whole = self.transport().len() >= icmp::HEADER_LEN;
-        (is_icmp && first && whole).then(|| self.transport()[0])
+        (is_icmp && !self.is_later_fragment() && whole).then(|| self.transport()[0])
     }
 
     /// Whether the packet carries an ICMP error.
@@ -134,7 +137,7 @@ impl Transit<'_> {
         mut packet: Packet<'_>,
     ) -> Result<(), DropReason> {
         if !self.flows.is_empty() {
-            self.restore_reply(&mut packet)?;
+            self.restore_reply(&mut packet);
         }
         self.emit(local, &packet)
     }
@@ -210,8 +213,10 @@ impl Transit<'_> {
     /// fragments get no error (RFC 1122 §3.2.2).
     pub(super) fn report(&mut self, local: &LocalPort, packet: &Packet<'_>, trouble: Trouble) {
         let seen = &packet.seen;
-        let later_fragment = seen.fragment.is_some_and(|(_, offset)| offset > 0);
-        if packet.is_icmp_error() || later_fragment || !local.addresses.contains(seen.source) {
+        if packet.is_icmp_error()
+            || packet.is_later_fragment()
+            || !local.addresses.contains(seen.source)
+        {
             return;
         }
         let ethertype = if seen.source.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };

@@ -9,7 +9,8 @@ use core::num::NonZeroU16;
 
 use super::{batch::Offload, segment::checksum_at, transit::Packet};
 use crate::wire::{
-    checksum::Sum, ethernet, protocol, read_u16,
+    checksum::Sum,
+    ethernet, protocol, read_u16,
     tcp::{self, TcpSegment},
     udp, write_u16,
 };

@@ -63,9 +63,9 @@ pub(super) fn create_tap(name: &str) -> io::Result<File> {
 pub(super) fn enable_offload(file: &impl AsRawFd) -> io::Result<()> {
     let fd = file.as_raw_fd();
     // SAFETY: the argument is a number; the kernel keeps no pointer.
-    if unsafe { raw::tun_set_offload(fd, OFFLOAD_TCP_UDP as libc::c_int) }.is_err() {
+    if unsafe { raw::tun_set_offload(fd, OFFLOAD_TCP_UDP.cast_signed()) }.is_err() {
         // SAFETY: as above.
-        unsafe { raw::tun_set_offload(fd, OFFLOAD_TCP as libc::c_int) }?;
+        unsafe { raw::tun_set_offload(fd, OFFLOAD_TCP.cast_signed()) }?;
     }
     Ok(())
 }
@@ -181,7 +181,7 @@ fn request(name: &str) -> io::Result<libc::ifreq> {
     // SAFETY: ifreq is plain data, for which all zeros are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
+        *to = from.cast_signed();
     }
     Ok(request)
 }

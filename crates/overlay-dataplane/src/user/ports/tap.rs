@@ -108,15 +108,14 @@ impl Tap {
         };
         let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         let (size, start, offset) = (field(4), usize::from(field(6)), usize::from(field(8)));
-        let offload = match (header[1] & !GSO_ECN, NonZeroU16::new(size)) {
-            (GSO_TCP4 | GSO_TCP6 | GSO_UDP, Some(size)) => Offload::Segment(size),
-            _ => {
-                if header[0] & NEEDS_CHECKSUM != 0 {
-                    complete_checksum(frame, start, offset);
-                }
-                Offload::None
-            }
+        let segmented = matches!(header[1] & !GSO_ECN, GSO_TCP4 | GSO_TCP6 | GSO_UDP);
+        let offload = match NonZeroU16::new(size).filter(|_| segmented) {
+            Some(size) => Offload::Segment(size),
+            None => Offload::None,
         };
+        if offload == Offload::None && header[0] & NEEDS_CHECKSUM != 0 {
+            complete_checksum(frame, start, offset);
+        }
         Ok((FRAME_HEADROOM..length, offload))
     }
 
@@ -147,13 +146,12 @@ fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) {
 fn describe_segments(header: &mut [u8], frame: &[u8], size: NonZeroU16) -> io::Result<()> {
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
     let seen = Dissection::of_frame(frame).map_err(invalid)?;
-    let (kind, header_len, checksum_at) = match (seen.protocol, seen.source.is_ipv4()) {
-        (protocol::TCP, is_ipv4) => {
-            let tcp = tcp::TcpSegment::new(&frame[seen.transport..seen.end]).map_err(invalid)?;
-            let kind = if is_ipv4 { GSO_TCP4 } else { GSO_TCP6 };
-            (kind, seen.transport + tcp.header_len(), tcp::CHECKSUM_AT)
-        }
-        _ => (GSO_UDP, seen.transport + udp::HEADER_LEN, udp::CHECKSUM_AT),
+    let (kind, header_len, checksum_at) = if seen.protocol == protocol::TCP {
+        let tcp = tcp::TcpSegment::new(&frame[seen.transport..seen.end]).map_err(invalid)?;
+        let kind = if seen.source.is_ipv4() { GSO_TCP4 } else { GSO_TCP6 };
+        (kind, seen.transport + tcp.header_len(), tcp::CHECKSUM_AT)
+    } else {
+        (GSO_UDP, seen.transport + udp::HEADER_LEN, udp::CHECKSUM_AT)
     };
     header[0] = NEEDS_CHECKSUM;
     header[1] = kind;

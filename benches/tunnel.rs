@@ -18,7 +18,9 @@ use overlay_dataplane::{
     user::{SwitchConfig, UserDataplane},
 };
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi, Subnet, Vni};
+use overlay_types::{
+    Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi, Subnet, Vni,
+};
 
 /// Seconds that each measurement runs.
 const SECONDS: &str = "4";
@@ -73,7 +75,9 @@ fn kernel() -> Result<(f64, f64)> {
     let hosts = cable()?;
     for (number, host) in [(1, &hosts[0]), (2, &hosts[1])] {
         let (own, other) = (node(number), node(3 - number));
-        host.ip(&format!("link add vx type vxlan id 5000 dstport 4789 local {own} remote {other}"))?;
+        host.ip(&format!(
+            "link add vx type vxlan id 5000 dstport 4789 local {own} remote {other}"
+        ))?;
         host.ip(&format!("address add 10.0.1.{number}/24 dev vx"))?;
         host.ip("link set vx up")?;
     }
@@ -100,7 +104,9 @@ fn desired(number: u8, encrypted: bool, endpoint: &Namespace) -> Result<Desired>
     let port = PortKind::Tap { name: "eth0".into(), netns: Some(endpoint.path()) };
     network.locals.insert(EndpointId::from_u128(1), LocalEndpoint { mac, addresses, port });
     let (mac, addresses) = host(other);
-    network.remotes.insert(EndpointId::from_u128(2), RemoteEndpoint { mac, addresses, node: node(other) });
+    network
+        .remotes
+        .insert(EndpointId::from_u128(2), RemoteEndpoint { mac, addresses, node: node(other) });
     network.members.insert(node(other));
     let sa = |from: u8| {
         let spi = Spi::new(0x1000 + u32::from(from)).context("reserved")?;
@@ -147,7 +153,12 @@ fn main() -> Result<()> {
     let kernel = kernel()?;
     let plain = user(false)?;
     let sealed = user(true)?;
-    let rows = [("veth", veth, ""), ("kernel vxlan", kernel, ""), ("user plain", plain, ""), ("user encrypted", sealed, "")];
+    let rows = [
+        ("veth", veth, ""),
+        ("kernel vxlan", kernel, ""),
+        ("user plain", plain, ""),
+        ("user encrypted", sealed, ""),
+    ];
     for (name, (rate, cpu), target) in rows {
         println!("tunnel: {name}\t{rate:.2}\tGbit/s\t{target}");
         println!("tunnel: {name}, CPU\t{cpu:.2}\ts/GB\t");

@@ -3,7 +3,10 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
-use core::{hint::black_box, net::{IpAddr, Ipv4Addr}};
+use core::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr},
+};
 use std::{sync::Arc, time::Instant};
 
 use overlay_crypto::{
@@ -116,7 +119,8 @@ fn round_trip(encrypted: bool, frame: &[u8]) -> f64 {
             }
             let (outputs, arena) = out.parts_mut();
             for output in outputs {
-                let overlay_dataplane::user::engine::Output::Datagrams { range, stride, .. } = output
+                let overlay_dataplane::user::engine::Output::Datagrams { range, stride, .. } =
+                    output
                 else {
                     continue;
                 };
@@ -130,8 +134,8 @@ fn round_trip(encrypted: bool, frame: &[u8]) -> f64 {
             }
             assert_eq!(black_box(&back).outputs().len(), BATCH, "every frame arrives");
         }
-        let count = (BATCH * BATCHES) as f64;
-        best = best.min(begin.elapsed().as_nanos() as f64 / count);
+        let count = f64::from((BATCH * BATCHES) as u32);
+        best = best.min(begin.elapsed().as_secs_f64() * 1e9 / count);
     }
     best
 }

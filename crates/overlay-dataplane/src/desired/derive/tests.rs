@@ -1,0 +1,136 @@
+use core::net::Ipv4Addr;
+
+use overlay_types::{
+    Addresses, Capabilities, Change, DataplaneKind, Endpoint, MacAddr, Meta, Name, NetworkDraft,
+    NetworkId, NetworkSpec, NetworkSubnet, Node, Object, Revision, Role, ServiceDraft, ServiceId,
+    ServiceSpec, Subnet, Vni,
+};
+
+use super::*;
+use crate::{Observed, Op, diff};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn node(number: u8) -> Object {
+    let address = IpAddr::from([192, 0, 2, number]);
+    Object::Node(Node {
+        id: NodeId::from_u128(number.into()),
+        meta: Meta::default(),
+        name: name(&format!("node{number}")),
+        role: Role::Worker,
+        control: (address, 2377).into(),
+        gossip: (address, 7946).into(),
+        data_path: address,
+        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
+    })
+}
+
+fn network(number: u8, change: impl FnOnce(&mut NetworkDraft)) -> Object {
+    let mut draft = NetworkDraft::new(name(&format!("net{number}")));
+    change(&mut draft);
+    Object::Network(overlay_types::Network {
+        id: NetworkId::from_u128(number.into()),
+        meta: Meta::default(),
+        spec: NetworkSpec::try_from(draft).unwrap(),
+        vni: Vni::for_overlay(5000 + u32::from(number)).unwrap(),
+        subnets: vec![NetworkSubnet {
+            subnet: Subnet::parse("subnet", &format!("10.0.{number}.0/24")).unwrap(),
+            gateway: [10, 0, number, 1].into(),
+        }],
+    })
+}
+
+fn endpoint(number: u8, network: u8, node: u8, service: Option<u8>) -> Object {
+    let v4 = Ipv4Addr::new(10, 0, network, number);
+    Object::Endpoint(Endpoint {
+        id: EndpointId::from_u128(number.into()),
+        meta: Meta::default(),
+        network: NetworkId::from_u128(network.into()),
+        node: NodeId::from_u128(node.into()),
+        service: service.map(|s| ServiceId::from_u128(s.into())),
+        name: None,
+        addresses: Addresses { v4: Some(v4), v6: None },
+        mac: MacAddr::from_ipv4(v4),
+        extras: None,
+    })
+}
+
+fn service(number: u8, network: u8) -> Object {
+    let vip = Addresses { v4: Some([10, 0, network, 100].into()), v6: None };
+    Object::Service(overlay_types::Service {
+        id: ServiceId::from_u128(number.into()),
+        meta: Meta::default(),
+        spec: ServiceSpec::try_from(ServiceDraft::new(name("web"))).unwrap(),
+        vips: [(NetworkId::from_u128(network.into()), vip)].into(),
+    })
+}
+
+/// Nodes 1-3. Network 1 is on all, network 2 on 2 and 3 only, network 3 encrypted on 1 and 2.
+fn view() -> View {
+    let mut view = View::default();
+    let objects = [
+        node(1),
+        node(2),
+        node(3),
+        network(1, |_| {}),
+        network(2, |_| {}),
+        network(3, |draft| draft.encrypted = true),
+        service(7, 1),
+        endpoint(11, 1, 1, Some(7)),
+        endpoint(21, 1, 2, Some(7)),
+        endpoint(31, 1, 3, Some(7)),
+        endpoint(22, 2, 2, None),
+        endpoint(32, 2, 3, None),
+        endpoint(13, 3, 1, None),
+        endpoint(23, 3, 2, None),
+    ];
+    view.apply(Revision::new(1), objects.map(Change::Put));
+    view
+}
+
+fn local() -> Local {
+    let ports = [11, 13].map(|id| (EndpointId::from_u128(id), PortKind::Memory));
+    Local { node: NodeId::from_u128(1), ports: ports.into(), underlay_mtu: 1500 }
+}
+
+fn of(number: u128) -> NetworkId {
+    NetworkId::from_u128(number)
+}
+
+#[test]
+fn a_node_carries_the_networks_of_its_endpoints() {
+    let desired = derive(&view(), &BTreeSet::new(), &local());
+    assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [of(1), of(3)]);
+    let plain = &desired.networks[&of(1)];
+    let others = [2, 3].map(|number| IpAddr::from([192, 0, 2, number]));
+    assert_eq!(plain.members, BTreeSet::from(others));
+    assert_eq!(plain.locals.keys().map(|e| e.to_u128()).collect::<Vec<_>>(), [11]);
+    assert_eq!(plain.remotes.keys().map(|e| e.to_u128()).collect::<Vec<_>>(), [21, 31]);
+    assert_eq!((plain.settings.mtu, desired.networks[&of(3)].settings.mtu), (1450, 1408));
+    assert!(desired.networks[&of(3)].settings.encrypted);
+}
+
+#[test]
+fn g04_a_dead_node_leaves_the_services_and_stays_in_the_tables() {
+    let (alive, dead) = (BTreeSet::new(), BTreeSet::from([NodeId::from_u128(2)]));
+    let before = derive(&view(), &alive, &local());
+    let after = derive(&view(), &dead, &local());
+    let backends = |desired: &Desired| {
+        let service = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)];
+        service.backends.keys().map(|e| e.to_u128()).collect::<Vec<_>>()
+    };
+    assert_eq!((backends(&before), backends(&after)), (vec![11, 21, 31], vec![11, 31]));
+    assert_eq!(before.networks[&of(1)].remotes, after.networks[&of(1)].remotes);
+    // One operation does it.
+    let observed = Observed { networks: before.networks, ..Observed::default() };
+    assert!(matches!(diff(&after, &observed)[..], [Op::PutService(..)]));
+}
+
+#[test]
+fn an_endpoint_that_is_not_plugged_in_yet_is_not_there() {
+    let none = Local { ports: BTreeMap::new(), ..local() };
+    let desired = derive(&view(), &BTreeSet::new(), &none);
+    assert_eq!(desired.networks[&of(1)].locals, BTreeMap::new());
+}

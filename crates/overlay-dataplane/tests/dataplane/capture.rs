@@ -1,0 +1,171 @@
+//! Two switches on loopback with memory ports: a frame crosses real sockets, and tshark reads what
+//! was captured of it.
+
+#![expect(clippy::disallowed_methods, reason = "a test measures against deadlines")]
+
+use core::{net::IpAddr, time::Duration};
+use std::{
+    fs::File,
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use overlay_dataplane::{
+    Dataplane, Desired,
+    desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
+    diff,
+    user::{
+        SwitchConfig, UserDataplane,
+        capture::{Captured, Direction, PcapWriter},
+        ports::MemoryPort,
+    },
+};
+use overlay_testkit::lab::Namespace;
+use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, Vni};
+
+use crate::probe::DEADLINE;
+
+fn node(number: u8) -> IpAddr {
+    IpAddr::from([127, 77, 2, number])
+}
+
+fn endpoint(number: u8) -> (MacAddr, Addresses) {
+    let v4 = [10, 0, 1, number].into();
+    (MacAddr::from_ipv4(v4), Addresses { v4: Some(v4), v6: None })
+}
+
+/// A running dataplane of node `number` with one endpoint of the same number.
+fn start(number: u8) -> Result<(UserDataplane, MemoryPort)> {
+    let other = 3 - number;
+    let mut network = Network::new(Settings {
+        vni: Vni::for_overlay(4242)?,
+        encrypted: false,
+        multicast: false,
+        mtu: 1400,
+        subnets: Vec::new(),
+    });
+    network.members.insert(node(other));
+    let ((mac, addresses), port) = (endpoint(number), PortKind::Memory);
+    let id = EndpointId::from_u128(number.into());
+    network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+    let (mac, addresses) = endpoint(other);
+    let remote = RemoteEndpoint { mac, addresses, node: node(other) };
+    network.remotes.insert(EndpointId::from_u128(other.into()), remote);
+    let mut desired = Desired::default();
+    desired.networks.insert(NetworkId::from_u128(1), network);
+    let mut dataplane = UserDataplane::start(SwitchConfig::new(node(number), 1))?;
+    let ops = diff(&desired, &dataplane.observe()?);
+    dataplane.apply(ops).into_iter().collect::<Result<Vec<_>, _>>()?;
+    dataplane.observe()?;
+    let port = dataplane.take_memory_port(id).context("the port was just made")?;
+    Ok((dataplane, port))
+}
+
+fn frame() -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(endpoint(1).0.0, endpoint(2).0.0)
+        .ipv4([10, 0, 1, 1], [10, 0, 1, 2], 64)
+        .udp(1000, 2000)
+        .write(&mut frame, b"captured")
+        .expect("a vector takes everything");
+    frame
+}
+
+/// Runs a test on a loopback device of its own where namespaces can be made, else on the host's.
+fn on_loopback(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    match Namespace::new() {
+        Ok(namespace) => namespace.enter(test),
+        Err(_) => test(),
+    }
+}
+
+#[test]
+fn d02_a_frame_crosses_sockets_and_tshark_reads_the_capture() -> Result<()> {
+    on_loopback(cross_and_capture)
+}
+
+#[test]
+fn r06_garbage_on_both_ports_is_counted_and_survived() -> Result<()> {
+    on_loopback(send_garbage)
+}
+
+/// The next frame at `port`, or an error when none comes.
+fn next_frame(port: &mut MemoryPort) -> Result<Vec<u8>> {
+    let begin = Instant::now();
+    loop {
+        if let Some(frame) = port.try_recv()? {
+            return Ok(frame);
+        }
+        ensure!(begin.elapsed() < DEADLINE, "no frame came");
+        thread::yield_now();
+    }
+}
+
+fn cross_and_capture() -> Result<()> {
+    let (a, port_a) = start(1)?;
+    let (_b, mut port_b) = start(2)?;
+    let (show, seen) = mpsc::channel();
+    a.switch().capture(Some(Box::new(move |captured: Captured<'_>| {
+        let Captured { direction, source, destination, payload } = captured;
+        // The receiver lives as long as the test.
+        let _ = show.send((direction, source, destination, payload.to_vec()));
+    })))?;
+    a.switch().barrier()?;
+    let frame = frame();
+    port_a.send(frame.clone())?;
+    ensure!(next_frame(&mut port_b)? == frame, "another frame arrived");
+    let (direction, source, destination, payload) = seen.recv()?;
+    assert_eq!((direction, destination), (Direction::Sent, (node(2), 4789).into()));
+    assert!(source.ip() == node(1) && source.port() >= 49_152);
+
+    let path = std::env::temp_dir().join(format!("overlay-capture-{}.pcap", std::process::id()));
+    let mut pcap = PcapWriter::new(File::create(&path)?)?;
+    let captured = Captured { direction, source, destination, payload: &payload };
+    pcap.write(Duration::from_secs(1_700_000_000), &captured)?;
+    pcap.finish()?;
+    let read = Command::new("tshark")
+        .arg("-r")
+        .arg(&path)
+        .args(["-T", "fields", "-e", "vxlan.vni", "-e", "udp.dstport", "-e", "ip.dst"])
+        .output();
+    std::fs::remove_file(&path)?;
+    let Ok(read) = read else {
+        let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+        ensure!(!must, "tshark is missing (Debian: apt install tshark)");
+        return Ok(());
+    };
+    let text = String::from_utf8(read.stdout)?;
+    assert_eq!(
+        text.trim().split('\t').collect::<Vec<_>>(),
+        ["4242", "4789,2000", "127.77.2.2,10.0.1.2"]
+    );
+    Ok(())
+}
+
+fn send_garbage() -> Result<()> {
+    let address = IpAddr::from([127, 77, 3, 1]);
+    let mut dataplane = UserDataplane::start(SwitchConfig::new(address, 1))?;
+    let socket = std::net::UdpSocket::bind("127.77.3.2:0")?;
+    let mut state = 7_u32;
+    for number in 0..500_u32 {
+        let length = (number * 37 % 3000) as usize;
+        let bytes: Vec<u8> = (0..length)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect();
+        socket.send_to(&bytes, (address, if number % 2 == 0 { 4789 } else { 4500 }))?;
+    }
+    let counters = Arc::clone(dataplane.switch().counters());
+    let dropped = || counters.drops().map(|(_, count)| count).sum::<u64>();
+    let begin = Instant::now();
+    while dropped() < 500 && begin.elapsed() < DEADLINE {
+        dataplane.observe()?;
+    }
+    assert_eq!(dropped(), 500);
+    Ok(())
+}
