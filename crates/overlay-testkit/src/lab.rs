@@ -165,7 +165,9 @@ mod tests {
         a.enter(|| std::net::TcpStream::connect(address).unwrap());
         assert!(a.ip("link show va").unwrap().contains("state UP"));
         assert!(a.run(&["false"]).is_err());
-        assert!(!Command::new("ip").args(["link", "show", "va"]).output().unwrap().status.success());
+        assert!(
+            !Command::new("ip").args(["link", "show", "va"]).output().unwrap().status.success()
+        );
         let path = a.path();
         drop(a);
         assert!(!path.exists());
