@@ -99,7 +99,7 @@ impl LabNode {
         self.stop().await;
         let (handle, running) = launch(self.config.clone());
         (self.handle, self.running) = (handle, Some(running));
-        self.channel().await;
+        until("the node is back in its cluster", || async { self.handle.node().ok() }).await;
     }
 }
 

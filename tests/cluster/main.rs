@@ -1,8 +1,9 @@
 //! Whole nodes in one process, on loopback addresses of their own, with the real ports.
 
-#[path = "lab.rs"]
 mod lab;
 
 mod attach;
+mod garbage;
+mod liveness;
 mod membership;
 mod network;

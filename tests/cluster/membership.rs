@@ -4,16 +4,18 @@ use overlay_api::v1::{self, nodes_client::NodesClient};
 
 use crate::lab::{Lab, until};
 
-async fn nodes(lab: &Lab, place: usize) -> Vec<v1::NodeStatus> {
+/// `None` when the manager that was asked is just restarting.
+async fn nodes(lab: &Lab, place: usize) -> Option<Vec<v1::NodeStatus>> {
     let mut client = NodesClient::new(lab.nodes[place].channel().await);
-    client.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner().nodes
+    let answer = client.list_nodes(v1::ListNodesRequest::default()).await;
+    Some(answer.ok()?.into_inner().nodes)
 }
 
 /// Every node lists all others as alive, and all agree on one leader.
 async fn all_alive(lab: &Lab) {
     for place in 0..lab.nodes.len() {
         until("all nodes are alive", || async {
-            let nodes = nodes(lab, place).await;
+            let nodes = nodes(lab, place).await?;
             let alive = nodes.iter().all(|n| n.liveness() == v1::Liveness::Alive);
             let leaders = nodes.iter().filter(|n| n.leader).count();
             (nodes.len() == lab.nodes.len() && alive && leaders == 1).then_some(())

@@ -144,6 +144,11 @@ impl Control {
         leader::run(self, alive).await;
     }
 
+    /// How long a key rotation waits.
+    pub(crate) fn rotation(&self) -> RotationPolicy {
+        self.0.rotation
+    }
+
     pub(crate) fn raft(&self) -> &Raft {
         &self.0.raft
     }

@@ -110,6 +110,10 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
             pending.clear();
             snapshot = true;
         }
+        if Revision::new(message.revision) < viewer.read(View::revision) {
+            // What this node knows was replicated; it is the manager that lags.
+            return Err(Status::unavailable("the manager's state is older than this node's view"));
+        }
         for change in message.changes {
             let change = Change::try_from(change).map_err(|e| Status::internal(e.to_string()))?;
             pending.push(change);

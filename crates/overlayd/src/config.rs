@@ -4,12 +4,14 @@
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use overlay_cluster::state::RotationPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
@@ -37,12 +39,20 @@ pub struct Config {
     pub gossip_port: u16,
     /// MTU of the data path; `None`: that of the interface with the data-path address.
     pub underlay_mtu: Option<u16>,
+    /// Longest wait of a key rotation for nodes that count as alive, in whole seconds. A manager's.
+    #[serde(with = "seconds")]
+    pub rotation_grace: Duration,
+    /// How long after a key rotation nodes still open what was sealed before it, in whole seconds.
+    /// A manager's.
+    #[serde(with = "seconds")]
+    pub rotation_drain: Duration,
     /// What is logged: a `tracing` filter such as `info,overlay_gossip=debug`.
     pub log: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
+        let RotationPolicy { grace, drain } = RotationPolicy::default();
         Self {
             data_dir: "/var/lib/overlayd".into(),
             socket: overlay_api::client::DEFAULT_SOCKET.into(),
@@ -53,6 +63,8 @@ impl Default for Config {
             control_port: 2377,
             gossip_port: overlay_gossip::io::PORT,
             underlay_mtu: None,
+            rotation_grace: grace,
+            rotation_drain: drain,
             log: "info".to_owned(),
         }
     }
@@ -104,6 +116,11 @@ impl Config {
         interface_mtu(data_path).ok_or_else(|| {
             NodeError::Config(format!("data-path-addr {data_path}: no interface here has it"))
         })
+    }
+
+    /// How long a key rotation waits.
+    pub(crate) const fn rotation(&self) -> RotationPolicy {
+        RotationPolicy { grace: self.rotation_grace, drain: self.rotation_drain }
     }
 
     /// Name of the node.
@@ -165,6 +182,21 @@ fn interface_mtu(address: IpAddr) -> Option<u16> {
     Some(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
+/// Durations are whole seconds in files and in the environment.
+mod seconds {
+    use core::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(time.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_secs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +216,19 @@ mod tests {
         assert_eq!((config.control_port, config.gossip_port), (3, 2));
         let config = Config::load(Some(&file), &Flags { control_port: None }).unwrap();
         assert_eq!((config.control_port, config.gossip_port), (1, 2));
+    }
+
+    #[test]
+    fn o01_durations_are_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overlayd.toml");
+        std::fs::write(&file, "rotation_drain = 5\n").unwrap();
+        let config = Config::load(Some(&file), &Flags { control_port: None }).unwrap();
+        let RotationPolicy { grace, .. } = RotationPolicy::default();
+        assert_eq!(config.rotation(), RotationPolicy { grace, drain: Duration::from_secs(5) });
+        std::fs::write(&file, "rotation_drain = -5\n").unwrap();
+        let error = Config::load(Some(&file), &Flags { control_port: None }).unwrap_err();
+        assert!(error.to_string().contains("rotation_drain"), "{error}");
     }
 
     #[test]

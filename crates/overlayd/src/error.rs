@@ -74,6 +74,9 @@ pub enum NodeError {
     /// An endpoint got its addresses but no port; it was detached again.
     #[error("endpoint not plugged in: {0}; it was detached again")]
     Port(String),
+    /// An endpoint that was attached before got no port; it is still attached.
+    #[error("endpoint not plugged in: {0}")]
+    Unplugged(String),
 }
 
 impl From<Status> for NodeError {

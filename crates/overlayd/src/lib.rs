@@ -17,6 +17,7 @@
 //! - [`node`]: [`Node`](node::Node) and its handle
 //! - `member`: what runs while the node is in a cluster
 //! - `agent`, `managers`: the watch, and which manager is asked
+//! - `liveness`: who is dead, from gossip and the view
 //! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
 //! - `api`: the unix socket
 //! - `disk`, `routes`: the data directory; what the host routes
@@ -29,6 +30,7 @@ mod disk;
 pub mod error;
 mod keys;
 mod lifecycle;
+mod liveness;
 mod managers;
 mod member;
 pub mod node;

@@ -17,7 +17,7 @@ use overlay_cluster::{
     },
     control::Control,
     raft::types::Member as RaftMember,
-    state::{Action, InitCluster, Trust},
+    state::{Action, InitCluster, RotationPolicy, Trust},
 };
 use overlay_types::{
     Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
@@ -68,7 +68,8 @@ pub(crate) async fn init(
         manager_secret: secrets.get(Role::Manager).expose().to_vec(),
     };
     let start = async {
-        let control = form(disk, &credentials, addresses, cluster, trust, node).await?;
+        let control =
+            form(disk, &credentials, (addresses, config.rotation()), cluster, trust, node).await?;
         disk.keep_credentials(&credentials)?;
         let view = control.replica().read(|state| state.view().clone());
         disk.keep_view(&view)?;
@@ -82,13 +83,13 @@ pub(crate) async fn init(
 async fn form(
     disk: &Disk,
     credentials: &NodeCredentials,
-    addresses: Addresses,
+    (addresses, rotation): (Addresses, RotationPolicy),
     cluster: Cluster,
     trust: Trust,
     node: Node,
 ) -> Result<Control, NodeError> {
     let tls = Arc::new(NodeTls::new(credentials)?);
-    let control = start_control(disk, &tls, addresses).await?;
+    let control = start_control(disk, &tls, addresses, rotation).await?;
     let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
     control.form(member).await?;
     let action = Action::InitCluster(Box::new(InitCluster {

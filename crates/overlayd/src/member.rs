@@ -18,7 +18,7 @@ use overlay_cluster::{
 use overlay_crypto::keyring::RingKeys;
 use overlay_dataplane::user::{SwitchConfig, UserDataplane};
 use overlay_gossip::{
-    Identity, MemberState,
+    Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
 use overlay_types::{NodeId, Role, View};
@@ -35,6 +35,7 @@ use crate::{
     config::Addresses,
     disk::Disk,
     keys::{Keys, Report},
+    liveness::{self, Judge},
     managers::Managers,
     reconcile::{Reconciler, Shared},
 };
@@ -55,6 +56,8 @@ pub(crate) struct Member {
     pub(crate) control: Option<Control>,
     pub(crate) gossip: Arc<GossipHandle>,
     pub(crate) disk: Disk,
+    verdicts: watch::Sender<Verdicts>,
+    alive: watch::Sender<BTreeSet<NodeId>>,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -100,13 +103,15 @@ impl Member {
             control: None,
             gossip,
             disk,
+            verdicts: watch::Sender::default(),
+            alive: watch::Sender::default(),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),
         };
         if identity.role == Role::Manager {
             let control = match control {
                 Some(control) => control,
-                None => start_control(&member.disk, &tls, addresses).await?,
+                None => start_control(&member.disk, &tls, addresses, config.rotation()).await?,
             };
             let socket = SocketAddr::new(addresses.listen, addresses.control.port());
             member.serve(control, tls, socket)?;
@@ -125,14 +130,10 @@ impl Member {
         let listener = listen(socket)
             .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
         let incoming = TlsIncoming::new(listener, tls);
-        let members = self.gossip.members();
-        let (verdicts, alive) = (watch::Sender::default(), watch::Sender::default());
+        let api = Api::new(control.clone(), self.verdicts.subscribe());
+        let (leader, alive) = (control.clone(), self.alive.subscribe());
         let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let api = Api::new(control.clone(), verdicts.subscribe());
-        let leader = control.clone();
-        let living = alive.subscribe();
-        tasks.spawn(tell_control(members, verdicts, alive));
-        tasks.spawn(async move { leader.lead(living).await });
+        tasks.spawn(async move { leader.lead(alive).await });
         let mut stop = self.stop.subscribe();
         tasks.spawn(async move {
             let stopped = async move {
@@ -159,12 +160,14 @@ impl Member {
             Arc::clone(&self.gossip),
             node,
         ));
-        tasks.spawn(follow_members(
-            self.gossip.members(),
-            viewer.clone(),
-            Arc::clone(&self.shared),
-            Arc::clone(&self.reconciler),
-        ));
+        tasks.spawn(follow_members(Judged {
+            members: self.gossip.members(),
+            viewer: viewer.clone(),
+            shared: Arc::clone(&self.shared),
+            reconciler: Arc::clone(&self.reconciler),
+            verdicts: self.verdicts.clone(),
+            alive: self.alive.clone(),
+        }));
     }
 
     /// Stops everything at once and tells nobody: to other nodes it is a host that lost power.
@@ -200,6 +203,7 @@ pub(crate) async fn start_control(
     disk: &Disk,
     tls: &Arc<NodeTls>,
     addresses: Addresses,
+    rotation: RotationPolicy,
 ) -> Result<Control, NodeError> {
     let patience = Instant::now();
     let config = ControlConfig {
@@ -207,7 +211,7 @@ pub(crate) async fn start_control(
         tls: Arc::clone(tls),
         store: disk.path("state"),
         advertise: addresses.control.ip(),
-        rotation: RotationPolicy::default(),
+        rotation,
         snapshot_after: 10_000,
     };
     loop {
@@ -292,54 +296,42 @@ async fn follow_view(
     }
 }
 
-/// What gossip says reaches names and the dataplane.
-async fn follow_members(
-    mut members: watch::Receiver<Members>,
+/// What follows from who is dead.
+struct Judged {
+    members: watch::Receiver<Members>,
     viewer: Viewer,
     shared: Arc<Shared>,
     reconciler: Arc<Reconciler>,
-) {
-    loop {
-        let dead: BTreeSet<NodeId> = {
-            let members = members.borrow_and_update();
-            let gone = members.iter().filter(|(_, state)| !state.is_active());
-            gone.map(|(node, _)| *node).collect()
-        };
-        viewer.set_dead(dead.clone());
-        *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
-        reconciler.wake();
-        if members.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// What gossip says reaches the control plane.
-async fn tell_control(
-    mut members: watch::Receiver<Members>,
     verdicts: watch::Sender<Verdicts>,
     alive: watch::Sender<BTreeSet<NodeId>>,
-) {
-    loop {
-        let (all, living) = {
-            let members = members.borrow_and_update();
-            let all: Verdicts = members.iter().map(|(id, state)| (*id, verdict(*state))).collect();
-            let living = members.iter().filter(|(_, state)| state.is_active());
-            (all, living.map(|(id, _)| *id).collect())
-        };
-        verdicts.send_replace(all);
-        alive.send_replace(living);
-        if members.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
-const fn verdict(state: MemberState) -> v1::Liveness {
-    match state {
-        MemberState::Alive | MemberState::Suspect => v1::Liveness::Alive,
-        MemberState::Dead => v1::Liveness::Dead,
-        MemberState::Left => v1::Liveness::Left,
+/// What gossip says reaches names, the dataplane and the control plane.
+#[expect(clippy::disallowed_methods, reason = "the shell that reads the clock for the judge")]
+async fn follow_members(judged: Judged) {
+    let Judged { mut members, viewer, shared, reconciler, verdicts, alive } = judged;
+    let mut judge = Judge::default();
+    let mut revision = viewer.revision();
+    loop {
+        let nodes = viewer.read(|view| view.nodes().keys().copied().collect());
+        let now = Instant::now();
+        let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
+        let dead = liveness::dead(&judgement);
+        viewer.set_dead(dead.clone());
+        *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
+        alive.send_replace(liveness::alive(&judgement));
+        verdicts.send_replace(judgement);
+        reconciler.wake();
+        let wake = wake.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        let news = async {
+            tokio::select! {
+                changed = members.changed() => changed,
+                changed = revision.changed() => changed,
+            }
+        };
+        if let Ok(Err(_)) = tokio::time::timeout(wake, news).await {
+            return;
+        }
     }
 }
 

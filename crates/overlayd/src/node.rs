@@ -10,11 +10,13 @@ use std::{
 use overlay_api::v1::{self, endpoints_client::EndpointsClient};
 use overlay_dataplane::{
     desired::PortKind,
+    sa::SaSet,
     user::{capture::Capture, ports::MemoryPort},
 };
 use overlay_service::{
-    Scope,
+    Answer, Question, Scope,
     dns::{Forwarder, Server},
+    resolve,
 };
 use overlay_types::{EndpointId, Epoch, NetworkId, NodeId, Revision, View};
 use tonic::Status;
@@ -40,8 +42,12 @@ impl NodeBuilder {
     /// Opens the data directory and the unix socket. Nothing runs yet.
     pub fn build(self) -> Result<Node, NodeError> {
         let disk = Disk::open(&self.0.data_dir)?;
-        let inner =
-            Inner { config: self.0, disk, member: Mutex::default(), busy: Default::default() };
+        let inner = Inner {
+            config: self.0,
+            disk,
+            member: Mutex::default(),
+            busy: tokio::sync::Mutex::default(),
+        };
         Ok(Node(NodeHandle(Arc::new(inner))))
     }
 }
@@ -254,6 +260,33 @@ impl NodeHandle {
         Ok(self.member()?.shared.take_memory_port(endpoint))
     }
 
+    /// What a name resolves to for an endpoint on these networks; `seed` decides the order.
+    pub fn resolve(
+        &self,
+        networks: impl IntoIterator<Item = NetworkId>,
+        question: Question<'_>,
+        seed: u64,
+    ) -> Result<Answer, NodeError> {
+        let names = self.member()?.viewer.names();
+        Ok(resolve(&names.current(), &Scope::new(networks), question, seed))
+    }
+
+    /// Plugs in an endpoint that is attached to this node already, with a new port in memory. After
+    /// a restart: ports in memory end with the process, endpoints do not.
+    pub async fn replug(&self, endpoint: EndpointId) -> Result<MemoryPort, NodeError> {
+        let member = self.member()?;
+        let own = member.identity.node;
+        let here = |view: &View| view.endpoints().get(&endpoint).is_some_and(|e| e.node == own);
+        if !member.viewer.read(here) {
+            let message = format!("endpoint {endpoint}: none of this node's");
+            return Err(Status::not_found(message).into());
+        }
+        plug(&member, endpoint, PortKind::Memory).await.map_err(NodeError::Unplugged)?;
+        member.shared.take_memory_port(endpoint).ok_or_else(|| {
+            Status::already_exists(format!("endpoint {endpoint}: it is plugged in")).into()
+        })
+    }
+
     /// A name server for an endpoint on these networks. It answers on the sockets that it is
     /// given.
     pub fn names(
@@ -268,6 +301,14 @@ impl NodeHandle {
     /// Shows every outer datagram to `capture`; `None` ends it.
     pub fn capture(&self, capture: Option<Capture>) -> Result<(), NodeError> {
         Ok(self.member()?.shared.dataplane().switch().capture(capture)?)
+    }
+
+    /// The associations of this node, with their keys: whoever has them reads what they protect.
+    /// For debugging, as to have a dissector decrypt a capture.
+    pub async fn security_associations(&self) -> Result<SaSet, NodeError> {
+        let reconciler = Arc::clone(&self.member()?.reconciler);
+        let sas = tokio::task::spawn_blocking(move || reconciler.sas()).await;
+        sas.ok().flatten().ok_or(NodeError::NoCluster)
     }
 
     /// The data-path address of this node.

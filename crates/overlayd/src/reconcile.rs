@@ -16,7 +16,8 @@ use overlay_dataplane::{
     Dataplane, Op,
     desired::{self, Local, PortKind},
     diff,
-    user::{UserDataplane, ports::MemoryPort},
+    sa::SaSet,
+    user::{UserDataplane, engine::Sas, ports::MemoryPort},
 };
 use overlay_types::{EndpointId, Epoch, NodeId, Revision, UnixMillis};
 use tokio::sync::{mpsc as async_mpsc, watch};
@@ -106,6 +107,8 @@ pub(crate) struct Reconciler {
 #[derive(Debug)]
 enum Wake {
     Look,
+    /// Tell what associations there are, with their keys.
+    Show(mpsc::SyncSender<SaSet>),
     Stop,
 }
 
@@ -128,6 +131,14 @@ impl Reconciler {
     pub(crate) fn wake(&self) {
         // A full channel means that it will look anyway.
         let _ = self.wake.try_send(Wake::Look);
+    }
+
+    /// The associations of this node, with their keys; `None` when the loop ended. Blocks for the
+    /// rest of a turn at most.
+    pub(crate) fn sas(&self) -> Option<SaSet> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.wake.send(Wake::Show(answer)).ok()?;
+        wait.recv().ok()
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
@@ -156,6 +167,8 @@ fn run(
         let wait = turn(shared, &mut keys, progress, reports);
         match wakes.recv_timeout(wait) {
             Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+            // Whoever asked waits.
+            Ok(Wake::Show(answer)) => drop(answer.send(keys.sas().clone())),
             Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -225,13 +238,9 @@ fn subject(op: &Op) -> Option<EndpointId> {
 
 /// Associations heard for the first time, and how much each outbound one has carried.
 fn noticed(dataplane: &UserDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
-    let (sender, answer) = mpsc::sync_channel(1);
-    let asked = dataplane.switch().change_sas(move |sas| {
-        let used = sas.outbound_use().collect();
-        // Whoever asked waits.
-        let _ = sender.send((sas.newly_heard(), used));
-    });
-    asked.ok().and_then(|()| answer.recv().ok()).unwrap_or_default()
+    let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
+    // A switch that stopped has nothing to say.
+    dataplane.switch().with_sas(look).unwrap_or_default()
 }
 
 fn wall_clock() -> UnixMillis {

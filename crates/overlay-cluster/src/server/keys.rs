@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, admit, request_id, unexpected};
 use crate::{
     control::now,
-    state::{Response as Answer, RotationPolicy, State},
+    state::{Response as Answer, State},
 };
 
 #[tonic::async_trait]
@@ -39,7 +39,7 @@ impl v1::keys_server::Keys for Api {
     ) -> Result<Response<v1::RotateKeysResponse>, Status> {
         admit(&request)?;
         let request = request_id(&request.into_inner().request_id)?;
-        let policy = RotationPolicy::default();
+        let policy = self.control.rotation();
         let actions = |state: &State| {
             let fresh = rand::random();
             Ok((policy.start(state, now()), policy.start_gossip(state, now(), fresh)))

@@ -1,5 +1,7 @@
 //! `overlay.v1.Watcher`.
 
+use std::sync::Arc;
+
 use overlay_api::{convert, v1};
 use overlay_types::{NodeId, Revision};
 use tokio::sync::{broadcast, mpsc};
@@ -43,7 +45,12 @@ impl v1::watcher_server::Watcher for Api {
             Some(node) => Interest::of_node(node, state.view()),
             None => Interest::Everything,
         };
-        let replica = std::sync::Arc::clone(self.control.replica());
+        let replica = Arc::clone(self.control.replica());
+        // One that joined a moment ago has no state yet, one that was away an old one.
+        let known = replica.read(|state| state.view().cluster().map(|_| state.revision()));
+        if known.is_none_or(|revision| revision < from) {
+            return Err(Status::unavailable("this manager lags behind; ask another"));
+        }
         let (events, feed, first) = replica.subscribe(interest, from);
         let (messages, stream) = mpsc::channel(UNDER_WAY);
         tokio::spawn(async move { carry(&replica, events, feed, first, &messages).await });
