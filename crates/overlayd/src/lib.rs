@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - [`config`]: what a node is told; file, environment, flags
-//! - [`node`]: [`Node`](node::Node) and its handle
+//! - [`node`]: [`Node`] and its handle
 //! - `member`: what runs while the node is in a cluster
 //! - `agent`, `managers`: the watch, and which manager is asked
 //! - `liveness`: who is dead, from gossip and the view
