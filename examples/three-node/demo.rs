@@ -1,6 +1,7 @@
 //! The nodes, the guests on them, and the calls that several steps make.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use core::{net::Ipv4Addr, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use overlay_api::v1::{
@@ -8,11 +9,14 @@ use overlay_api::v1::{
     services_client::ServicesClient,
 };
 use overlay_dataplane::mtu;
-use overlay_types::{EndpointId, NetworkId};
+use overlay_types::NetworkId;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     guest::{Guest, GuestConfig},
+    keys::KeyLog,
     lab::{LabNode, UNDERLAY_MTU},
+    names::Names,
     wire::Wire,
 };
 
@@ -23,22 +27,34 @@ const GUEST_PREFIX_LEN: u8 = 8;
 /// A plain network and an encrypted one.
 pub(crate) const PLAIN: &str = "plain";
 pub(crate) const SEALED: &str = "sealed";
+/// A service on [`PLAIN`].
+pub(crate) const SERVICE: &str = "web";
 
 /// What the steps work on.
 pub(crate) struct Demo {
     pub(crate) nodes: Vec<LabNode>,
     pub(crate) wire: Wire,
+    pub(crate) keys: KeyLog,
     /// One guest per node on [`PLAIN`] and on [`SEALED`], in the order of the nodes.
     pub(crate) plain: Vec<Arc<Guest>>,
     pub(crate) sealed: Vec<Arc<Guest>>,
-    /// The tasks of the service, in the order of the nodes.
+    /// One task of [`SERVICE`] per node.
     pub(crate) tasks: Vec<Arc<Guest>>,
+    /// One name server per node, for guests on [`PLAIN`].
+    pub(crate) names: Vec<Names>,
 }
 
 impl Demo {
     pub(crate) fn new(nodes: Vec<LabNode>) -> Self {
-        let wire = Wire::default();
-        Self { nodes, wire, plain: Vec::new(), sealed: Vec::new(), tasks: Vec::new() }
+        Self {
+            nodes,
+            wire: Wire::default(),
+            keys: KeyLog::default(),
+            plain: Vec::new(),
+            sealed: Vec::new(),
+            tasks: Vec::new(),
+            names: Vec::new(),
+        }
     }
 
     /// All nodes, as the node in this place lists them.
@@ -84,6 +100,50 @@ impl Demo {
         let request = v1::GetServiceRequest { service: name.to_owned(), consistency: None };
         let service = client.get_service(request).await?.into_inner().service;
         service.context("the answer has no service")
+    }
+
+    /// The virtual address of [`SERVICE`].
+    pub(crate) async fn virtual_address(&self) -> Result<Ipv4Addr> {
+        let service = self.service(0, SERVICE).await?;
+        let address = service.vips.first().and_then(|vip| vip.addresses.first());
+        Ok(address.context("the service has no virtual address")?.parse()?)
+    }
+
+    /// Adds the keys that the nodes have now to those that a capture is decrypted with.
+    pub(crate) async fn keep_keys(&mut self) -> Result<()> {
+        for node in self.nodes.iter().filter(|node| node.runs()) {
+            self.keys.add(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node that died again, and its guests. Returns how long the node took.
+    pub(crate) async fn revive(&mut self, place: usize) -> Result<Duration> {
+        let began = Instant::now();
+        self.nodes[place].restart().await?;
+        let took = began.elapsed();
+        self.wire.tap(&self.nodes[place])?;
+        let handle = &self.nodes[place].handle;
+        for guests in [&mut self.plain, &mut self.sealed, &mut self.tasks] {
+            let config = guests[place].config.clone();
+            let port = handle.replug(config.endpoint).await?;
+            guests[place] = Arc::new(Guest::start(config, port));
+        }
+        let network = self.network_id(place, PLAIN).await?;
+        self.names[place] = Names::start(&self.nodes[place], network).await?;
+        Ok(took)
+    }
+
+    /// Stops all nodes in order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        let mut stopping = JoinSet::new();
+        for mut node in self.nodes {
+            stopping.spawn(async move { node.stop().await });
+        }
+        while let Some(stopped) = stopping.join_next().await {
+            stopped??;
+        }
+        Ok(())
     }
 
     /// Attaches a guest to a network, on the node in this place; as a task of a service if one is

@@ -17,6 +17,7 @@ use overlay_dataplane::user::ports::{MemoryPort, PortClosed};
 use overlay_types::{EndpointId, MacAddr};
 use smoltcp::{
     iface::SocketHandle,
+    phy::ChecksumCapabilities,
     socket::{icmp, tcp},
     wire::{Icmpv4Packet, Icmpv4Repr, IpAddress},
 };
@@ -33,13 +34,20 @@ mod stream;
 pub(crate) use self::stream::{Report, Stream};
 use self::{
     services::{ECHO_PORT, NAME_PORT, Services},
-    stack::{MAX_WAITING, Stack},
+    stack::{Stack, TCP_WINDOW},
 };
 
 /// How long a guest waits for another one.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After so long a ping is sent again.
+const PING: Duration = Duration::from_millis(100);
 /// Longest answer that is read as a name.
 const MAX_NAME_LEN: usize = 256;
+/// Octets of a transfer that were sent and have not come back. Less than a window: where a probe of
+/// a closed window crosses its opening, smoltcp 0.14 skips an octet and repeats it a second later.
+const MAX_IN_FLIGHT: usize = TCP_WINDOW / 2;
+/// Sockets of a guest: its services, and 16 calls at once.
+const MAX_SOCKETS: usize = 40;
 /// Turns in which services may react to what they just sent, before frames move again.
 const MAX_REACTIONS: u32 = 16;
 
@@ -93,6 +101,20 @@ impl Guest {
         self.config.address
     }
 
+    /// Sends ICMP echo requests until one is answered.
+    ///
+    /// The first ones may be lost: a smoltcp stack asks for one neighbour per second, and drops
+    /// what it has for others meanwhile.
+    pub(crate) async fn reach(&self, to: Ipv4Addr) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if self.ping_for(to, PING).await.is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("ping, {} → {to}: no answer within {PATIENCE:?}", self.config.name)
+    }
+
     /// Sends an ICMP echo request. Returns the time until it was answered.
     pub(crate) async fn ping(&self, to: Ipv4Addr) -> Result<Duration> {
         self.ping_for(to, PATIENCE).await
@@ -105,10 +127,10 @@ impl Guest {
             let ident = stack.next_port();
             let handle = stack.sockets.add(stack::icmp_socket(ident));
             let request = Icmpv4Repr::EchoRequest { ident, seq_no: 1, data: b"three-node" };
-            let checksum = stack.checksum();
             let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(handle);
             let buffer = socket.send(request.buffer_len(), IpAddress::Ipv4(to))?;
-            request.emit(&mut Icmpv4Packet::new_unchecked(buffer), &checksum);
+            request
+                .emit(&mut Icmpv4Packet::new_unchecked(buffer), &ChecksumCapabilities::default());
             Ok(handle)
         })?;
         let answered = self.until(patience, |stack| {
@@ -156,8 +178,9 @@ impl Guest {
         let (mut sent, mut back, mut wrong) = (0, 0, false);
         let ended = self.until(PATIENCE, |stack| {
             let tcp = stack.sockets.get_mut::<tcp::Socket<'_>>(socket.handle);
-            if tcp.can_send() && sent < length {
-                sent += tcp.send_slice(&data[sent..]).unwrap_or(0);
+            let allowed = length.min(back + MAX_IN_FLIGHT);
+            if tcp.can_send() && sent < allowed {
+                sent += tcp.send_slice(&data[sent..allowed]).unwrap_or(0);
             }
             take(tcp, |bytes| {
                 wrong |= data.get(back..back + bytes.len()) != Some(bytes);
@@ -197,7 +220,7 @@ impl Guest {
     /// Makes a socket that is closed and removed with the value.
     fn open(&self, make: impl FnOnce(&mut Stack) -> Result<SocketHandle>) -> Result<Open<'_>> {
         let mut stack = self.shared.stack();
-        if stack.sockets.iter().count() > MAX_WAITING {
+        if stack.sockets.iter().count() >= MAX_SOCKETS {
             bail!("{} has too many sockets open", self.config.name);
         }
         let handle = make(&mut stack)?;

@@ -5,7 +5,10 @@ use core::{net::IpAddr, time::Duration};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use overlay_api::client::connect_unix;
+use overlay_api::{
+    client::connect_unix,
+    v1::{self, local_node_client::LocalNodeClient},
+};
 use overlayd::{Config, Node, NodeError, NodeHandle};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tonic::transport::Channel;
@@ -16,6 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(5);
 /// What an Ethernet underlay has; loopback itself would allow 64 KB.
 pub(crate) const UNDERLAY_MTU: u16 = 1500;
+
+/// Loopback delays nothing; by default a minute passes before old keys are erased.
+const ROTATION_DRAIN: Duration = Duration::from_secs(4);
 
 /// One node, its configuration, and the task that runs it.
 #[derive(Debug)]
@@ -44,12 +50,17 @@ impl LabNode {
             name: Some(name.clone()),
             advertise_addr: Some(address),
             underlay_mtu: Some(UNDERLAY_MTU),
+            rotation_drain: ROTATION_DRAIN,
             ..Config::default()
         };
         let (handle, running) = launch(config.clone())?;
         let mut node = Self { name, address, handle, config, running: Some(running) };
         node.answers().await?;
         Ok(node)
+    }
+
+    pub(crate) const fn runs(&self) -> bool {
+        self.running.is_some()
     }
 
     pub(crate) fn socket(&self) -> &PathBuf {
@@ -59,6 +70,12 @@ impl LabNode {
     /// A channel to the node's unix socket.
     pub(crate) async fn channel(&self) -> Result<Channel> {
         Ok(connect_unix(&self.config.socket).await?)
+    }
+
+    /// What the node says of itself.
+    pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse> {
+        let mut client = LocalNodeClient::new(self.channel().await?);
+        Ok(client.get_status(v1::GetStatusRequest::default()).await?.into_inner())
     }
 
     /// The node dies as if its host lost power: nothing is said to anybody.
@@ -86,7 +103,7 @@ impl LabNode {
     async fn answers(&mut self) -> Result<()> {
         let ended = || self.running.as_ref().is_none_or(|running| running.task.is_finished());
         let answers = until("the node's unix socket answers", || async {
-            ended() || self.channel().await.is_ok()
+            ended() || self.status().await.is_ok()
         });
         answers.await?;
         if ended() {

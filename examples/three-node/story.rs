@@ -1,8 +1,7 @@
 //! What the reader sees: steps, what was done in them, what was measured.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
-
 use core::{fmt::Display, time::Duration};
+use std::io::{Stdout, Write};
 
 use tokio::time::Instant;
 
@@ -12,37 +11,48 @@ const COLUMN: usize = 66;
 /// The narration of one run.
 #[derive(Debug)]
 pub(crate) struct Story {
+    out: Stdout,
     began: Instant,
     steps: u32,
 }
 
 impl Story {
     pub(crate) fn begin(title: &str) -> Self {
-        println!("{title}");
-        Self { began: Instant::now(), steps: 0 }
+        let story = Self { out: std::io::stdout(), began: Instant::now(), steps: 0 };
+        story.line(title);
+        story
     }
 
     /// A new step begins.
     pub(crate) fn step(&mut self, title: &str) {
         self.steps += 1;
-        let seconds = self.began.elapsed().as_secs_f64();
-        println!("\n[{seconds:4.1} s]  {}. {title}", self.steps);
+        let (seconds, number) = (self.began.elapsed().as_secs_f64(), self.steps);
+        self.line(format!("\n[{seconds:4.1} s]  {number}. {title}"));
     }
 
     /// Something is so.
     pub(crate) fn tell(&self, text: impl Display) {
-        println!("{}", format!("          {text}").trim_end());
+        self.line(format!("          {text}").trim_end());
     }
 
     /// Something was measured.
     pub(crate) fn measured(&self, what: impl Display, value: impl Display) {
         let what = format!("{what} ");
-        println!("          {what:.<COLUMN$} {value}");
+        self.tell(format!("{what:.<COLUMN$} {value}"));
     }
 
-    pub(crate) fn end(&self) {
+    /// How it ended.
+    pub(crate) fn end(&self, outcome: Result<(), &anyhow::Error>) {
         let seconds = self.began.elapsed().as_secs_f64();
-        println!("\n[{seconds:4.1} s]  All of it holds.");
+        match outcome {
+            Ok(()) => self.line(format!("\n[{seconds:4.1} s]  All of it holds.")),
+            Err(error) => self.line(format!("\n[{seconds:4.1} s]  FAILED: {error:#}")),
+        }
+    }
+
+    fn line(&self, text: impl Display) {
+        // Nobody reads any more: the exit code still tells.
+        let _ = writeln!(self.out.lock(), "{text}");
     }
 }
 

@@ -18,12 +18,12 @@ use smoltcp::{
 
 use super::GuestConfig;
 
-/// Frames or sockets that may wait: what a memory port's ring holds, several times over.
-pub(super) const MAX_WAITING: usize = 4096;
+/// Frames that wait in each direction: what a memory port's ring holds, several times over.
+const MAX_WAITING: usize = 4096;
 /// Senders that a card remembers; there are a dozen guests.
 const MAX_SENDERS: usize = 64;
 /// Octets in flight of a connection, each way: what loopback needs at a millisecond.
-const TCP_WINDOW: usize = 64 << 10;
+pub(super) const TCP_WINDOW: usize = 64 << 10;
 /// Datagrams that wait to be read, and their octets.
 const UDP_PACKETS: usize = 256;
 const UDP_OCTETS: usize = 64 << 10;
@@ -93,10 +93,6 @@ impl Stack {
         let port = self.next_port;
         self.next_port = port.checked_add(1).unwrap_or(FIRST_DYNAMIC_PORT);
         port
-    }
-
-    pub(super) fn checksum(&self) -> ChecksumCapabilities {
-        ChecksumCapabilities::default()
     }
 
     /// Removes a socket; a connection that is still open is reset.
