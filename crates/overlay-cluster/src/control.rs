@@ -24,7 +24,10 @@ use openraft::{
 };
 use overlay_api::internal::v1 as wire;
 use overlay_types::{NodeId, RequestId, UnixMillis};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tonic::{Code, Status};
 
 pub use error::{ControlError, rejection_status};
@@ -34,7 +37,7 @@ use crate::{
     raft::{
         codec,
         replica::Replica,
-        store,
+        store::{self, StoreError},
         transport::Peers,
         types::{LogId, Member, Raft},
     },
@@ -56,6 +59,9 @@ pub struct ControlConfig {
     pub tls: Arc<NodeTls>,
     /// Its state file.
     pub store: PathBuf,
+    /// The state file may be made: at init and join only. A voter that forgot its log would break
+    /// what was acknowledged.
+    pub create: bool,
     /// The address that it advertises; connections to other managers leave from there.
     pub advertise: IpAddr,
     /// How long a key rotation waits.
@@ -88,6 +94,9 @@ impl Control {
     /// member.
     pub async fn start(config: ControlConfig) -> Result<Self, ControlError> {
         let cluster = config.tls.identity().cluster;
+        if !config.create && !config.store.exists() {
+            return Err(StoreError::Missing { path: config.store }.into());
+        }
         let (log, machine, replica) = store::open(&config.store, cluster, config.node)?;
         let raft_config = RaftConfig {
             cluster_name: cluster.to_string(),
@@ -159,13 +168,18 @@ impl Control {
         let command = Command { request, at: now(), action };
         let patience = Patience::new();
         loop {
-            match self.write_here(command.clone()).await {
+            // A leader that lost its quorum never answers.
+            let here = timeout_at(patience.0, self.write_here(command.clone())).await;
+            match here.unwrap_or(Err(Attempt::NoLeader)) {
                 Ok(response) => return Ok(response),
                 Err(Attempt::Refused(status)) => return Err(status),
-                Err(Attempt::Elsewhere(leader)) => match self.propose_to(leader, &command).await {
-                    Err(status) if status.code() == Code::Unavailable => {}
-                    answer => return answer,
-                },
+                Err(Attempt::Elsewhere(leader)) => {
+                    let there = timeout_at(patience.0, self.propose_to(leader, &command)).await;
+                    match there.unwrap_or_else(|_| Err(not_leader())) {
+                        Err(status) if status.code() == Code::Unavailable => {}
+                        answer => return answer,
+                    }
+                }
                 Err(Attempt::NoLeader) => {}
             }
             patience.pause(&self.0.raft).await?;
@@ -301,8 +315,8 @@ impl Patience {
             return Ok(());
         }
         Err(Status::unavailable(
-            "no manager leads: fewer than half of them can be reached; bring one back, and the \
-             call can be repeated",
+            "no manager leads: too few of them can be reached; bring one back. A write may still be \
+             applied: repeat it with the same request id",
         ))
     }
 }

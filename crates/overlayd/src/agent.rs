@@ -133,10 +133,7 @@ pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
     let mut revision = viewer.revision();
     while revision.changed().await.is_ok() {
         let (disk, viewer) = (disk.clone(), viewer.clone());
-        let kept = tokio::task::spawn_blocking(move || {
-            let view = viewer.read(View::clone);
-            disk.keep_view(&view)
-        });
+        let kept = tokio::task::spawn_blocking(move || disk.keep_view(|| viewer.read(View::clone)));
         if let Ok(Err(error)) = kept.await {
             tracing::error!(%error, "the view is not kept; this node cannot start from it");
         }

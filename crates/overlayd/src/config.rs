@@ -80,7 +80,8 @@ impl Config {
             figment = figment.merge(Toml::string(&text));
         }
         figment
-            .merge(Env::prefixed("OVERLAYD_"))
+            // Where the file is, the command line says; it is no setting.
+            .merge(Env::prefixed("OVERLAYD_").ignore(&["config"]))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| NodeError::Config(error.to_string()))

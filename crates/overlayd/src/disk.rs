@@ -17,6 +17,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use overlay_api::v1;
@@ -28,22 +29,30 @@ use prost::Message;
 use crate::NodeError;
 
 const REJOIN: &str = "move the data directory away and join again";
-const REBUILD: &str = "remove it; it is fetched again from a manager";
 
 /// A node's data directory.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk(PathBuf);
+pub(crate) struct Disk {
+    folder: PathBuf,
+    /// Held while a file is replaced: writers share its temporary name, and what is written last
+    /// must be what was true last.
+    writing: Arc<Mutex<()>>,
+}
 
 impl Disk {
     /// Opens the directory, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|source| NodeError::File { path: path.to_owned(), source })?;
-        Ok(Self(path.to_owned()))
+        Ok(Self { folder: path.to_owned(), writing: Arc::default() })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.folder.join(name)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, NodeError> {
@@ -65,12 +74,29 @@ impl Disk {
         &self,
         now: UnixMillis,
     ) -> Result<Option<NodeCredentials>, NodeError> {
-        let text = |name| Ok::<_, NodeError>(self.read(name)?.map(String::from_utf8));
-        let parts = (text("node.crt")?, text("node.key")?, text("root.crt")?);
-        let (Some(Ok(certificate)), Some(Ok(key)), Some(Ok(root))) = parts else {
+        // Written last, so without it the node is in no cluster.
+        if self.read("node.crt")?.is_none() {
             return Ok(None);
+        }
+        let text = |name| {
+            let content = self.read(name)?.and_then(|content| String::from_utf8(content).ok());
+            content.ok_or_else(|| NodeError::Damaged {
+                path: self.path(name),
+                reason: "it is missing or no text".to_owned(),
+                hint: "put it back, or move the data directory away and join again",
+            })
         };
+        let (certificate, key, root) = (text("node.crt")?, text("node.key")?, text("root.crt")?);
         Ok(Some(NodeCredentials::from_pem(&certificate, &key, &root, now)?))
+    }
+
+    /// Refuses a directory that holds what a node of some cluster left: init and join start from
+    /// nothing, and clean up after themselves when they fail.
+    pub(crate) fn check_blank(&self) -> Result<(), NodeError> {
+        match ["node.crt", "state"].map(|name| self.path(name)).into_iter().find(|p| p.exists()) {
+            None => Ok(()),
+            Some(path) => Err(NodeError::Occupied { path }),
+        }
     }
 
     /// Keeps the credentials. The certificate comes last: without it there are none.
@@ -92,7 +118,7 @@ impl Disk {
     pub(crate) fn view(&self) -> Result<Option<View>, NodeError> {
         let Some(content) = self.read("view")? else { return Ok(None) };
         let damaged =
-            |reason: String| NodeError::Damaged { path: self.path("view"), reason, hint: REBUILD };
+            |reason: String| NodeError::Damaged { path: self.path("view"), reason, hint: REJOIN };
         let sum = content
             .split_first_chunk()
             .filter(|(sum, rest)| u32::from_be_bytes(**sum) == crc32c::crc32c(rest));
@@ -106,8 +132,10 @@ impl Disk {
         Ok(Some(view))
     }
 
-    /// Keeps a view.
-    pub(crate) fn keep_view(&self, view: &View) -> Result<(), NodeError> {
+    /// Keeps the view that `current` returns when it is this write's turn.
+    pub(crate) fn keep_view(&self, current: impl FnOnce() -> View) -> Result<(), NodeError> {
+        let _turn = self.turn();
+        let view = current();
         let put = |object: overlay_types::Object| v1::Change::from(&Change::Put(object));
         let message = v1::WatchResponse {
             revision: view.revision().get(),
@@ -131,11 +159,14 @@ impl Disk {
         Ok(kept.into_iter().map(|(id, port)| (id, port.into())).collect())
     }
 
-    /// Keeps how local endpoints are plugged in. Memory ports end with the process.
+    /// Keeps how local endpoints are plugged in, as `current` says when it is this write's turn.
+    /// Memory ports end with the process.
     pub(crate) fn keep_ports(
         &self,
-        ports: &BTreeMap<EndpointId, PortKind>,
+        current: impl FnOnce() -> BTreeMap<EndpointId, PortKind>,
     ) -> Result<(), NodeError> {
+        let _turn = self.turn();
+        let ports = current();
         let kept: BTreeMap<EndpointId, KeptPort> = ports
             .iter()
             .filter_map(|(id, port)| match port.clone() {
@@ -187,13 +218,24 @@ mod tests {
         assert_eq!(disk.view().unwrap(), None);
         let mut view = View::default();
         view.apply(Revision::new(7), []);
-        disk.keep_view(&view).unwrap();
+        disk.keep_view(|| view.clone()).unwrap();
         assert_eq!(disk.view().unwrap(), Some(view));
         let path = disk.path("view");
         let mut content = fs::read(&path).unwrap();
         *content.last_mut().unwrap() ^= 1;
         fs::write(&path, content).unwrap();
         assert!(matches!(disk.view(), Err(NodeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn r05_a_node_with_half_its_credentials_is_not_a_new_one() {
+        let (_folder, disk) = disk();
+        disk.check_blank().unwrap();
+        assert!(disk.credentials(UnixMillis(0)).unwrap().is_none());
+        fs::write(disk.path("node.crt"), "x").unwrap();
+        assert!(matches!(disk.credentials(UnixMillis(0)), Err(NodeError::Damaged { .. })));
+        assert!(matches!(disk.check_blank(), Err(NodeError::Occupied { .. })));
+        assert!(disk.path("node.crt").exists());
     }
 
     #[test]
@@ -204,7 +246,7 @@ mod tests {
             (EndpointId::from_u128(1), tap.clone()),
             (EndpointId::from_u128(2), PortKind::Memory),
         ]);
-        disk.keep_ports(&ports).unwrap();
+        disk.keep_ports(|| ports).unwrap();
         assert_eq!(disk.ports().unwrap(), BTreeMap::from([(EndpointId::from_u128(1), tap)]));
     }
 }

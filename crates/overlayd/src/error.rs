@@ -39,6 +39,15 @@ pub enum NodeError {
         /// What to do.
         hint: &'static str,
     },
+    /// The data directory holds what a node of some cluster left.
+    #[error(
+        "{} is there already: this host was a node before, or an init was cut short; move the \
+         data directory away to begin anew", path.display()
+    )]
+    Occupied {
+        /// What is there.
+        path: PathBuf,
+    },
     /// A port is in use, or the address is not this host's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -71,6 +80,16 @@ pub enum NodeError {
     /// A manager refused, or none answered.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
+    /// An endpoint got its addresses but no port, and could not be detached again either.
+    #[error("endpoint not plugged in: {reason}; detach {endpoint} yourself, because {error}")]
+    StillAttached {
+        /// The endpoint.
+        endpoint: overlay_types::EndpointId,
+        /// Why it has no port.
+        reason: String,
+        /// Why it is still attached.
+        error: String,
+    },
     /// An endpoint got its addresses but no port; it was detached again.
     #[error("endpoint not plugged in: {0}; it was detached again")]
     Port(String),
@@ -90,7 +109,9 @@ impl From<NodeError> for Status {
         let message = error.to_string();
         match error {
             NodeError::Refused(status) => *status,
-            NodeError::InCluster(_) | NodeError::NoCluster => Self::failed_precondition(message),
+            NodeError::InCluster(_) | NodeError::NoCluster | NodeError::Occupied { .. } => {
+                Self::failed_precondition(message)
+            }
             NodeError::NoAdvertiseAddress { .. } | NodeError::Config(_) | NodeError::Ca(_) => {
                 Self::invalid_argument(message)
             }

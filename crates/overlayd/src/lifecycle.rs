@@ -67,14 +67,16 @@ pub(crate) async fn init(
         worker_secret: secrets.get(Role::Worker).expose().to_vec(),
         manager_secret: secrets.get(Role::Manager).expose().to_vec(),
     };
+    disk.check_blank()?;
     let start = async {
         let control =
             form(disk, &credentials, (addresses, config.rotation()), cluster, trust, node).await?;
         disk.keep_credentials(&credentials)?;
         let view = control.replica().read(|state| state.view().clone());
-        disk.keep_view(&view)?;
+        disk.keep_view(|| view.clone())?;
         let (disk, control) = (disk.clone(), Some(control));
-        let start = Start { config, addresses, disk, credentials: &credentials, view, control };
+        let credentials = &credentials;
+        let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
         Member::start(start).await
     };
     start.await.inspect_err(|_| disk.forget())
@@ -89,7 +91,7 @@ async fn form(
     node: Node,
 ) -> Result<Control, NodeError> {
     let tls = Arc::new(NodeTls::new(credentials)?);
-    let control = start_control(disk, &tls, addresses, rotation).await?;
+    let control = start_control(disk, &tls, addresses, rotation, true).await?;
     let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
     control.form(member).await?;
     let action = Action::InitCluster(Box::new(InitCluster {
@@ -170,6 +172,9 @@ pub(crate) async fn join(
     let token: JoinToken = request.token.trim().parse().map_err(CaError::from)?;
     let remotes = request.remotes.iter().map(|text| remote(text, config.control_port));
     let remotes: Vec<SocketAddr> = remotes.collect::<Result<_, _>>()?;
+    disk.check_blank()?;
+    // What would fail here after the cluster has taken the node in, fails now.
+    config.mtu(addresses.data_path)?;
     // Id and role are the manager's to say.
     let node = own_node(config, addresses, NodeId::default(), Role::Worker)?;
     let pending = PendingJoin::new()?;
@@ -177,10 +182,11 @@ pub(crate) async fn join(
     let credentials = pending.complete(&answer.certificate, &answer.root, token.digest(), now())?;
     let view = first_view(answer)?;
     let start = async {
-        disk.keep_view(&view)?;
+        disk.keep_view(|| view.clone())?;
         disk.keep_credentials(&credentials)?;
         let (disk, control) = (disk.clone(), None);
-        let start = Start { config, addresses, disk, credentials: &credentials, view, control };
+        let credentials = &credentials;
+        let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
         Member::start(start).await
     };
     start.await.inspect_err(|_| disk.forget())

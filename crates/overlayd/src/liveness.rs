@@ -69,10 +69,10 @@ pub(crate) fn dead(verdicts: &Verdicts) -> BTreeSet<NodeId> {
     verdicts.iter().filter(|(_, verdict)| gone(verdict)).map(|(node, _)| *node).collect()
 }
 
-/// The nodes that gossip hears of.
+/// The nodes that a key rotation waits for: those that are not dead.
 pub(crate) fn alive(verdicts: &Verdicts) -> BTreeSet<NodeId> {
-    let alive = verdicts.iter().filter(|(_, verdict)| **verdict == v1::Liveness::Alive);
-    alive.map(|(node, _)| *node).collect()
+    let dead = dead(verdicts);
+    verdicts.keys().filter(|node| !dead.contains(node)).copied().collect()
 }
 
 #[cfg(test)]

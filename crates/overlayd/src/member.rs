@@ -72,12 +72,15 @@ pub(crate) struct Start<'a> {
     pub(crate) view: View,
     /// The control plane, if it runs already.
     pub(crate) control: Option<Control>,
+    /// The node was in no cluster a moment ago: a manager's state may be made.
+    pub(crate) fresh: bool,
 }
 
 impl Member {
     /// Starts everything.
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
-        let Start { config, addresses, disk, credentials, view, control } = start;
+        let Start { config, addresses, disk, credentials, view, control, fresh } = start;
+        check_addresses(&view, credentials.identity().node, addresses)?;
         let identity = credentials.identity();
         let tls = Arc::new(NodeTls::new(credentials)?);
         let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
@@ -109,9 +112,11 @@ impl Member {
             tasks: Mutex::default(),
         };
         if identity.role == Role::Manager {
-            let control = match control {
-                Some(control) => control,
-                None => start_control(&member.disk, &tls, addresses, config.rotation()).await?,
+            let control = if let Some(control) = control {
+                control
+            } else {
+                let rotation = config.rotation();
+                start_control(&member.disk, &tls, addresses, rotation, fresh).await?
             };
             let socket = SocketAddr::new(addresses.listen, addresses.control.port());
             member.serve(control, tls, socket)?;
@@ -184,8 +189,7 @@ impl Member {
     pub(crate) async fn stop(self: Arc<Self>) {
         self.stop.send_replace(true);
         self.halt().await;
-        let view = self.viewer.read(View::clone);
-        if let Err(error) = self.disk.keep_view(&view) {
+        if let Err(error) = self.disk.keep_view(|| self.viewer.read(View::clone)) {
             tracing::error!(%error, "the view is not kept");
         }
         // Calls that are still under way hold the member; then the silence has to tell.
@@ -204,12 +208,14 @@ pub(crate) async fn start_control(
     tls: &Arc<NodeTls>,
     addresses: Addresses,
     rotation: RotationPolicy,
+    create: bool,
 ) -> Result<Control, NodeError> {
     let patience = Instant::now();
     let config = ControlConfig {
         node: tls.identity().node,
         tls: Arc::clone(tls),
         store: disk.path("state"),
+        create,
         advertise: addresses.control.ip(),
         rotation,
         snapshot_after: 10_000,
@@ -223,6 +229,28 @@ pub(crate) async fn start_control(
             outcome => return Ok(outcome?),
         }
     }
+}
+
+/// Other nodes drop what comes from an address that they do not know this node by.
+fn check_addresses(view: &View, own: NodeId, addresses: Addresses) -> Result<(), NodeError> {
+    let Some(known) = view.nodes().get(&own) else { return Ok(()) };
+    for (setting, known, now) in [
+        (
+            "advertise-addr and control-port",
+            known.control.to_string(),
+            addresses.control.to_string(),
+        ),
+        ("advertise-addr and gossip-port", known.gossip.to_string(), addresses.gossip.to_string()),
+        ("data-path-addr", known.data_path.to_string(), addresses.data_path.to_string()),
+    ] {
+        if known != now {
+            return Err(NodeError::Config(format!(
+                "{setting} {now}: the cluster knows this node at {known}; set that again, or move \
+                 the data directory away and join as a new node"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn switch_config(view: &View, data_path: IpAddr) -> SwitchConfig {

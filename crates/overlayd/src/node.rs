@@ -3,7 +3,7 @@
 
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -33,6 +33,9 @@ use crate::{
 /// How long an attach waits for the endpoint to be plugged in. Watch and dataplane take
 /// milliseconds; a manager that dies in between costs two seconds.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long calls that are under way may take when the node stops. A watch would never end.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Builds a [`Node`].
 #[derive(Clone, Debug)]
@@ -73,7 +76,23 @@ impl Node {
         let Self(handle) = self;
         let listener = unix_listener(&handle.0.config.socket)?;
         handle.resume().await?;
-        let served = api::serve(handle.clone(), listener, shutdown).await;
+        let (begun, began) = tokio::sync::oneshot::channel();
+        let shutdown = async move {
+            shutdown.await;
+            // Nobody listens when serving ended by itself.
+            let _ = begun.send(());
+        };
+        let drained = async {
+            // A sender that is gone never began to shut down.
+            if began.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let _ = tokio::time::timeout(DRAIN, std::future::pending::<()>()).await;
+        };
+        let served = tokio::select! {
+            served = api::serve(handle.clone(), listener, shutdown) => served,
+            () = drained => Ok(()),
+        };
         if let Some(member) = handle.take() {
             member.stop().await;
         }
@@ -125,6 +144,7 @@ impl NodeHandle {
             credentials: &credentials,
             view: disk.view()?.unwrap_or_default(),
             control: None,
+            fresh: false,
         };
         let member = Member::start(start).await?;
         *self.slot() = Some(Arc::new(member));
@@ -234,8 +254,14 @@ impl NodeHandle {
             .and_then(|endpoint| endpoint.id.parse().ok())
             .ok_or_else(|| Status::internal("the manager's answer has no endpoint"))?;
         if let Err(reason) = plug(&member, id, port).await {
-            self.detach(&id.to_string()).await?;
-            return Err(NodeError::Port(reason));
+            // What keeps it from being forgotten keeps it from being detached, too.
+            let _ = forget_port(&member, id);
+            return Err(match self.detach(&id.to_string()).await {
+                Ok(()) => NodeError::Port(reason),
+                Err(error) => {
+                    NodeError::StillAttached { endpoint: id, reason, error: error.to_string() }
+                }
+            });
         }
         Ok(answer)
     }
@@ -330,7 +356,7 @@ impl NodeHandle {
 
     pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, NodeError> {
         let Ok(member) = self.member() else { return Ok(v1::GetStatusResponse::default()) };
-        let mut counters = std::collections::BTreeMap::new();
+        let mut counters = BTreeMap::new();
         let switch = Arc::clone(member.shared.dataplane().switch().counters());
         for (reason, count) in switch.drops() {
             counters.insert(format!("dataplane.dropped.{}", reason.name()), count);
@@ -374,15 +400,10 @@ fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
 /// Has the endpoint plugged in, and waits for it.
 async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), String> {
     let mut progress = member.reconciler.progress();
-    let before = progress.borrow_and_update().turns;
-    let ports = {
-        let mut ports = member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.insert(id, port);
-        ports.clone()
-    };
-    member.disk.keep_ports(&ports).map_err(|error| error.to_string())?;
+    ports(member).insert(id, port);
+    member.disk.keep_ports(|| ports(member).clone()).map_err(|error| error.to_string())?;
     member.reconciler.wake();
-    let done = progress.wait_for(|progress| settled(progress, id, before));
+    let done = progress.wait_for(|progress| settled(progress, id));
     match tokio::time::timeout(ATTACH_PATIENCE, done).await {
         Ok(Ok(progress)) => progress.failures.get(&id).cloned().map_or(Ok(()), Err),
         Ok(Err(_)) => Err("the node stops".to_owned()),
@@ -390,17 +411,16 @@ async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), Str
     }
 }
 
-fn settled(progress: &Progress, id: EndpointId, before: u64) -> bool {
-    progress.turns > before
-        && (progress.plugged.contains(&id) || progress.failures.contains_key(&id))
+fn settled(progress: &Progress, id: EndpointId) -> bool {
+    progress.plugged.contains(&id) || progress.failures.contains_key(&id)
 }
 
 fn forget_port(member: &Member, id: EndpointId) -> Result<(), NodeError> {
-    let ports = {
-        let mut ports = member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.remove(&id);
-        ports.clone()
-    };
+    ports(member).remove(&id);
     member.reconciler.wake();
-    member.disk.keep_ports(&ports)
+    member.disk.keep_ports(|| ports(member).clone())
+}
+
+fn ports(member: &Member) -> std::sync::MutexGuard<'_, BTreeMap<EndpointId, PortKind>> {
+    member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner)
 }

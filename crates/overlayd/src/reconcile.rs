@@ -38,8 +38,6 @@ const REPORTS: usize = 64;
 pub(crate) struct Progress {
     /// Revision of the view that the dataplane was last built from.
     pub(crate) revision: Revision,
-    /// Number of turns of the loop that began.
-    pub(crate) turns: u64,
     /// What failed in the last turn, by endpoint.
     pub(crate) failures: BTreeMap<EndpointId, String>,
     /// Endpoints that are plugged in.
@@ -181,7 +179,6 @@ fn turn(
     progress: &watch::Sender<Progress>,
     reports: &async_mpsc::Sender<Report>,
 ) -> Duration {
-    progress.send_modify(|progress| progress.turns += 1);
     let now = Instant::now();
     let (heard, used) = noticed(&shared.dataplane());
     keys.notice(heard, used);

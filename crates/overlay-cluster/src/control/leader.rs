@@ -39,6 +39,10 @@ pub(super) async fn run(control: &Control, alive: watch::Receiver<BTreeSet<NodeI
 }
 
 async fn step_keys(control: &Control, alive: &BTreeSet<NodeId>) {
+    if alive.is_empty() {
+        // Gossip has not said a word yet: nobody could be waited for.
+        return;
+    }
     let policy = control.0.rotation;
     let next = |state: &crate::state::State| policy.next_step(state, alive, now(), rand::random());
     while let Some(action) = control.replica().read(next) {

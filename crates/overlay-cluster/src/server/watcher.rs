@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use overlay_api::{convert, v1};
 use overlay_types::{NodeId, Revision};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -45,6 +45,10 @@ impl v1::watcher_server::Watcher for Api {
             Some(node) => Interest::of_node(node, state.view()),
             None => Interest::Everything,
         };
+        let core = self.control.raft().server_metrics();
+        if self.control.raft().metrics().borrow().running_state.is_err() {
+            return Err(stopped());
+        }
         let replica = Arc::clone(self.control.replica());
         // One that joined a moment ago has no state yet, one that was away an old one.
         let known = replica.read(|state| state.view().cluster().map(|_| state.revision()));
@@ -53,19 +57,25 @@ impl v1::watcher_server::Watcher for Api {
         }
         let (events, feed, first) = replica.subscribe(interest, from);
         let (messages, stream) = mpsc::channel(UNDER_WAY);
-        tokio::spawn(async move { carry(&replica, events, feed, first, &messages).await });
+        tokio::spawn(async move { carry(&replica, core, (events, feed, first), &messages).await });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
+fn stopped() -> Status {
+    Status::unavailable("this manager's raft core has ended; ask another")
+}
+
 /// Carries batches until the subscriber is gone.
-async fn carry(
+async fn carry<M>(
     replica: &Replica,
-    mut events: broadcast::Receiver<Event>,
-    mut feed: Feed,
-    first: Batch,
+    mut core: watch::Receiver<M>,
+    (mut events, mut feed, first): (broadcast::Receiver<Event>, Feed, Batch),
     messages: &Messages,
 ) {
+    // Its sender lives as long as the raft core: after that nothing is ever applied.
+    let ended = async move { while core.changed().await.is_ok() {} };
+    tokio::pin!(ended);
     let mut batch = Some(first);
     loop {
         if let Some(batch) = batch.take()
@@ -76,6 +86,11 @@ async fn carry(
         let event = tokio::select! {
             event = events.recv() => event,
             () = messages.closed() => return,
+            () = &mut ended => {
+                // The subscriber may be gone.
+                let _ = messages.send(Err(stopped())).await;
+                return;
+            }
         };
         batch = match event {
             Ok(event) => replica.read(|state| feed.next(state.view(), &event)),

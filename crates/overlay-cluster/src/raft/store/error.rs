@@ -7,6 +7,15 @@ use super::super::codec::Malformed;
 /// The store cannot be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// A manager that was in its cluster before has lost its state file.
+    #[error(
+        "the state file {} is gone: without it this manager could vote against what it promised; \
+         put it back, or move the whole data directory away and join as a new node", path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be opened, read or written.
     #[error("the state file {} cannot be used: {source}", path.display())]
     Database {
@@ -62,8 +71,8 @@ pub enum StoreError {
     },
     /// A record does not have the checksum that it was written with, or cannot be decoded.
     #[error(
-        "the state file {} is damaged at {record}: {reason}; move it away and let this manager \
-         join again, or restore a backup", path.display()
+        "the state file {} is damaged at {record}: {reason}; move the whole data directory \
+         away and join as a new node", path.display()
     )]
     Damaged {
         /// The file.

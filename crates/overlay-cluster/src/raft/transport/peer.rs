@@ -37,6 +37,11 @@ use crate::{
 /// routes it may name has 300 kB.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
 
+/// How long a snapshot may take to be installed, besides its transfer.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes a second that the transfer of a snapshot is given time for: a slow link between sites.
+const SNAPSHOT_RATE: u64 = 1_000_000;
+
 /// Bytes of a snapshot in one message.
 const PIECE: usize = 256 << 10;
 
@@ -158,9 +163,10 @@ impl RaftNetwork<TypeConfig> for Peer {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
         let data = *snapshot.snapshot;
+        let length = data.len();
         let first = wire::SnapshotPiece {
             vote: Some(codec::vote_to_wire(vote)),
             meta: Some(codec::snapshot_meta_to_wire(&snapshot.meta)),
@@ -172,8 +178,7 @@ impl RaftNetwork<TypeConfig> for Peer {
             data: data[start..data.len().min(start + PIECE)].to_vec(),
         });
         let stream = tokio_stream::iter(std::iter::once(first).chain(pieces));
-        // The limit is for the whole transfer; it grows with the snapshot.
-        let limit = option.hard_ttl() * 10;
+        let limit = SNAPSHOT_PATIENCE + Duration::from_secs(length as u64 / SNAPSHOT_RATE);
         let mut client = self.client()?;
         let send = client.install_snapshot(within(stream, limit));
         let answer = tokio::select! {
