@@ -258,6 +258,25 @@ impl Guest {
     }
 }
 
+/// Has each of `from` reach each of `to`, all at once. Returns when the last one was answered.
+///
+/// Afterwards they know each other's Ethernet addresses: a first connection between stacks that ask
+/// for one neighbour per second meets its own repetition.
+pub(crate) async fn all_reach(from: &[Arc<Guest>], to: &[Arc<Guest>]) -> Result<Duration> {
+    let began = Instant::now();
+    let mut pings = JoinSet::new();
+    for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
+        let (from, to) = (Arc::clone(from), to.address());
+        if from.address() != to {
+            pings.spawn(async move { from.reach(to).await });
+        }
+    }
+    while let Some(answered) = pings.join_next().await {
+        answered??;
+    }
+    Ok(began.elapsed())
+}
+
 /// A socket that belongs to one call.
 struct Open<'a> {
     shared: &'a Shared,

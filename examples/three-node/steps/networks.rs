@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
-use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     demo::{Demo, PLAIN, SEALED},
-    guest::Guest,
+    guest::{Guest, all_reach},
     story::{Story, shown},
 };
 
@@ -45,18 +44,9 @@ async fn all_pairs(story: &Story, name: &str, guests: &[Arc<Guest>]) -> Result<(
         let all = guests.iter().flat_map(|from| guests.iter().map(move |to| (from, to)));
         all.filter(|(from, to)| !Arc::ptr_eq(from, to))
     };
-    let began = Instant::now();
-    // At once, because each guest asks for its neighbours one by one.
-    let mut first = JoinSet::new();
-    for (from, to) in pairs() {
-        let (from, to) = (Arc::clone(from), to.address());
-        first.spawn(async move { from.reach(to).await });
-    }
-    while let Some(answered) = first.join_next().await {
-        answered??;
-    }
+    let first = all_reach(guests, guests).await?;
     story.tell("");
-    story.measured(format!("{name}: all pairs answer for the first time"), shown(began.elapsed()));
+    story.measured(format!("{name}: all pairs answer for the first time"), shown(first));
     let mut times = Vec::new();
     for (from, to) in pairs() {
         times.push(from.ping(to.address()).await?);

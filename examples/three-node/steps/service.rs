@@ -9,7 +9,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     demo::{Demo, PLAIN, SERVICE},
-    guest::Guest,
+    guest::{Guest, all_reach},
     lab::until,
     names::Names,
     story::{Story, shown},
@@ -40,6 +40,7 @@ pub(crate) async fn run(story: &mut Story, demo: &mut Demo) -> Result<()> {
     }
     let vip = demo.virtual_address().await?;
     all_named(demo, "tasks.web").await?;
+    all_reach(&demo.plain, &demo.tasks).await?;
     connections(story, demo, vip).await?;
     names(story, demo, vip).await?;
 
