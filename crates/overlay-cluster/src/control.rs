@@ -142,6 +142,16 @@ impl Control {
         &self.0.replica
     }
 
+    /// Waits until this manager has a vote, for `patience` at most. Says whether it has.
+    pub async fn wait_for_vote(&self, patience: Duration) -> bool {
+        let node = self.0.node;
+        let votes = self.0.raft.wait(Some(patience));
+        let condition = |metrics: &openraft::RaftMetrics<NodeId, Member>| {
+            metrics.membership_config.voter_ids().any(|voter| voter == node)
+        };
+        votes.metrics(condition, "this manager votes").await.is_ok()
+    }
+
     /// The manager that leads, as far as this one knows.
     pub async fn leader(&self) -> Option<NodeId> {
         self.0.raft.current_leader().await

@@ -34,6 +34,8 @@ use crate::{
 
 /// Time from one key epoch to the next, unless the cluster is made with another.
 const ROTATION_PERIOD: Duration = Duration::from_hours(12);
+/// How long a join waits for a new manager's vote. It takes a second, and long on a large state.
+const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// UDP ports: VXLAN (RFC 7348 §5), VXLAN inside ESP, ESP in UDP (RFC 3948 §2).
 const VXLAN_PORT: u16 = 4789;
 const ENCRYPTED_VXLAN_PORT: u16 = 4788;
@@ -189,7 +191,13 @@ pub(crate) async fn join(
         let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
         Member::start(start).await
     };
-    start.await.inspect_err(|_| disk.forget())
+    let member = start.await.inspect_err(|_| disk.forget())?;
+    if let Some(control) = &member.control
+        && !control.wait_for_vote(VOTE_PATIENCE).await
+    {
+        tracing::warn!("this manager has no vote yet; the leader gives it one when it has the log");
+    }
+    Ok(member)
 }
 
 /// Asks each manager in turn until one decides.
