@@ -30,7 +30,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 
 use crate::{demo::Demo, lab::LabNode, story::Story};
@@ -69,7 +69,11 @@ async fn run(story: &mut Story, args: &Args) -> Result<()> {
     if let Some(path) = &args.pcap {
         demo.wire.record(path)?;
     }
-    let outcome = steps::run(story, &mut demo).await;
+    // Whoever interrupts a run gets its folder removed all the same.
+    let outcome = tokio::select! {
+        outcome = steps::run(story, &mut demo) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
     if outcome.is_ok() {
         story.end(Ok(()));
         if args.keep {

@@ -1,6 +1,6 @@
 //! Init, two joins by token, and what each node says of all.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use overlay_api::v1::{self, local_node_client::LocalNodeClient};
 use tokio::time::Instant;
 
@@ -14,7 +14,9 @@ pub(crate) async fn run(story: &mut Story, demo: &mut Demo) -> Result<()> {
     story.step("A cluster: init on one node, two joins by token");
     let began = Instant::now();
     let mut first = LocalNodeClient::new(demo.nodes[0].channel().await?);
-    let made = first.init_cluster(v1::InitClusterRequest::default()).await?.into_inner();
+    let made = first.init_cluster(v1::InitClusterRequest::default()).await;
+    let made = made.context("init; does another run of this example have the ports?")?;
+    let made = made.into_inner();
     story.measured("node1 made the cluster", shown(began.elapsed()));
     let (scheme, _) = made.manager_token.split_at(made.manager_token.len().min(24));
     story.tell(format!("token for managers: {scheme}…"));
