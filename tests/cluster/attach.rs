@@ -55,3 +55,22 @@ async fn g03_every_node_on_a_network_knows_its_endpoints() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r04_endpoints_in_memory_are_plugged_in_again_after_a_restart() {
+    let mut lab = Lab::managers(1).await;
+    network(&lab, "net", true).await;
+    let attached = lab.nodes[0].handle.attach(on("net")).await.unwrap().endpoint.unwrap();
+    let id: EndpointId = attached.id.parse().unwrap();
+    let _port = lab.nodes[0].handle.take_memory_port(id).unwrap().unwrap();
+    let taken = lab.nodes[0].handle.replug(id).await.unwrap_err();
+    assert!(taken.to_string().contains("plugged in"), "{taken}");
+
+    lab.nodes[0].restart().await;
+    let node = &lab.nodes[0].handle;
+    until("the node is in its cluster again", || async { node.node().ok() }).await;
+    assert!(node.take_memory_port(id).unwrap().is_none());
+    node.replug(id).await.unwrap();
+    let unknown = node.replug(EndpointId::from_u128(1)).await.unwrap_err();
+    assert!(unknown.to_string().contains("none of this node's"), "{unknown}");
+}
