@@ -72,8 +72,12 @@ impl Viewer {
         let (directory, dead) = &mut *guard;
         let mut view = self.0.view.write().unwrap_or_else(PoisonError::into_inner);
         if snapshot {
-            *view = View::default();
-            view.apply(revision, changes);
+            let objects = changes.into_iter().filter_map(|change| match change {
+                Change::Put(object) => Some(object),
+                // A snapshot deletes nothing.
+                Change::Delete(_) => None,
+            });
+            *view = View::from_snapshot(revision, objects);
             *directory = Directory::new(&view);
             directory.set_dead(dead.iter().copied());
         } else {
