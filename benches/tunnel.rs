@@ -133,15 +133,7 @@ fn user(encrypted: bool) -> Result<(f64, f64)> {
         dataplane.apply(ops).into_iter().collect::<Result<Vec<_>, _>>()?;
         dataplanes.push(dataplane);
     }
-    let result = measure(&endpoints[0], &endpoints[1], "10.0.1.2")?;
-    if std::env::var_os("SHOW_COUNTERS").is_some() {
-        for dataplane in &dataplanes {
-            let counters = dataplane.switch().counters();
-            println!("{:?}", counters.drops().filter(|(_, n)| *n > 0).collect::<Vec<_>>());
-            println!("{:?}", counters.events().filter(|(_, n)| *n > 0).collect::<Vec<_>>());
-        }
-    }
-    Ok(result)
+    measure(&endpoints[0], &endpoints[1], "10.0.1.2")
 }
 
 fn main() -> Result<()> {
