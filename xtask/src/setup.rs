@@ -14,7 +14,7 @@ struct SystemPackage {
     needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 7] = [
+const PACKAGES: [SystemPackage; 6] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -24,11 +24,6 @@ const PACKAGES: [SystemPackage; 7] = [
         name: "iputils-ping",
         program: "ping",
         needed_by: "reachability between namespaces, through both dataplanes",
-    },
-    SystemPackage {
-        name: "nftables",
-        program: "nft",
-        needed_by: "faults: packets dropped on purpose",
     },
     SystemPackage {
         name: "iperf3",
@@ -46,9 +41,9 @@ const PACKAGES: [SystemPackage; 7] = [
         needed_by: "querying the DNS server with a client that is not ours",
     },
     SystemPackage {
-        name: "procps",
-        program: "sysctl",
-        needed_by: "forwarding and IPv6 settings of namespaces",
+        name: "openssl",
+        program: "openssl",
+        needed_by: "reading and checking our certificates with code that is not ours",
     },
 ];
 
