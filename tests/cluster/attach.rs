@@ -1,6 +1,6 @@
 //! Endpoints of whole nodes.
 
-use overlay_api::v1::{self, networks_client::NetworksClient};
+use overlay_api::v1::{self, endpoints_client::EndpointsClient, networks_client::NetworksClient};
 use overlay_types::EndpointId;
 
 use crate::lab::{Lab, until};
@@ -73,4 +73,23 @@ async fn r04_endpoints_in_memory_are_plugged_in_again_after_a_restart() {
     node.replug(id).await.unwrap();
     let unknown = node.replug(EndpointId::from_u128(1)).await.unwrap_err();
     assert!(unknown.to_string().contains("none of this node's"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n13_an_attach_that_its_caller_gives_up_is_whole_or_nothing() {
+    let lab = Lab::managers(1).await;
+    network(&lab, "net", true).await;
+    let mut client = EndpointsClient::new(lab.nodes[0].channel().await);
+    for step in 0..40 {
+        // Gone before the write, between write and plug, or after it: which one is chance.
+        let patience = core::time::Duration::from_micros(250 * step);
+        let _ = tokio::time::timeout(patience, client.attach_endpoint(on("net"))).await;
+    }
+    until("what was attached is plugged in", || async {
+        let known = |view: &overlay_types::View| view.endpoints().keys().copied().collect();
+        let attached: Vec<EndpointId> = lab.nodes[0].handle.view(known).unwrap();
+        let plugged = |id: &EndpointId| lab.nodes[0].handle.is_plugged(*id).unwrap();
+        (!attached.is_empty() && attached.iter().all(plugged)).then_some(())
+    })
+    .await;
 }

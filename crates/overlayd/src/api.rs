@@ -79,6 +79,16 @@ fn refusal(status: &Status) -> HttpResponse {
     status.clone().into_http::<tonic::body::Body>().map(axum::body::Body::new)
 }
 
+/// Carries on when the caller goes away: half an attach or join would leave something behind.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, NodeError>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(error) => Err(Status::internal(format!("the call ended early: {error}"))),
+    }
+}
+
 /// This node, for local callers.
 #[derive(Clone, Debug)]
 struct Local(NodeHandle);
@@ -108,14 +118,18 @@ impl v1::local_node_server::LocalNode for Local {
         &self,
         request: Request<v1::InitClusterRequest>,
     ) -> Result<Response<v1::InitClusterResponse>, Status> {
-        Ok(Response::new(self.0.init(request.into_inner()).await?))
+        let handle = self.0.clone();
+        let init = async move { handle.init(request.into_inner()).await };
+        Ok(Response::new(to_the_end(init).await?))
     }
 
     async fn join_cluster(
         &self,
         request: Request<v1::JoinClusterRequest>,
     ) -> Result<Response<v1::JoinClusterResponse>, Status> {
-        Ok(Response::new(self.0.join(request.into_inner()).await?))
+        let handle = self.0.clone();
+        let join = async move { handle.join(request.into_inner()).await };
+        Ok(Response::new(to_the_end(join).await?))
     }
 
     async fn get_join_tokens(
@@ -188,7 +202,9 @@ impl v1::endpoints_server::Endpoints for Local {
         &self,
         request: Request<v1::AttachEndpointRequest>,
     ) -> Result<Response<v1::AttachEndpointResponse>, Status> {
-        Ok(Response::new(self.0.attach(request.into_inner()).await?))
+        let handle = self.0.clone();
+        let attach = async move { handle.attach(request.into_inner()).await };
+        Ok(Response::new(to_the_end(attach).await?))
     }
 
     async fn list_endpoints(

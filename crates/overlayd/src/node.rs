@@ -223,6 +223,11 @@ impl NodeHandle {
         Ok(self.member()?.reconciler.progress().borrow().epochs.clone())
     }
 
+    /// Whether an endpoint of this node is plugged into its dataplane.
+    pub fn is_plugged(&self, endpoint: EndpointId) -> Result<bool, NodeError> {
+        Ok(self.member()?.reconciler.progress().borrow().plugged.contains(&endpoint))
+    }
+
     /// Nodes that gossip says are dead or have left.
     pub fn dead(&self) -> Result<BTreeSet<NodeId>, NodeError> {
         let member = self.member()?;
