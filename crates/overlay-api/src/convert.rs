@@ -13,6 +13,8 @@ mod service;
 
 use core::str::FromStr;
 
+pub use key::bytes32;
+
 use overlay_types::{Meta, Name, Revision, SpecError};
 
 use crate::v1;

@@ -303,7 +303,7 @@ fn not_leader() -> Status {
 
 /// Wall-clock time; commands carry it so that `apply` reads none.
 #[expect(clippy::disallowed_methods, reason = "the shell that proposes commands")]
-pub(crate) fn now() -> UnixMillis {
+pub fn now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,13 +1,7 @@
 //! Becoming a node: the first manager of a new cluster, or one more of an existing one.
 
-#![expect(clippy::disallowed_methods, reason = "the shell that dates certificates")]
-
 use core::{net::SocketAddr, time::Duration};
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use overlay_api::v1::{self, membership_client::MembershipClient};
 use overlay_cluster::{
@@ -15,13 +9,13 @@ use overlay_cluster::{
         CaError, Dialer, JoinSecrets, JoinToken, NodeCredentials, NodeTls, PendingJoin, RootCa,
         join,
     },
-    control::Control,
+    control::{Control, now},
     raft::types::Member as RaftMember,
     state::{Action, InitCluster, RotationPolicy, Trust},
 };
 use overlay_types::{
     Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
-    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, UnixMillis, View,
+    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, View,
 };
 
 use crate::{
@@ -40,11 +34,6 @@ const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 const VXLAN_PORT: u16 = 4789;
 const ENCRYPTED_VXLAN_PORT: u16 = 4788;
 const ESP_PORT: u16 = 4500;
-
-pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// Makes this node the first manager of a new cluster. Leaves nothing behind when it fails.
 pub(crate) async fn init(

@@ -8,6 +8,7 @@ use std::{
 };
 
 use overlay_api::v1::{self, endpoints_client::EndpointsClient};
+use overlay_cluster::control;
 use overlay_dataplane::{
     desired::PortKind,
     sa::SaSet,
@@ -136,7 +137,7 @@ impl NodeHandle {
     /// Starts what runs in a cluster, if the node is in one.
     async fn resume(&self) -> Result<(), NodeError> {
         let Inner { config, disk, .. } = &*self.0;
-        let Some(credentials) = disk.credentials(lifecycle::now())? else { return Ok(()) };
+        let Some(credentials) = disk.credentials(control::now())? else { return Ok(()) };
         let start = Start {
             config,
             addresses: config.addresses()?,

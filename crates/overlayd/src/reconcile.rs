@@ -8,9 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
+use overlay_cluster::control;
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Op,
@@ -19,7 +20,7 @@ use overlay_dataplane::{
     sa::SaSet,
     user::{UserDataplane, engine::Sas, ports::MemoryPort},
 };
-use overlay_types::{EndpointId, Epoch, NodeId, Revision, UnixMillis};
+use overlay_types::{EndpointId, Epoch, NodeId, Revision};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::{
@@ -183,7 +184,7 @@ fn turn(
     let (heard, used) = noticed(&shared.dataplane());
     keys.notice(heard, used);
     let (due, wait) = shared.viewer.read(|view| {
-        keys.follow(view, wall_clock(), now);
+        keys.follow(view, control::now(), now);
         keys.step(view, now)
     });
     let (revision, desired) = shared.desired(keys);
@@ -238,9 +239,4 @@ fn noticed(dataplane: &UserDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
     let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
     // A switch that stopped has nothing to say.
     dataplane.switch().with_sas(look).unwrap_or_default()
-}
-
-fn wall_clock() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -59,7 +59,7 @@ impl TryFrom<v1::KeyEpoch> for KeyEpoch {
 }
 
 /// 32 bytes; the value itself is not repeated in the error, it may be secret.
-pub(crate) fn bytes32(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], SpecError> {
+pub fn bytes32(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], SpecError> {
     bytes.try_into().map_err(|_| {
         SpecError::new(field, format!("({} bytes)", bytes.len()), "a key has 32 bytes")
     })

@@ -27,10 +27,7 @@ impl v1::reports_server::Reports for Api {
         let node = node(&request.get_ref().node)?;
         admit_about(&request, node)?;
         let request = request.into_inner();
-        let public = request.public.as_slice().try_into().map_err(|_| {
-            let length = format!("({} bytes)", request.public.len());
-            invalid(overlay_types::SpecError::new("public", length, "a public key has 32 bytes"))
-        })?;
+        let public = convert::bytes32("public", &request.public).map_err(invalid)?;
         let epoch = Epoch::new(request.epoch);
         self.report(Action::PublishNodeKey { node, epoch, public }).await?;
         Ok(Response::new(v1::PublishKeyResponse {}))

@@ -1,13 +1,13 @@
 //! Commands.
 
 use overlay_api::{
-    convert::parse,
+    convert::{bytes32, parse},
     internal::v1::{self as pb, command::Action as Message},
     v1,
 };
 use overlay_types::{Epoch, EpochState, GossipKey, Revision, SpecError, Subnet, UnixMillis};
 
-use super::{WireError, bytes32, reading, required};
+use super::{WireError, reading, required};
 use crate::state::{Action, Command, InitCluster, Trust};
 
 const COMMAND: &str = "command";

@@ -69,9 +69,3 @@ pub(crate) fn required<T>(
 ) -> Result<T, WireError> {
     message.ok_or(WireError::missing(what, part))
 }
-
-fn bytes32(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], SpecError> {
-    // The value may be secret: the error shows its length only.
-    let error = |_| SpecError::new(field, format!("({} bytes)", bytes.len()), "a key has 32 bytes");
-    bytes.try_into().map_err(error)
-}
