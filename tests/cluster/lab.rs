@@ -94,6 +94,14 @@ impl LabNode {
         }
     }
 
+    /// Flips a bit in the last byte of a file in the node's data directory.
+    pub(crate) fn damage(&self, file: &str) {
+        let path = self.config.data_dir.join(file);
+        let mut content = std::fs::read(&path).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+        std::fs::write(path, content).unwrap();
+    }
+
     /// Starts the node again, on the same folder.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;

@@ -68,3 +68,12 @@ async fn r02_managers_restart_with_their_state() {
         all_alive(&lab).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r05_a_manager_makes_a_damaged_view_anew_from_its_state() {
+    let mut lab = Lab::managers(2).await;
+    lab.nodes[1].stop().await;
+    lab.nodes[1].damage("view");
+    lab.nodes[1].restart().await;
+    all_alive(&lab).await;
+}

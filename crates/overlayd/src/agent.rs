@@ -3,7 +3,10 @@
 use core::time::Duration;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use overlay_api::v1::{self, watcher_client::WatcherClient};
@@ -29,6 +32,8 @@ struct Inner {
     names: SharedDirectory,
     directory: Mutex<(Directory, BTreeSet<NodeId>)>,
     revision: watch::Sender<Revision>,
+    /// A manager was heard since the start: before that the view may be an old one.
+    heard: AtomicBool,
 }
 
 impl Viewer {
@@ -39,11 +44,17 @@ impl Viewer {
             names: SharedDirectory::new(directory.clone()),
             directory: Mutex::new((directory, BTreeSet::new())),
             view: RwLock::new(view),
+            heard: AtomicBool::new(false),
         }))
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.0.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`read`](Self::read), once a manager was heard.
+    pub(crate) fn read_heard<T>(&self, look: impl FnOnce(&View) -> T) -> Option<T> {
+        self.0.heard.load(Ordering::Acquire).then(|| self.read(look))
     }
 
     /// Follows the revision of the view.
@@ -84,6 +95,7 @@ impl Viewer {
             directory.apply(&changes);
             view.apply(revision, changes);
         }
+        self.0.heard.store(true, Ordering::Release);
         drop(view);
         self.0.names.publish(directory.clone());
         drop(guard);

@@ -132,6 +132,11 @@ impl Disk {
         Ok(Some(view))
     }
 
+    /// The error of a node whose view is gone.
+    pub(crate) fn no_view(&self) -> NodeError {
+        NodeError::Damaged { path: self.path("view"), reason: "it is missing".into(), hint: REJOIN }
+    }
+
     /// Keeps the view that `current` returns when it is this write's turn.
     pub(crate) fn keep_view(&self, current: impl FnOnce() -> View) -> Result<(), NodeError> {
         let _turn = self.turn();

@@ -20,7 +20,8 @@
 //! - `liveness`: who is dead, from gossip and the view
 //! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
 //! - `api`: the unix socket
-//! - `disk`, `routes`: the data directory; what the host routes
+//! - `disk`, `ports`, `routes`: the data directory; how endpoints are plugged in; what the host
+//!   routes
 //! - `lifecycle`: init and join
 
 mod agent;
@@ -34,6 +35,7 @@ mod liveness;
 mod managers;
 mod member;
 pub mod node;
+mod ports;
 mod reconcile;
 mod routes;
 

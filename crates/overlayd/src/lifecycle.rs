@@ -1,4 +1,5 @@
-//! Becoming a node: the first manager of a new cluster, or one more of an existing one.
+//! Becoming a node: the first manager of a new cluster, or one more of an existing one, or again
+//! the one it was.
 
 use core::{net::SocketAddr, time::Duration};
 use std::{net::IpAddr, sync::Arc};
@@ -187,6 +188,30 @@ pub(crate) async fn join(
         tracing::warn!("this manager has no vote yet; the leader gives it one when it has the log");
     }
     Ok(member)
+}
+
+/// Takes up where the node stopped. A manager whose kept view is lost makes it from its own state.
+pub(crate) async fn resume(
+    config: &Config,
+    disk: &Disk,
+    credentials: &NodeCredentials,
+) -> Result<Member, NodeError> {
+    let addresses = config.addresses()?;
+    let (view, control) = match disk.view() {
+        Ok(Some(view)) => (view, None),
+        lost if credentials.identity().role == Role::Manager => {
+            if let Err(error) = lost {
+                tracing::error!(%error, "the view is made anew from this manager's state");
+            }
+            let tls = Arc::new(NodeTls::new(credentials)?);
+            let control = start_control(disk, &tls, addresses, config.rotation(), false).await?;
+            (control.replica().read(|state| state.view().clone()), Some(control))
+        }
+        Ok(None) => return Err(disk.no_view()),
+        Err(error) => return Err(error),
+    };
+    let disk = disk.clone();
+    Member::start(Start { config, addresses, disk, credentials, view, control, fresh: false }).await
 }
 
 /// Asks each manager in turn until one decides.

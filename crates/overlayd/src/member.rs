@@ -37,6 +37,7 @@ use crate::{
     keys::{Keys, Report},
     liveness::{self, Judge},
     managers::Managers,
+    ports::Ports,
     reconcile::{Reconciler, Shared},
 };
 
@@ -89,7 +90,7 @@ impl Member {
         let managers = Managers::new(identity.node, Arc::clone(&tls), addresses.control.ip());
         managers.learn(&view);
         let viewer = Viewer::new(view);
-        let ports = disk.ports()?;
+        let ports = Ports::open(disk.clone())?;
         let shared = Arc::new(Shared::new(viewer.clone(), identity.node, mtu, ports, dataplane));
         let keys = Keys::new(identity.cluster, identity.node, rand::random());
         let (reconciler, reports) =
@@ -304,6 +305,7 @@ async fn follow_view(
     own: NodeId,
 ) {
     let mut revision = viewer.revision();
+    let mut told = (BTreeSet::new(), None);
     loop {
         reconciler.wake();
         let (addresses, keys) = viewer.read(|view| {
@@ -311,14 +313,21 @@ async fn follow_view(
             let keys = view.gossip_keys().and_then(RingKeys::from_replicated);
             (others.map(|node| node.gossip).collect(), keys)
         });
-        let told = async {
-            gossip.set_members_hint(addresses).await?;
-            match keys {
-                Some(keys) => gossip.set_keys(keys).await,
-                None => Ok(()),
+        if told.0 != addresses {
+            if gossip.set_members_hint(addresses.iter().copied().collect()).await.is_err() {
+                return;
             }
-        };
-        if told.await.is_err() || revision.changed().await.is_err() {
+            told.0 = addresses;
+        }
+        if let Some(keys) = keys
+            && told.1.as_ref() != Some(&keys)
+        {
+            if gossip.set_keys(keys.clone()).await.is_err() {
+                return;
+            }
+            told.1 = Some(keys);
+        }
+        if revision.changed().await.is_err() {
             return;
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     Config, NodeError, api,
     disk::Disk,
     lifecycle,
-    member::{Member, Start, unix_listener},
+    member::{Member, unix_listener},
     reconcile::Progress,
     routes,
 };
@@ -138,16 +138,7 @@ impl NodeHandle {
     async fn resume(&self) -> Result<(), NodeError> {
         let Inner { config, disk, .. } = &*self.0;
         let Some(credentials) = disk.credentials(control::now())? else { return Ok(()) };
-        let start = Start {
-            config,
-            addresses: config.addresses()?,
-            disk: disk.clone(),
-            credentials: &credentials,
-            view: disk.view()?.unwrap_or_default(),
-            control: None,
-            fresh: false,
-        };
-        let member = Member::start(start).await?;
+        let member = lifecycle::resume(config, disk, &credentials).await?;
         *self.slot() = Some(Arc::new(member));
         Ok(())
     }
@@ -406,8 +397,7 @@ fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
 /// Has the endpoint plugged in, and waits for it.
 async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), String> {
     let mut progress = member.reconciler.progress();
-    ports(member).insert(id, port);
-    member.disk.keep_ports(|| ports(member).clone()).map_err(|error| error.to_string())?;
+    member.shared.ports.put(id, port).map_err(|error| error.to_string())?;
     member.reconciler.wake();
     let done = progress.wait_for(|progress| settled(progress, id));
     match tokio::time::timeout(ATTACH_PATIENCE, done).await {
@@ -422,11 +412,7 @@ fn settled(progress: &Progress, id: EndpointId) -> bool {
 }
 
 fn forget_port(member: &Member, id: EndpointId) -> Result<(), NodeError> {
-    ports(member).remove(&id);
+    let removed = member.shared.ports.remove(id);
     member.reconciler.wake();
-    member.disk.keep_ports(|| ports(member).clone())
-}
-
-fn ports(member: &Member) -> std::sync::MutexGuard<'_, BTreeMap<EndpointId, PortKind>> {
-    member.shared.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    removed
 }

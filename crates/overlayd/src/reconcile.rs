@@ -15,7 +15,7 @@ use overlay_cluster::control;
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Op,
-    desired::{self, Local, PortKind},
+    desired::{self, Local},
     diff,
     sa::SaSet,
     user::{UserDataplane, engine::Sas, ports::MemoryPort},
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 use crate::{
     agent::Viewer,
     keys::{Keys, Report},
+    ports::Ports,
 };
 
 /// Longest time between two full comparisons: what was changed by hand is put back within it.
@@ -52,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) viewer: Viewer,
     pub(crate) node: NodeId,
     pub(crate) underlay_mtu: u16,
-    pub(crate) ports: Mutex<BTreeMap<EndpointId, PortKind>>,
+    pub(crate) ports: Ports,
     pub(crate) dead: Mutex<BTreeSet<NodeId>>,
     dataplane: Mutex<UserDataplane>,
 }
@@ -62,14 +63,14 @@ impl Shared {
         viewer: Viewer,
         node: NodeId,
         underlay_mtu: u16,
-        ports: BTreeMap<EndpointId, PortKind>,
+        ports: Ports,
         dataplane: UserDataplane,
     ) -> Self {
         Self {
             viewer,
             node,
             underlay_mtu,
-            ports: Mutex::new(ports),
+            ports,
             dead: Mutex::default(),
             dataplane: Mutex::new(dataplane),
         }
@@ -83,8 +84,17 @@ impl Shared {
         self.dataplane().take_memory_port(endpoint)
     }
 
+    fn prune_ports(&self) {
+        let pruned = self.viewer.read_heard(|view| self.ports.prune(view, self.node));
+        if pruned == Some(true)
+            && let Err(error) = self.ports.keep()
+        {
+            tracing::error!(%error, "ports of endpoints that are gone stay on the disk");
+        }
+    }
+
     fn desired(&self, keys: &Keys) -> (Revision, desired::Desired) {
-        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ports = self.ports.kinds();
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
         self.viewer.read(|view| {
@@ -187,6 +197,7 @@ fn turn(
         keys.follow(view, control::now(), now);
         keys.step(view, now)
     });
+    shared.prune_ports();
     let (revision, desired) = shared.desired(keys);
     let mut dataplane = shared.dataplane();
     let failures = match dataplane.observe() {
