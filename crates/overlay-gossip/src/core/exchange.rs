@@ -10,9 +10,9 @@
 //!   A  ── exchange (from A's next incarnation) ► B    B takes A back
 //! ```
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
-use foca::Member;
+use foca::{Member, State};
 use overlay_crypto::keyring;
 use rand::seq::IteratorRandom;
 
@@ -30,16 +30,13 @@ use crate::{
 impl Gossip {
     /// Greets some addresses that should be members and are not.
     pub(super) fn greet(&mut self) {
-        let mut active: BTreeSet<SocketAddr> =
-            self.foca.iter_members().map(|member| member.id().address).collect();
-        active.insert(self.identity().address);
-        let me = self.identity().node;
-        let dead = self.foca.iter_membership_state().filter(|member| {
-            member.state() == foca::State::Down && !member.id().leaving && member.id().node != me
-        });
+        let me = *self.identity();
+        let members = self.foca.iter_membership_state().filter(|m| m.id().node != me.node);
+        let (dead, active): (Vec<_>, Vec<_>) = members.partition(|m| m.state() == State::Down);
+        let dead = dead.iter().filter(|m| !m.id().leaving).map(|m| m.id().address);
+        let active = active.iter().map(|m| m.id().address).chain([me.address]);
         let count = self.config.greetings.get();
-        let dead = dead.map(|member| member.id().address);
-        for address in self.greetings.choose(&active, dead, count, &mut self.rng) {
+        for address in self.greetings.choose(active, dead, count, &mut self.rng) {
             self.greet_address(address);
         }
     }
@@ -55,7 +52,7 @@ impl Gossip {
         from: Identity,
         now: Instant,
     ) -> Result<(), DropReason> {
-        self.check_room_for([from.node].into_iter())?;
+        self.check_room_for(&[from.node])?;
         self.apply(vec![Member::alive(from)], now);
         self.send_exchange(from, true);
         Ok(())
@@ -80,7 +77,8 @@ impl Gossip {
         if !to.belongs_to_start(me.node, self.start) {
             return Err(DropReason::NotForUs);
         }
-        self.check_room_for(members.iter().map(|m| m.id().node).chain([from.node]))?;
+        let heard: Vec<_> = members.iter().map(|m| m.id().node).chain([from.node]).collect();
+        self.check_room_for(&heard)?;
         // Twice the usual time: after a partition many are doubted, and object, at once.
         let doubt_until = now + 2 * self.config.suspicion_among(self.foca.num_members() + 1);
         let known = self.foca.iter_membership_state();

@@ -119,21 +119,18 @@ impl Gossip {
                 heard.push(member.id().node);
             }
         }
-        self.check_room_for(heard.into_iter())
+        self.check_room_for(&heard)
     }
 
     /// Refuses what would make the member table larger than it may be.
-    pub(super) fn check_room_for(
-        &self,
-        heard: impl Iterator<Item = NodeId>,
-    ) -> Result<(), DropReason> {
-        let known: BTreeSet<NodeId> =
-            self.foca.iter_membership_state().map(|member| member.id().node).collect();
-        let strangers = heard.filter(|node| !known.contains(node)).collect::<BTreeSet<_>>().len();
-        if known.len() + strangers > MAX_MEMBERS {
-            return Err(DropReason::MemberTableFull);
+    pub(super) fn check_room_for(&self, heard: &[NodeId]) -> Result<(), DropReason> {
+        let known = self.foca.iter_membership_state();
+        if known.len() + heard.len() <= MAX_MEMBERS {
+            return Ok(());
         }
-        Ok(())
+        let nodes: BTreeSet<NodeId> =
+            known.map(|member| member.id().node).chain(heard.iter().copied()).collect();
+        if nodes.len() > MAX_MEMBERS { Err(DropReason::MemberTableFull) } else { Ok(()) }
     }
 }
 

@@ -21,10 +21,10 @@ fn g04_a_death_is_known_everywhere(
 ) {
     let mut cluster = Cluster::formed(seed, link, count);
     cluster.run(Duration::from_secs(10));
-    cluster.forget_events();
+    cluster.sim.forget_events();
     cluster.kill(count - 1);
     cluster.expect("dead everywhere", Duration::from_secs(seconds), |c| {
-        c.running().iter().all(|i| c.state_at(*i, count - 1) == Some(MemberState::Dead))
+        c.sim.running().iter().all(|i| c.state_at(*i, count - 1) == Some(MemberState::Dead))
     });
     let others = cluster.events().filter(|(_, _, event)| {
         matches!(event, Event::MemberDown(identity) if identity.node != node_id(count - 1))
@@ -40,8 +40,8 @@ fn g04_a_death_is_known_everywhere(
 fn g01_no_false_death_at_ten_percent_loss_for_an_hour() {
     let delay = Duration::from_millis(1)..=Duration::from_millis(30);
     let rough = Link::lan().with_loss(0.1).with_duplication(0.02).with_delay(delay);
-    let mut cluster = Cluster::formed(5, rough, 40);
-    cluster.forget_events();
+    let mut cluster = Cluster::formed(5, rough, 100);
+    cluster.sim.forget_events();
     cluster.run(Duration::from_hours(1));
     let bad = cluster.events().filter(|(_, _, event)| {
         matches!(event, Event::MemberDown(_) | Event::Rejoined(_) | Event::Isolated)
@@ -56,8 +56,8 @@ fn g01_a_stream_gives_the_second_opinion() {
     let mut cluster = Cluster::formed(6, Link::lan(), 2);
     let hosts = cluster.hosts(0..2);
     let deaf = Link::lan().with_datagram_loss(0.9);
-    cluster.net.set_link(hosts[0], hosts[1], deaf);
-    cluster.forget_events();
+    cluster.sim.net.set_link(hosts[0], hosts[1], deaf);
+    cluster.sim.forget_events();
     cluster.run(Duration::from_mins(10));
     let bad = cluster.events().filter(|(_, _, event)| matches!(event, Event::MemberDown(_)));
     assert_eq!(bad.count(), 0);
@@ -69,11 +69,11 @@ fn g01_a_stream_gives_the_second_opinion() {
 fn g04_a_stopped_process_declares_nobody_dead() {
     let mut cluster = Cluster::formed(7, Link::lan(), 5);
     cluster.run(Duration::from_secs(30));
-    cluster.forget_events();
+    cluster.sim.forget_events();
     // The sockets of a stopped process keep what fits; here they keep nothing.
-    let sleeper = cluster.stop(4);
+    let sleeper = cluster.sim.stop(4);
     cluster.run(Duration::from_mins(1));
-    cluster.resume(4, sleeper);
+    cluster.sim.start(4, sleeper);
     cluster.expect("all know all", Duration::from_secs(10), Cluster::all_know_all);
     let called_dead: Vec<_> = cluster
         .events()

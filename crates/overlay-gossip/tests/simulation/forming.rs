@@ -66,7 +66,7 @@ fn g04_a_restart_is_noticed_before_the_death_is() {
     let mut cluster = Cluster::formed(7, Link::lan(), 10);
     let seeds = cluster.addresses(0..3);
     cluster.run(Duration::from_secs(5));
-    cluster.forget_events();
+    cluster.sim.forget_events();
     let before = cluster.gossip(9).identity().incarnation;
     cluster.kill(9);
     cluster.start(9, &seeds);
@@ -88,13 +88,13 @@ fn g04_a_restart_is_noticed_before_the_death_is() {
 #[case::rough(9, rough())]
 fn g04_leaving_is_no_death(#[case] seed: u64, #[case] link: Link) {
     let mut cluster = Cluster::formed(seed, link, 20);
-    cluster.forget_events();
+    cluster.sim.forget_events();
     cluster.with(7, overlay_gossip::Gossip::leave);
     cluster.expect("gone", Duration::from_secs(5), |c| c.gossip(7).is_gone());
     assert!(cluster.events().any(|(index, _, event)| (index, event) == (7, Event::Left)));
     cluster.kill(7);
     cluster.expect("left everywhere", Duration::from_secs(5), |c| {
-        c.running().iter().all(|index| c.state_at(*index, 7) == Some(MemberState::Left))
+        c.sim.running().iter().all(|index| c.state_at(*index, 7) == Some(MemberState::Left))
     });
     cluster.run(Duration::from_mins(2));
     let mut left = 0;

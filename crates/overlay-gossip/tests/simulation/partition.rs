@@ -21,15 +21,15 @@ fn g05_islands_merge_again(
 ) {
     let mut cluster = Cluster::formed(seed, link, count);
     let (one, other) = (cluster.hosts(0..split), cluster.hosts(split..count));
-    cluster.net.partition(&one, &other);
+    cluster.sim.net.partition(&one, &other);
     let (one, other): (Vec<_>, Vec<_>) = (0..count).partition(|index| *index < split);
     cluster.expect("two islands", Duration::from_mins(1), |c| {
         one.iter().all(|i| c.knows_exactly(*i, &one))
             && other.iter().all(|i| c.knows_exactly(*i, &other))
     });
     cluster.run(Duration::from_mins(3));
-    cluster.forget_events();
-    cluster.net.heal();
+    cluster.sim.forget_events();
+    cluster.sim.net.heal();
     cluster.expect("one island", HEALED_WITHIN, Cluster::all_know_all);
     cluster.run(Duration::from_secs(30));
     // Healing calls nobody dead who was alive on the same island all the time.
@@ -44,13 +44,13 @@ fn g05_islands_merge_when_every_seed_has_moved() {
     let mut cluster = Cluster::new(5, Link::lan(), 10);
     let nowhere = ["10.99.0.1:7946".parse().unwrap()];
     let (left, right) = (cluster.hosts(0..5), cluster.hosts(5..10));
-    cluster.net.partition(&left, &right);
+    cluster.sim.net.partition(&left, &right);
     for index in 0..10 {
-        let neighbour = cluster.nodes[if index < 5 { 0 } else { 5 }].address;
+        let neighbour = cluster.sim.address(if index < 5 { 0 } else { 5 });
         cluster.start(index, &[nowhere[0], neighbour]);
     }
     cluster.run(Duration::from_secs(20));
-    cluster.net.heal();
+    cluster.sim.net.heal();
     cluster.run(Duration::from_mins(2));
     assert!(!cluster.all_know_all(), "nobody has told them of each other");
     let addresses = cluster.addresses(0..10);
@@ -62,9 +62,9 @@ fn g05_islands_merge_when_every_seed_has_moved() {
 fn g05_a_one_way_cut_heals() {
     let mut cluster = Cluster::formed(6, Link::lan(), 8);
     let (one, others) = (cluster.hosts(0..1), cluster.hosts(1..8));
-    cluster.net.cut_one_way(&one, &others);
+    cluster.sim.net.cut_one_way(&one, &others);
     cluster.run(Duration::from_mins(2));
-    cluster.net.heal();
+    cluster.sim.net.heal();
     cluster.expect("all know all", HEALED_WITHIN, Cluster::all_know_all);
     cluster.run(Duration::from_secs(30));
     assert!(cluster.all_know_all());
