@@ -12,6 +12,9 @@ use tonic::transport::Channel;
 /// Longest wait for anything that happens by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where nodes answer Prometheus.
+pub(crate) const METRICS_PORT: u16 = 9464;
+
 /// A second octet for each test, so that tests run side by side.
 static NEXT_TEST: AtomicU8 = AtomicU8::new(1);
 
@@ -44,6 +47,7 @@ impl Lab {
             socket: folder.path().join("socket"),
             name: Some(format!("node{}", place + 1)),
             advertise_addr: Some(address),
+            metrics_addr: Some((address, METRICS_PORT).into()),
             ..Config::default()
         };
         let (handle, running) = launch(config.clone());
@@ -92,6 +96,11 @@ impl LabNode {
             stop.send(()).unwrap();
             task.await.unwrap();
         }
+    }
+
+    /// A file of the node's data directory.
+    pub(crate) fn file(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.config.data_dir.join(name)).unwrap()
     }
 
     /// Flips a bit in the last byte of a file in the node's data directory.

@@ -6,4 +6,5 @@ mod attach;
 mod garbage;
 mod liveness;
 mod membership;
+mod metrics;
 mod network;

@@ -1,6 +1,8 @@
 //! Init, join, restart.
 
-use overlay_api::v1::{self, nodes_client::NodesClient};
+use overlay_api::v1::{
+    self, networks_client::NetworksClient, nodes_client::NodesClient, watcher_client::WatcherClient,
+};
 
 use crate::lab::{Lab, until};
 
@@ -75,5 +77,34 @@ async fn r05_a_manager_makes_a_damaged_view_anew_from_its_state() {
     lab.nodes[1].stop().await;
     lab.nodes[1].damage("view");
     lab.nodes[1].restart().await;
+    all_alive(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c04_a_certificate_is_renewed_while_its_connections_are_in_use() {
+    let mut lab = Lab::managers(3).await;
+    let token = lab.nodes[0].handle.tokens().unwrap().worker;
+    let worker = lab.start().await;
+    lab.join(worker, &token).await.unwrap();
+    all_alive(&lab).await;
+
+    let mut watcher = WatcherClient::new(lab.nodes[worker].handle.managers().await.unwrap());
+    let mut changes = watcher.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+    for node in &lab.nodes {
+        let before = node.file("node.pem");
+        node.handle.renew().await.unwrap();
+        assert_ne!(node.file("node.pem"), before);
+    }
+    let mut client = NetworksClient::new(lab.nodes[worker].channel().await);
+    let spec = v1::NetworkSpec { name: "after".to_owned(), ..Default::default() };
+    let request = v1::CreateNetworkRequest { spec: Some(spec), ..Default::default() };
+    let created = client.create_network(request).await.unwrap().into_inner().network.unwrap();
+    // The watch that began before is the one that tells.
+    let revision = created.meta.unwrap().changed_at;
+    while changes.message().await.unwrap().expect("the watch goes on").revision < revision {}
+
+    for place in 0..lab.nodes.len() {
+        lab.nodes[place].restart().await;
+    }
     all_alive(&lab).await;
 }

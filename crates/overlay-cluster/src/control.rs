@@ -7,6 +7,7 @@
 //! ```
 
 mod error;
+mod figures;
 mod leader;
 mod membership;
 
@@ -31,6 +32,7 @@ use tokio::{
 use tonic::{Code, Status};
 
 pub use error::{ControlError, rejection_status};
+pub use figures::Figures;
 
 use crate::{
     ca::NodeTls,

@@ -46,6 +46,9 @@ pub struct Config {
     /// A manager's.
     #[serde(with = "seconds")]
     pub rotation_drain: Duration,
+    /// Address of the HTTP server for Prometheus, `GET /metrics`; `None`: there is none. Whoever
+    /// reaches it reads names of networks and what the node does.
+    pub metrics_addr: Option<SocketAddr>,
     /// What is logged: a `tracing` filter such as `info,overlay_gossip=debug`.
     pub log: String,
 }
@@ -65,6 +68,7 @@ impl Default for Config {
             underlay_mtu: None,
             rotation_grace: grace,
             rotation_drain: drain,
+            metrics_addr: None,
             log: "info".to_owned(),
         }
     }

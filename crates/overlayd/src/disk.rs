@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `node.crt`, `node.key`, `root.crt` | the node's certificate and key, the cluster's root; PEM |
+//! | `node.pem` | the node's certificate and key, and the cluster's root certificate |
 //! | `view` | the last view, so that the node works without managers |
 //! | `ports` | how local endpoints are plugged in |
 //! | `incarnation` | gossip's; see `overlay_gossip::io::incarnation` |
@@ -21,10 +21,11 @@ use std::{
 };
 
 use overlay_api::v1;
-use overlay_cluster::ca::NodeCredentials;
+use overlay_cluster::ca::{CaError, NodeCredentials};
 use overlay_dataplane::desired::PortKind;
 use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::NodeError;
 
@@ -74,41 +75,41 @@ impl Disk {
         &self,
         now: UnixMillis,
     ) -> Result<Option<NodeCredentials>, NodeError> {
-        // Written last, so without it the node is in no cluster.
-        if self.read("node.crt")?.is_none() {
-            return Ok(None);
-        }
-        let text = |name| {
-            let content = self.read(name)?.and_then(|content| String::from_utf8(content).ok());
-            content.ok_or_else(|| NodeError::Damaged {
-                path: self.path(name),
-                reason: "it is missing or no text".to_owned(),
-                hint: "put it back, or move the data directory away and join again",
-            })
+        let Some(content) = self.read("node.pem")? else { return Ok(None) };
+        let damaged = |reason: String| NodeError::Damaged {
+            path: self.path("node.pem"),
+            reason,
+            hint: "put it back, or move the data directory away and join again",
         };
-        let (certificate, key, root) = (text("node.crt")?, text("node.key")?, text("root.crt")?);
-        Ok(Some(NodeCredentials::from_pem(&certificate, &key, &root, now)?))
+        let content = String::from_utf8(content).map_err(|_| damaged("it is no text".into()))?;
+        let content = Zeroizing::new(content);
+        match NodeCredentials::from_pem(&content, now) {
+            Ok(credentials) => Ok(Some(credentials)),
+            Err(error @ (CaError::Expired { .. } | CaError::NotYetValid { .. })) => {
+                Err(NodeError::Outdated { path: self.path("node.pem"), error })
+            }
+            Err(error) => Err(damaged(error.to_string())),
+        }
     }
 
     /// Refuses a directory that holds what a node of some cluster left: init and join start from
     /// nothing, and clean up after themselves when they fail.
     pub(crate) fn check_blank(&self) -> Result<(), NodeError> {
-        match ["node.crt", "state"].map(|name| self.path(name)).into_iter().find(|p| p.exists()) {
+        match ["node.pem", "state"].map(|name| self.path(name)).into_iter().find(|p| p.exists()) {
             None => Ok(()),
             Some(path) => Err(NodeError::Occupied { path }),
         }
     }
 
-    /// Keeps the credentials. The certificate comes last: without it there are none.
+    /// Keeps the credentials.
     pub(crate) fn keep_credentials(&self, credentials: &NodeCredentials) -> Result<(), NodeError> {
-        self.write("root.crt", credentials.root().to_pem().as_bytes())?;
-        self.write("node.key", credentials.key().to_pem().as_bytes())?;
-        self.write("node.crt", credentials.certificate_pem().as_bytes())
+        let _turn = self.turn();
+        self.write("node.pem", credentials.to_pem().as_bytes())
     }
 
     /// Removes what makes this host a node of its cluster, after a join or init that failed.
     pub(crate) fn forget(&self) {
-        for name in ["node.crt", "node.key", "root.crt", "view", "ports", "state"] {
+        for name in ["node.pem", "view", "ports", "state"] {
             // What is not there need not be removed.
             let _ = fs::remove_file(self.path(name));
         }
@@ -209,6 +210,9 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use overlay_cluster::ca::{PendingJoin, RootCa, join::SigningRequest};
+    use overlay_types::{ClusterId, NodeId, Role};
+
     use super::*;
 
     fn disk() -> (tempfile::TempDir, Disk) {
@@ -237,10 +241,29 @@ mod tests {
         let (_folder, disk) = disk();
         disk.check_blank().unwrap();
         assert!(disk.credentials(UnixMillis(0)).unwrap().is_none());
-        fs::write(disk.path("node.crt"), "x").unwrap();
+        fs::write(disk.path("node.pem"), "x").unwrap();
         assert!(matches!(disk.credentials(UnixMillis(0)), Err(NodeError::Damaged { .. })));
         assert!(matches!(disk.check_blank(), Err(NodeError::Occupied { .. })));
-        assert!(disk.path("node.crt").exists());
+        assert!(disk.path("node.pem").exists());
+    }
+
+    #[test]
+    fn c04_credentials_that_expired_are_no_damage() {
+        let (_folder, disk) = disk();
+        let now = UnixMillis(1_800_000_000_000);
+        let ca = RootCa::generate(ClusterId::from_u128(1), now).unwrap();
+        let pending = PendingJoin::new().unwrap();
+        let request = SigningRequest::from_der(pending.request()).unwrap();
+        let certificate = ca.sign(&request, NodeId::from_u128(2), Role::Worker, now).unwrap();
+        let root = ca.certificate();
+        let credentials = pending.complete(&certificate, root.der(), root.digest(), now).unwrap();
+        disk.keep_credentials(&credentials).unwrap();
+        let kept = disk.credentials(now).unwrap().unwrap();
+        assert_eq!(kept.identity(), credentials.identity());
+        let late = credentials.validity().end.after(core::time::Duration::from_secs(1));
+        let error = disk.credentials(late).unwrap_err();
+        assert!(matches!(error, NodeError::Outdated { .. }), "{error}");
+        assert!(error.to_string().contains("join again"), "{error}");
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub enum NodeError {
         /// What to do.
         hint: &'static str,
     },
+    /// The node's certificate is not valid at this time.
+    #[error(
+        "{}: {error}; if this host's clock is right, move the data directory away, have a manager \
+         remove the node, and join again as a new one", path.display()
+    )]
+    Outdated {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its dates.
+        error: CaError,
+    },
     /// The data directory holds what a node of some cluster left.
     #[error(
         "{} is there already: this host was a node before, or an init was cut short; move the \

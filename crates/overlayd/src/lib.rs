@@ -15,18 +15,19 @@
 //!
 //! - [`config`]: what a node is told; file, environment, flags
 //! - [`node`]: [`Node`] and its handle
-//! - `member`: what runs while the node is in a cluster
+//! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
 //! - `agent`, `managers`: the watch, and which manager is asked
 //! - `liveness`: who is dead, from gossip and the view
 //! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
-//! - `api`: the unix socket
+//! - `api`, `metrics`: the unix socket; figures for Prometheus
 //! - `disk`, `ports`, `routes`: the data directory; how endpoints are plugged in; what the host
 //!   routes
-//! - `lifecycle`: init and join
+//! - `lifecycle`, `renewal`: init and join; new certificates
 
 mod agent;
 mod api;
 pub mod config;
+mod control_plane;
 mod disk;
 pub mod error;
 mod keys;
@@ -34,9 +35,11 @@ mod lifecycle;
 mod liveness;
 mod managers;
 mod member;
+mod metrics;
 pub mod node;
 mod ports;
 mod reconcile;
+mod renewal;
 mod routes;
 
 pub use config::Config;

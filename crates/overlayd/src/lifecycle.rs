@@ -22,8 +22,9 @@ use overlay_types::{
 use crate::{
     Config, NodeError,
     config::Addresses,
+    control_plane::start_control,
     disk::Disk,
-    member::{Member, Start, start_control},
+    member::{Member, Start},
     routes,
 };
 
@@ -182,7 +183,7 @@ pub(crate) async fn join(
         Member::start(start).await
     };
     let member = start.await.inspect_err(|_| disk.forget())?;
-    if let Some(control) = &member.control
+    if let Some(control) = member.control()
         && !control.wait_for_vote(VOTE_PATIENCE).await
     {
         tracing::warn!("this manager has no vote yet; the leader gives it one when it has the log");

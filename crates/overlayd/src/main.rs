@@ -1,64 +1,31 @@
 //! The daemon: configuration, logs, signals; the rest is the library.
 
-use std::path::PathBuf;
+mod flags;
 
 use anyhow::Context;
 use clap::Parser;
-use overlayd::{Config, Node};
-use serde::Serialize;
+use overlayd::{Config, Node, NodeHandle};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
-/// The overlay network daemon.
-///
-/// Settings come from the file, then from OVERLAYD_… in the environment, then from flags.
-#[derive(Debug, Parser, Serialize)]
-#[command(version)]
-struct Flags {
-    /// TOML file with settings
-    #[arg(long, env = "OVERLAYD_CONFIG")]
-    #[serde(skip)]
-    config: Option<PathBuf>,
-    /// Where certificate, view and state are kept
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_dir: Option<PathBuf>,
-    /// Unix socket for local callers
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    socket: Option<PathBuf>,
-    /// Name of the node; the host's name if not given
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    /// Address to listen on
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    listen_addr: Option<std::net::IpAddr>,
-    /// Address that other nodes reach this one at
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    advertise_addr: Option<std::net::IpAddr>,
-    /// Address for data traffic
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_path_addr: Option<std::net::IpAddr>,
-    /// What is logged, like info,overlay_gossip=debug
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<String>,
-}
+use self::flags::Flags;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
-    let config = Config::load(flags.config.as_deref(), &flags)?;
-    let filter = EnvFilter::try_new(&config.log).with_context(|| {
-        format!("log {:?} is no filter like info,overlay_gossip=debug", config.log)
-    })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = flags.config()?;
+    if flags.print_config {
+        print(&flags::describe(&config)?);
+        return Ok(());
+    }
+    let (filter, log) = reload::Layer::new(filter(&config)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 
-    let node = Node::builder(config).build()?;
+    let node = Node::builder(config.clone()).build()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = async move {
@@ -67,9 +34,65 @@ async fn main() -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
+        notify(&[NotifyState::Stopping]);
     };
-    // Without a service manager there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    node.run(shutdown).await?;
-    Ok(())
+    let handle = node.handle();
+    let attend = attend(handle, Reload { flags, config, log });
+    tokio::select! {
+        ended = node.run(shutdown) => Ok(ended?),
+        failed = attend => failed,
+    }
+}
+
+/// What a hangup changes.
+struct Reload {
+    flags: Flags,
+    config: Config,
+    log: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Says when the node is ready, then reloads at each hangup.
+async fn attend(handle: NodeHandle, mut reload: Reload) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    handle.ready().await;
+    notify(&[NotifyState::Ready]);
+    loop {
+        hangup.recv().await;
+        match reload.apply(&handle) {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(error) => tracing::error!("not reloaded: {error:#}"),
+        }
+    }
+}
+
+impl Reload {
+    /// Takes what can change while the node runs: what is logged, and the certificate.
+    fn apply(&mut self, handle: &NodeHandle) -> anyhow::Result<()> {
+        let config = self.flags.config()?;
+        self.log.reload(filter(&config)?)?;
+        self.config.log.clone_from(&config.log);
+        if config != self.config {
+            tracing::warn!("settings other than log were changed: restart the daemon to use them");
+        }
+        match handle.reload() {
+            Ok(()) | Err(overlayd::NodeError::NoCluster) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(&config.log).with_context(|| {
+        format!("log {:?} is no filter like info,overlay_gossip=debug", config.log)
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "asked for by a flag")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+/// Without a service manager there is nobody to notify.
+fn notify(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
 }

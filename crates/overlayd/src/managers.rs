@@ -7,6 +7,7 @@ use std::{
 
 use overlay_cluster::ca::{Dialer, NodeTls};
 use overlay_types::{NodeId, Role, View};
+use rustls::ClientConfig;
 use tonic::{Status, transport::Channel};
 
 /// The managers of the cluster, and a connection to one of them.
@@ -24,9 +25,16 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Known {
     addresses: Vec<(NodeId, SocketAddr)>,
-    current: Option<Channel>,
+    current: Option<Current>,
     /// Where the next search starts, so that a manager that failed is asked last.
     next: usize,
+}
+
+/// The connection in use, and the credentials that it was made with.
+#[derive(Debug)]
+struct Current {
+    channel: Channel,
+    credentials: Arc<ClientConfig>,
 }
 
 impl Managers {
@@ -56,12 +64,16 @@ impl Managers {
         }
     }
 
-    /// A connection to a manager: the one in use, or the first that answers.
+    /// A connection to a manager: the one in use, or the first that answers. After a renewal of the
+    /// certificate it is a new one; calls on the old one go on.
     pub(crate) async fn channel(&self) -> Result<Channel, Status> {
+        let credentials = self.0.tls.client_config();
         let (addresses, start) = {
             let known = self.known();
-            if let Some(channel) = &known.current {
-                return Ok(channel.clone());
+            if let Some(current) = &known.current
+                && Arc::ptr_eq(&current.credentials, &credentials)
+            {
+                return Ok(current.channel.clone());
             }
             (known.addresses.clone(), known.next)
         };
@@ -73,7 +85,7 @@ impl Managers {
             match dialer.channel().await {
                 Ok(channel) => {
                     let mut known = self.known();
-                    known.current = Some(channel.clone());
+                    known.current = Some(Current { channel: channel.clone(), credentials });
                     known.next = place;
                     return Ok(channel);
                 }

@@ -1,19 +1,19 @@
 //! What runs while the node is in a cluster.
 
+use core::ops::Range;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use overlay_api::v1::{self, keys_client::KeysClient, reports_client::ReportsClient};
 use overlay_cluster::{
-    ca::{NodeCredentials, NodeTls, PeerIdentity, TlsIncoming},
-    control::{Control, ControlConfig, ControlError},
-    server::{Api, Verdicts},
-    state::RotationPolicy,
+    ca::{NodeCredentials, NodeTls, PeerIdentity},
+    control::{Control, now},
+    server::Verdicts,
 };
 use overlay_crypto::keyring::RingKeys;
 use overlay_dataplane::user::{SwitchConfig, UserDataplane};
@@ -21,9 +21,8 @@ use overlay_gossip::{
     Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
-use overlay_types::{NodeId, Role, View};
+use overlay_types::{NodeId, Role, UnixMillis, View};
 use tokio::{
-    net::{TcpListener, TcpSocket},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -33,33 +32,28 @@ use crate::{
     Config, NodeError,
     agent::{self, Viewer},
     config::Addresses,
+    control_plane::{ControlPlane, Heard, start_control},
     disk::Disk,
     keys::{Keys, Report},
     liveness::{self, Judge},
     managers::Managers,
     ports::Ports,
     reconcile::{Reconciler, Shared},
+    renewal::Renewal,
 };
-
-/// Control connections that the system keeps for us while we have not accepted them.
-const BACKLOG: u32 = 1024;
-
-/// How long a run that just ended may take to close the state file.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// A node in its cluster. Dropping it stops everything that runs.
 pub(crate) struct Member {
-    pub(crate) identity: PeerIdentity,
     pub(crate) managers: Managers,
     pub(crate) viewer: Viewer,
     pub(crate) shared: Arc<Shared>,
     pub(crate) reconciler: Arc<Reconciler>,
-    pub(crate) control: Option<Control>,
     pub(crate) gossip: Arc<GossipHandle>,
     pub(crate) disk: Disk,
-    verdicts: watch::Sender<Verdicts>,
-    alive: watch::Sender<BTreeSet<NodeId>>,
-    stop: watch::Sender<bool>,
+    tls: Arc<NodeTls>,
+    heard: Heard,
+    /// While it is a manager.
+    control_plane: Mutex<Option<Arc<ControlPlane>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -98,18 +92,16 @@ impl Member {
                 path: "thread overlay-reconcile".into(),
                 source,
             })?;
-        let mut member = Self {
-            identity,
+        let member = Self {
             managers,
             viewer,
             shared,
             reconciler: Arc::new(reconciler),
-            control: None,
             gossip,
             disk,
-            verdicts: watch::Sender::default(),
-            alive: watch::Sender::default(),
-            stop: watch::Sender::new(false),
+            tls,
+            heard: Heard::default(),
+            control_plane: Mutex::default(),
             tasks: Mutex::default(),
         };
         if identity.role == Role::Manager {
@@ -117,48 +109,47 @@ impl Member {
                 control
             } else {
                 let rotation = config.rotation();
-                start_control(&member.disk, &tls, addresses, rotation, fresh).await?
+                start_control(&member.disk, &member.tls, addresses, rotation, fresh).await?
             };
             let socket = SocketAddr::new(addresses.listen, addresses.control.port());
-            member.serve(control, tls, socket)?;
+            let tls = Arc::clone(&member.tls);
+            let plane = ControlPlane::serve(control, tls, socket, &member.heard)?;
+            *member.control_plane() = Some(Arc::new(plane));
         }
         member.spawn_tasks(reports);
         Ok(member)
     }
 
-    /// Answers nodes and joiners, and leads when it is this manager's turn.
-    fn serve(
-        &mut self,
-        control: Control,
-        tls: Arc<NodeTls>,
-        socket: SocketAddr,
-    ) -> Result<(), NodeError> {
-        let listener = listen(socket)
-            .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
-        let incoming = TlsIncoming::new(listener, tls);
-        let api = Api::new(control.clone(), self.verdicts.subscribe());
-        let (leader, alive) = (control.clone(), self.alive.subscribe());
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(async move { leader.lead(alive).await });
-        let mut stop = self.stop.subscribe();
-        tasks.spawn(async move {
-            let stopped = async move {
-                // An error means that the member is gone, which is a stop as well.
-                let _ = stop.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) = api.serve(incoming, stopped).await {
-                tracing::error!(%error, "the management API ended");
-            }
-        });
-        self.control = Some(control);
-        Ok(())
+    fn control_plane(&self) -> MutexGuard<'_, Option<Arc<ControlPlane>>> {
+        self.control_plane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn_tasks(&mut self, reports: mpsc::Receiver<Report>) {
-        let (node, managers, viewer) = (self.identity.node, &self.managers, &self.viewer);
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+    /// Who the node is, in the role that it has now.
+    pub(crate) fn identity(&self) -> PeerIdentity {
+        self.tls.identity()
+    }
+
+    /// From when to when its certificate is valid.
+    pub(crate) fn validity(&self) -> Range<UnixMillis> {
+        self.tls.validity()
+    }
+
+    /// What gossip says of each node.
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        self.heard.verdicts.borrow().clone()
+    }
+
+    /// The raft core and the applied state, while the node is a manager.
+    pub(crate) fn control(&self) -> Option<Control> {
+        self.control_plane().as_ref().map(|plane| plane.control().clone())
+    }
+
+    fn spawn_tasks(&self, reports: mpsc::Receiver<Report>) {
+        let (node, managers, viewer) = (self.identity().node, &self.managers, &self.viewer);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
         tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
+        tasks.spawn(self.renewal().run());
         tasks.spawn(send_reports(node, managers.clone(), reports));
         tasks.spawn(follow_view(
             viewer.clone(),
@@ -171,9 +162,24 @@ impl Member {
             viewer: viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
-            verdicts: self.verdicts.clone(),
-            alive: self.alive.clone(),
+            heard: self.heard.clone(),
         }));
+    }
+
+    /// What renews the certificate.
+    pub(crate) fn renewal(&self) -> Renewal {
+        Renewal {
+            tls: Arc::clone(&self.tls),
+            disk: self.disk.clone(),
+            managers: self.managers.clone(),
+            viewer: self.viewer.clone(),
+        }
+    }
+
+    /// Takes the credentials that are on the disk now.
+    pub(crate) fn reload(&self) -> Result<(), NodeError> {
+        let credentials = self.disk.credentials(now())?.ok_or(NodeError::NoCluster)?;
+        Ok(self.tls.replace(&credentials)?)
     }
 
     /// Stops everything at once and tells nobody: to other nodes it is a host that lost power.
@@ -181,14 +187,14 @@ impl Member {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        if let Some(control) = &self.control {
-            control.stop().await;
+        let plane = self.control_plane().take();
+        if let Some(plane) = plane {
+            plane.stop().await;
         }
     }
 
     /// Stops what runs: answers calls that are under way, tells the other nodes, keeps the view.
     pub(crate) async fn stop(self: Arc<Self>) {
-        self.stop.send_replace(true);
         self.halt().await;
         if let Err(error) = self.disk.keep_view(|| self.viewer.read(View::clone)) {
             tracing::error!(%error, "the view is not kept");
@@ -198,36 +204,6 @@ impl Member {
             && let Err(error) = gossip.leave().await
         {
             tracing::warn!(%error, "the other nodes were not told");
-        }
-    }
-}
-
-/// Opens the state of a manager and starts its raft core.
-#[expect(clippy::disallowed_methods, reason = "the shell that waits for the state file")]
-pub(crate) async fn start_control(
-    disk: &Disk,
-    tls: &Arc<NodeTls>,
-    addresses: Addresses,
-    rotation: RotationPolicy,
-    create: bool,
-) -> Result<Control, NodeError> {
-    let patience = Instant::now();
-    let config = ControlConfig {
-        node: tls.identity().node,
-        tls: Arc::clone(tls),
-        store: disk.path("state"),
-        create,
-        advertise: addresses.control.ip(),
-        rotation,
-        snapshot_after: 10_000,
-    };
-    loop {
-        match Control::start(config.clone()).await {
-            // The last run may still be closing it.
-            Err(ControlError::Store(error)) if error.is_in_use() && patience.elapsed() < LINGER => {
-                tokio::task::yield_now().await;
-            }
-            outcome => return Ok(outcome?),
         }
     }
 }
@@ -289,14 +265,6 @@ fn start_gossip(
     Ok(GossipHandle::start(settings)?)
 }
 
-/// Listens also where a connection of the last run still lingers.
-pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// What the view says reaches the dataplane and gossip.
 async fn follow_view(
     viewer: Viewer,
@@ -339,14 +307,13 @@ struct Judged {
     viewer: Viewer,
     shared: Arc<Shared>,
     reconciler: Arc<Reconciler>,
-    verdicts: watch::Sender<Verdicts>,
-    alive: watch::Sender<BTreeSet<NodeId>>,
+    heard: Heard,
 }
 
 /// What gossip says reaches names, the dataplane and the control plane.
 #[expect(clippy::disallowed_methods, reason = "the shell that reads the clock for the judge")]
 async fn follow_members(judged: Judged) {
-    let Judged { mut members, viewer, shared, reconciler, verdicts, alive } = judged;
+    let Judged { mut members, viewer, shared, reconciler, heard } = judged;
     let mut judge = Judge::default();
     let mut revision = viewer.revision();
     loop {
@@ -356,8 +323,8 @@ async fn follow_members(judged: Judged) {
         let dead = liveness::dead(&judgement);
         viewer.set_dead(dead.clone());
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
-        alive.send_replace(liveness::alive(&judgement));
-        verdicts.send_replace(judgement);
+        heard.alive.send_replace(liveness::alive(&judgement));
+        heard.verdicts.send_replace(judgement);
         reconciler.wake();
         let wake = wake.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
         let news = async {

@@ -20,6 +20,7 @@ use overlay_service::{
     resolve,
 };
 use overlay_types::{EndpointId, Epoch, NetworkId, NodeId, Revision, View};
+use tokio::{sync::watch, task::JoinSet};
 use tonic::Status;
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     disk::Disk,
     lifecycle,
     member::{Member, unix_listener},
+    metrics,
     reconcile::Progress,
     routes,
 };
@@ -51,6 +53,7 @@ impl NodeBuilder {
             disk,
             member: Mutex::default(),
             busy: tokio::sync::Mutex::default(),
+            ready: watch::Sender::default(),
         };
         Ok(Node(NodeHandle(Arc::new(inner))))
     }
@@ -76,7 +79,13 @@ impl Node {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), NodeError> {
         let Self(handle) = self;
         let listener = unix_listener(&handle.0.config.socket)?;
+        let mut figures = JoinSet::new();
+        if let Some(address) = handle.0.config.metrics_addr {
+            figures.spawn(metrics::serve(handle.clone(), metrics::listen(address).await?));
+        }
         handle.resume().await?;
+        // The system queues callers from now on; serving begins in this very turn.
+        handle.0.ready.send_replace(true);
         let (begun, began) = tokio::sync::oneshot::channel();
         let shutdown = async move {
             shutdown.await;
@@ -119,6 +128,8 @@ struct Inner {
     member: Mutex<Option<Arc<Member>>>,
     /// Held while the node joins or leaves a cluster.
     busy: tokio::sync::Mutex<()>,
+    /// It answers on its socket, and what runs in its cluster, if it is in one, runs.
+    ready: watch::Sender<bool>,
 }
 
 impl NodeHandle {
@@ -145,7 +156,7 @@ impl NodeHandle {
 
     fn check_alone(&self) -> Result<(), NodeError> {
         match self.slot().as_ref() {
-            Some(member) => Err(NodeError::InCluster(member.identity.cluster)),
+            Some(member) => Err(NodeError::InCluster(member.identity().cluster)),
             None => Ok(()),
         }
     }
@@ -158,7 +169,7 @@ impl NodeHandle {
         let _busy = self.0.busy.lock().await;
         self.check_alone()?;
         let member = lifecycle::init(&self.0.config, &self.0.disk, request).await?;
-        let identity = member.identity;
+        let identity = member.identity();
         *self.slot() = Some(Arc::new(member));
         let tokens = self.tokens()?;
         Ok(v1::InitClusterResponse {
@@ -177,7 +188,7 @@ impl NodeHandle {
         let _busy = self.0.busy.lock().await;
         self.check_alone()?;
         let member = lifecycle::join(&self.0.config, &self.0.disk, request).await?;
-        let identity = member.identity;
+        let identity = member.identity();
         *self.slot() = Some(Arc::new(member));
         Ok(v1::JoinClusterResponse {
             cluster: identity.cluster.to_string(),
@@ -189,15 +200,34 @@ impl NodeHandle {
     /// The join tokens; a manager has them.
     pub fn tokens(&self) -> Result<v1::GetJoinTokensResponse, NodeError> {
         let member = self.member()?;
-        let control = member.control.as_ref().ok_or_else(|| {
+        let control = member.control().ok_or_else(|| {
             Status::failed_precondition("this node is a worker; ask a manager for join tokens")
         })?;
-        lifecycle::tokens(control)
+        lifecycle::tokens(&control)
+    }
+
+    /// Waits until the node has taken up where it stopped and its socket is there. Never resolves
+    /// when that fails; [`Node::run`] says why.
+    pub async fn ready(&self) {
+        let mut ready = self.0.ready.subscribe();
+        // Its sender lives as long as this handle.
+        let _ = ready.wait_for(|ready| *ready).await;
+    }
+
+    /// Takes the certificate and key that are on the disk now, for connections that are made from
+    /// now on.
+    pub fn reload(&self) -> Result<(), NodeError> {
+        self.member()?.reload()
+    }
+
+    /// Gets a new certificate from a manager now. Connections in use go on.
+    pub async fn renew(&self) -> Result<(), NodeError> {
+        self.member()?.renewal().renew().await
     }
 
     /// This node's id.
     pub fn node(&self) -> Result<NodeId, NodeError> {
-        Ok(self.member()?.identity.node)
+        Ok(self.member()?.identity().node)
     }
 
     /// Looks at what the node knows of the replicated state.
@@ -206,7 +236,7 @@ impl NodeHandle {
     }
 
     /// Follows the revision of what the node knows.
-    pub fn revision(&self) -> Result<tokio::sync::watch::Receiver<Revision>, NodeError> {
+    pub fn revision(&self) -> Result<watch::Receiver<Revision>, NodeError> {
         Ok(self.member()?.viewer.revision())
     }
 
@@ -234,7 +264,7 @@ impl NodeHandle {
     ) -> Result<v1::AttachEndpointResponse, NodeError> {
         let member = self.member()?;
         let port = port_kind(request.port.take())?;
-        let own = member.identity.node.to_string();
+        let own = member.identity().node.to_string();
         let spec = request.spec.get_or_insert_default();
         if spec.node.is_empty() {
             spec.node.clone_from(&own);
@@ -298,7 +328,7 @@ impl NodeHandle {
     /// a restart: ports in memory end with the process, endpoints do not.
     pub async fn replug(&self, endpoint: EndpointId) -> Result<MemoryPort, NodeError> {
         let member = self.member()?;
-        let own = member.identity.node;
+        let own = member.identity().node;
         let here = |view: &View| view.endpoints().get(&endpoint).is_some_and(|e| e.node == own);
         if !member.viewer.read(here) {
             let message = format!("endpoint {endpoint}: none of this node's");
@@ -367,7 +397,7 @@ impl NodeHandle {
         for (reason, count) in gossip.drops() {
             counters.insert(format!("gossip.dropped.{}", reason.label()), count);
         }
-        let identity = member.identity;
+        let identity = member.identity();
         let revision = member.reconciler.progress().borrow().revision.get();
         Ok(v1::GetStatusResponse {
             cluster: identity.cluster.to_string(),

@@ -1,7 +1,11 @@
 //! A node's own certificate and key, with the root that they belong under.
 
+use core::ops::Range;
+
 use overlay_types::UnixMillis;
 use rustls_pki_types::CertificateDer;
+use x509_parser::time::ASN1Time;
+use zeroize::Zeroizing;
 
 use super::{
     CaError, PeerIdentity, PrivateKey, RootCertificate, identity, pem,
@@ -16,6 +20,7 @@ pub struct NodeCredentials {
     key: PrivateKey,
     trust: Trust,
     identity: PeerIdentity,
+    validity: Range<UnixMillis>,
 }
 
 impl NodeCredentials {
@@ -33,19 +38,34 @@ impl NodeCredentials {
         if parsed.public_key().subject_public_key.data != key.public_point() {
             return Err(CaError::key("it does not belong to the node's certificate"));
         }
-        Ok(Self { certificate, key, trust, identity })
+        let seconds = |time: ASN1Time| {
+            UnixMillis(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000))
+        };
+        let validity = parsed.validity();
+        let validity = seconds(validity.not_before)..seconds(validity.not_after);
+        Ok(Self { certificate, key, trust, identity, validity })
     }
 
-    /// Reads what [`certificate_pem`](Self::certificate_pem), [`PrivateKey::to_pem`] and
-    /// [`RootCertificate::to_pem`] wrote.
-    pub fn from_pem(
-        certificate: &str,
-        key: &str,
-        root: &str,
-        now: UnixMillis,
-    ) -> Result<Self, CaError> {
-        let root = RootCertificate::from_pem(root)?;
-        Self::new(pem::decode_certificate(certificate)?, PrivateKey::from_pem(key)?, root, now)
+    /// Reads what [`to_pem`](Self::to_pem) wrote.
+    pub fn from_pem(text: &str, now: UnixMillis) -> Result<Self, CaError> {
+        let [certificate, root] = pem::decode_certificates(text)?;
+        let root = RootCertificate::from_der(&root)?;
+        Self::new(certificate, PrivateKey::from_pem(text)?, root, now)
+    }
+
+    /// The node's certificate, its key and the root certificate, one after the other in one text:
+    /// they are replaced together. Whoever reads it is this node.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        let key = self.key.to_pem();
+        let (certificate, root) =
+            (pem::encode_certificate(&self.certificate), self.root().to_pem());
+        let length = certificate.len() + key.len() + root.len();
+        // Made in one piece: a text that grows leaves copies of the key behind.
+        let mut text = Zeroizing::new(String::with_capacity(length));
+        for part in [&certificate, &*key, &root] {
+            text.push_str(part);
+        }
+        text
     }
 
     /// Who the node is.
@@ -58,9 +78,9 @@ impl NodeCredentials {
         &self.certificate
     }
 
-    /// The node's certificate as PEM.
-    pub fn certificate_pem(&self) -> String {
-        pem::encode_certificate(&self.certificate)
+    /// From when to when the certificate is valid.
+    pub fn validity(&self) -> Range<UnixMillis> {
+        self.validity.clone()
     }
 
     /// The node's key.

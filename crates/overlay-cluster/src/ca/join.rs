@@ -1,5 +1,6 @@
-//! Joining without I/O: the joiner makes a key and a signing request, a manager signs it for the
-//! role that the secret stands for, the joiner checks what it got.
+//! Joining and renewal without I/O: a node makes a key and a signing request, a manager signs it,
+//! the node checks what it got. A joiner gets the role that its secret stands for, a member the one
+//! that the cluster gives it.
 
 use core::fmt;
 
@@ -19,7 +20,7 @@ use super::{
 /// A signing request of ours has about 250 bytes; longer ones are not looked at.
 pub const MAX_REQUEST_LEN: usize = 1024;
 
-/// A joiner between making its key and having a certificate.
+/// A node between making a key and having a certificate for it.
 #[derive(Debug)]
 pub struct PendingJoin {
     key: PrivateKey,

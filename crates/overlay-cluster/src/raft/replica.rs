@@ -61,6 +61,11 @@ impl Replica {
         self.progress.subscribe()
     }
 
+    /// How many subscribe to changes.
+    pub fn watches(&self) -> usize {
+        self.events.receiver_count()
+    }
+
     /// Subscribes first and takes the first batch then, so that nothing falls in between.
     pub fn subscribe(
         &self,

@@ -1,4 +1,4 @@
-//! `overlay.v1.Membership`: how a host becomes a node.
+//! `overlay.v1.Membership`: how a host becomes a node and stays one.
 
 use overlay_api::v1;
 use overlay_types::{NodeId, RequestId, Role};
@@ -7,7 +7,10 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, invalid, needed, request_id, unexpected};
 use crate::{
-    ca::{CaError, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate, join},
+    ca::{
+        CaError, ConnectionInfo, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
+        join::{self, SigningRequest},
+    },
     control::now,
     state::{Action, Response as Answer, State, Trust},
 };
@@ -75,5 +78,26 @@ impl v1::membership_server::Membership for Api {
             }
         });
         Ok(Response::new(answer))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewResponse>, Status> {
+        let peer = ConnectionInfo::member(&request)?;
+        let csr = SigningRequest::from_der(&request.into_inner().certificate_request)?;
+        // A node that joined or was removed a moment ago may be new to this manager.
+        self.control.linearize().await?;
+        let (role, trust) = self.control.replica().read(|state: &State| {
+            let node = state.view().nodes().get(&peer.node);
+            (node.map(|node| node.role), state.trust().cloned())
+        });
+        let role = role.ok_or_else(|| {
+            Status::permission_denied(format!("node {} was removed from the cluster", peer.node))
+        })?;
+        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
+        let (ca, _) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
+        let certificate = ca.sign(&csr, peer.node, role, now())?.to_vec();
+        Ok(Response::new(v1::RenewResponse { certificate }))
     }
 }

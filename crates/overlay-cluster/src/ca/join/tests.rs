@@ -48,14 +48,15 @@ fn c02_the_secret_says_the_role(#[case] role: Role) {
         joiner.complete(&admission.certificate, root.der(), root.digest(), NOW).unwrap();
     assert_eq!(credentials.identity(), admission.identity);
 
-    let restored = NodeCredentials::from_pem(
-        &credentials.certificate_pem(),
-        &credentials.key().to_pem(),
-        &credentials.root().to_pem(),
-        NOW,
-    )
-    .unwrap();
+    let text = credentials.to_pem();
+    let restored = NodeCredentials::from_pem(&text, NOW).unwrap();
     assert_eq!(restored.identity(), admission.identity);
+    assert_eq!(restored.validity(), credentials.validity());
+    assert!(restored.validity().contains(&NOW));
+    // Half of it is nobody's.
+    for cut in [text.len() / 3, text.len() / 2, text.len() - 40] {
+        assert!(NodeCredentials::from_pem(&text[..cut], NOW).is_err());
+    }
 }
 
 #[test]

@@ -21,9 +21,11 @@ mod connection;
 mod listen;
 mod verify;
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use overlay_types::UnixMillis;
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
@@ -40,7 +42,7 @@ pub use listen::{
 };
 
 use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
-use super::{CaError, NodeCredentials, PeerIdentity, RootDigest, trust::provider};
+use super::{CaError, NodeCredentials, PeerIdentity, RootCertificate, RootDigest, trust::provider};
 
 /// ALPN of gRPC.
 const HTTP2: &[u8] = b"h2";
@@ -53,6 +55,8 @@ pub struct NodeTls(ArcSwap<Configs>);
 #[derive(Debug)]
 struct Configs {
     identity: PeerIdentity,
+    validity: Range<UnixMillis>,
+    root: RootCertificate,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -79,6 +83,16 @@ impl NodeTls {
     /// Who the node is.
     pub fn identity(&self) -> PeerIdentity {
         self.0.load().identity
+    }
+
+    /// From when to when its certificate is valid.
+    pub fn validity(&self) -> Range<UnixMillis> {
+        self.0.load().validity.clone()
+    }
+
+    /// The cluster's root certificate.
+    pub fn root(&self) -> RootCertificate {
+        self.0.load().root.clone()
     }
 
     /// For accepting: asks for a client certificate, and takes none or one of this cluster.
@@ -125,6 +139,8 @@ impl Configs {
         harden(&mut client);
         Ok(Self {
             identity: credentials.identity(),
+            validity: credentials.validity(),
+            root: credentials.root().clone(),
             server: Arc::new(server),
             client: Arc::new(client),
         })

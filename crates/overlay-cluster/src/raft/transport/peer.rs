@@ -23,6 +23,7 @@ use openraft::{
 };
 use overlay_api::internal::v1::{self as wire, raft_client::RaftClient};
 use overlay_types::NodeId;
+use rustls::ClientConfig;
 use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
@@ -50,7 +51,15 @@ const PIECE: usize = 256 << 10;
 pub struct Peers {
     tls: Arc<NodeTls>,
     from: IpAddr,
-    channels: Arc<Mutex<BTreeMap<NodeId, (SocketAddr, Channel)>>>,
+    channels: Arc<Mutex<BTreeMap<NodeId, Connection>>>,
+}
+
+/// A channel, and what it was made with: when that changes, so does the channel.
+#[derive(Debug)]
+struct Connection {
+    address: SocketAddr,
+    credentials: Arc<ClientConfig>,
+    channel: Channel,
 }
 
 impl Peers {
@@ -62,17 +71,20 @@ impl Peers {
     /// A client for the manager `id`, which must prove to be that node.
     pub fn client(&self, id: NodeId, member: &Member) -> Option<RaftClient<Channel>> {
         let address = member.control?;
-        let dial = || {
-            let tls = Arc::clone(&self.tls);
-            (address, Dialer::member(tls, self.from, address, Some(id)).lazy_channel())
-        };
+        let credentials = self.tls.client_config();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = channels.entry(id).or_insert_with(dial);
-        if entry.0 != address {
-            // It moved.
-            *entry = dial();
-        }
-        let client = RaftClient::new(entry.1.clone());
+        let current = channels.get(&id).filter(|known| {
+            known.address == address && Arc::ptr_eq(&known.credentials, &credentials)
+        });
+        let channel = if let Some(known) = current {
+            known.channel.clone()
+        } else {
+            let dialer = Dialer::member(Arc::clone(&self.tls), self.from, address, Some(id));
+            let channel = dialer.lazy_channel();
+            channels.insert(id, Connection { address, credentials, channel: channel.clone() });
+            channel
+        };
+        let client = RaftClient::new(channel);
         Some(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 }

@@ -1,0 +1,148 @@
+//! The command line. Each setting of the configuration has a flag of the same name, whose help is
+//! its reference.
+
+use std::{
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use overlayd::{Config, NodeError};
+use serde::Serialize;
+
+/// The overlay network daemon.
+///
+/// Settings come from the file, then from OVERLAYD_… in the environment, then from flags: the later
+/// wins. A hangup (SIGHUP) reloads `log` and the certificate.
+#[derive(Debug, Parser, Serialize)]
+#[command(version)]
+pub(crate) struct Flags {
+    /// TOML file with settings
+    #[arg(long, env = "OVERLAYD_CONFIG")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Print every setting with the value it has, as such a file, and exit
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) print_config: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, clap::Args, Serialize)]
+struct Settings {
+    /// Where certificate, view and state are kept
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// Unix socket for local callers
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<PathBuf>,
+    /// Name of the node; the host's name if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Address to listen on; the advertised one if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen_addr: Option<IpAddr>,
+    /// Address that other nodes reach this one at; the host's only one if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise_addr: Option<IpAddr>,
+    /// Address for data traffic; the advertised one if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_path_addr: Option<IpAddr>,
+    /// TCP port of the management API
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_port: Option<u16>,
+    /// UDP and TCP port of gossip
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_port: Option<u16>,
+    /// MTU of the data path; that of its interface if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    underlay_mtu: Option<u16>,
+    /// Seconds that a key rotation waits for nodes that count as alive; a manager's
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_grace: Option<u64>,
+    /// Seconds that nodes open what was sealed before a key rotation; a manager's
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_drain: Option<u64>,
+    /// Address and port to answer Prometheus at; none if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics_addr: Option<SocketAddr>,
+    /// What is logged, like info,overlay_gossip=debug
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+}
+
+impl Flags {
+    /// The configuration: defaults, file, environment, flags.
+    pub(crate) fn config(&self) -> Result<Config, NodeError> {
+        Config::load(self.config.as_deref(), self)
+    }
+}
+
+/// A configuration as a file that says what each setting is for.
+pub(crate) fn describe(config: &Config) -> anyhow::Result<String> {
+    let values = toml::Table::try_from(config).context("this configuration cannot be written")?;
+    let mut text =
+        "# Settings of overlayd. Those that are commented out follow from others.\n".to_owned();
+    for flag in <Settings as clap::Args>::augment_args(clap::Command::new("")).get_arguments() {
+        let (key, help) = (flag.get_id().as_str(), flag.get_help().unwrap_or_default());
+        match values.get(key) {
+            Some(value) => write!(text, "\n# {help}\n{key} = {value}\n")?,
+            None => write!(text, "\n# {help}\n# {key} =\n")?,
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn o01_every_setting_has_a_flag() {
+        // Every setting has a value here, so that none is left out.
+        let config = Config {
+            name: Some("node".into()),
+            listen_addr: Some([192, 0, 2, 1].into()),
+            advertise_addr: Some([192, 0, 2, 1].into()),
+            data_path_addr: Some([192, 0, 2, 1].into()),
+            underlay_mtu: Some(1500),
+            metrics_addr: Some(([192, 0, 2, 1], 9100).into()),
+            ..Config::default()
+        };
+        let text = describe(&config).unwrap();
+        let again: Config = toml::from_str(&text).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn o01_the_reference_is_what_the_code_says() {
+        let text = describe(&Config::default()).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/overlayd.toml");
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(kept, text, "write it again: overlayd --print-config > dist/overlayd.toml");
+    }
+}

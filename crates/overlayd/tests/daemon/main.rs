@@ -1,0 +1,114 @@
+//! The binary under its service manager.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon, and the socket that it notifies. Killed when dropped.
+struct Daemon {
+    child: Child,
+    manager: UnixDatagram,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(address: Ipv4Addr, log: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let manager = UnixDatagram::bind(path("notify")).unwrap();
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        write_log(&path("overlayd.toml"), log);
+        let child = Command::new(env!("CARGO_BIN_EXE_overlayd"))
+            .args(["--config", path("overlayd.toml").to_str().unwrap()])
+            .args(["--data-dir", path("data").to_str().unwrap()])
+            .args(["--socket", path("socket").to_str().unwrap()])
+            .args(["--advertise-addr", &address.to_string()])
+            .env("NOTIFY_SOCKET", path("notify"))
+            .stderr(Stdio::from(fs::File::create(path("stderr")).unwrap()))
+            .spawn()
+            .unwrap();
+        Self { child, manager, folder }
+    }
+
+    fn notified(&self) -> String {
+        let mut message = [0; 256];
+        let length = self.manager.recv(&mut message).expect("the daemon notifies");
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the wait for another process has an end")]
+    fn until_logged(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} is not logged:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    fn exit(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_log(path: &Path, log: &str) {
+    fs::write(path, format!("log = \"{log}\"\n")).unwrap();
+}
+
+#[test]
+fn o01_the_service_manager_hears_of_start_and_stop() {
+    let mut daemon = Daemon::start([127, 51, 1, 1].into(), "info");
+    assert_eq!(daemon.notified(), "READY=1");
+    // Whoever is told that it is ready can talk to it.
+    let socket = daemon.folder.path().join("socket");
+    std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.notified(), "STOPPING=1");
+    assert!(daemon.exit().success());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn o01_a_hangup_reloads_what_is_logged() {
+    let daemon = Daemon::start([127, 51, 2, 1].into(), "warn");
+    assert_eq!(daemon.notified(), "READY=1");
+    let file = daemon.folder.path().join("overlayd.toml");
+    write_log(&file, "info");
+    daemon.signal(Signal::SIGHUP);
+    daemon.until_logged("reloaded");
+    // A file that is wrong is named, and changes nothing.
+    write_log(&file, "info,=,");
+    daemon.signal(Signal::SIGHUP);
+    daemon.until_logged("not reloaded: log");
+    fs::write(&file, "log = \"info\"\ngossip_port = 7000\n").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.until_logged("restart the daemon");
+}
