@@ -36,7 +36,12 @@ pub enum Op {
     /// Open with this association.
     AddInboundSa(Sa),
     /// Seal with this association for its peer, and with no other.
-    SetOutboundSa(Sa),
+    SetOutboundSa {
+        /// The association.
+        sa: Sa,
+        /// Send the peer one dummy packet (RFC 4303 §2.6) with it, unless it is in use already.
+        greet: bool,
+    },
     /// Open with this association no more; its keys are erased.
     RemoveInboundSa(SaId),
     /// Seal for this peer no more; its keys are erased.

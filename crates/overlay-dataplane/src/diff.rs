@@ -58,7 +58,8 @@ fn add_sas(desired: &Desired, observed: &Observed, ops: &mut Vec<Op>) {
     }
     for (peer, sa) in &desired.sas.outbound {
         if observed.outbound.get(peer) != Some(&(sa.id, sa.address)) {
-            ops.push(Op::SetOutboundSa(sa.clone()));
+            let greet = desired.sas.greet.contains(peer);
+            ops.push(Op::SetOutboundSa { sa: sa.clone(), greet });
         }
     }
 }
@@ -147,7 +148,7 @@ mod tests {
                 let ops = diff(&desired, &dataplane.observe().unwrap());
                 let number = |op: &Op| match op {
                     Op::AddInboundSa(_) => 0,
-                    Op::SetOutboundSa(_) => 1,
+                    Op::SetOutboundSa { .. } => 1,
                     Op::RemoveOutboundSa(_) => 3,
                     Op::RemoveInboundSa(_) => 4,
                     _ => 2,

@@ -1,7 +1,10 @@
 //! Security associations that a dataplane shall have.
 
 use core::net::IpAddr;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use overlay_crypto::esp::{SaId, SaKeys};
 use overlay_types::NodeId;
@@ -24,4 +27,7 @@ pub struct SaSet {
     pub outbound: BTreeMap<NodeId, Sa>,
     /// What is opened with: one per peer and epoch that may still be in use.
     pub inbound: BTreeMap<SaId, Sa>,
+    /// Peers that are greeted when their outbound association is set: one dummy packet (RFC 4303
+    /// §2.6) tells them that they are understood with its epoch, although nobody has a frame for them.
+    pub greet: BTreeSet<NodeId>,
 }

@@ -20,7 +20,7 @@ impl State {
         let state = &mut self.0;
         match op {
             Op::AddInboundSa(sa) => drop(state.inbound.insert(sa.id, sa.address)),
-            Op::SetOutboundSa(sa) => {
+            Op::SetOutboundSa { sa, .. } => {
                 state.outbound.insert(sa.id.peer, (sa.id, sa.address));
             }
             Op::RemoveInboundSa(id) => drop(state.inbound.remove(&id)),

@@ -1,5 +1,6 @@
 //! The switch behind the trait: operations become ports, associations and tables.
 
+use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -61,14 +62,18 @@ impl UserDataplane {
     fn apply_one(&mut self, op: Op, changed: &mut BTreeSet<NetworkId>) -> Result<(), Error> {
         match op.clone() {
             Op::AddInboundSa(sa) => self.switch.with_sas(move |sas| sas.add_inbound(&sa))??,
-            Op::SetOutboundSa(sa) => self.switch.with_sas(move |sas| sas.set_outbound(&sa))?,
+            Op::SetOutboundSa { sa, greet } => {
+                let peer = sa.id.peer;
+                let is_new = self.switch.with_sas(move |sas| sas.set_outbound(&sa))?;
+                if greet && is_new {
+                    self.switch.greet(peer)?;
+                }
+            }
             Op::RemoveInboundSa(id) => {
                 self.switch.with_sas(move |sas| sas.remove_inbound(id))?;
             }
             Op::RemoveOutboundSa(peer) => {
-                if let Some((id, _)) = self.state.0.outbound.get(&peer).copied() {
-                    self.switch.with_sas(move |sas| sas.remove_outbound(id))?;
-                }
+                self.switch.with_sas(move |sas| sas.remove_outbound(peer))?;
             }
             Op::RemoveNetwork(id) => {
                 let gone = self.state.0.networks.get(&id);
@@ -168,9 +173,9 @@ impl UserDataplane {
 }
 
 /// The endpoint's addresses, each with the length of its subnet's prefix.
-fn prefixed(network: &Network, local: &LocalEndpoint) -> Vec<(core::net::IpAddr, u8)> {
+fn prefixed(network: &Network, local: &LocalEndpoint) -> Vec<(IpAddr, u8)> {
     let subnets = &network.settings.subnets;
-    let length = |address: core::net::IpAddr| {
+    let length = |address: IpAddr| {
         let subnet = subnets.iter().find(|s| s.subnet.contains(address));
         subnet.map_or(if address.is_ipv4() { 32 } else { 128 }, |s| s.subnet.prefix_len())
     };
@@ -200,10 +205,7 @@ impl Dataplane for UserDataplane {
 
 #[cfg(test)]
 mod tests {
-    use core::{
-        net::IpAddr,
-        sync::atomic::{AtomicU8, Ordering},
-    };
+    use core::sync::atomic::{AtomicU8, Ordering};
 
     use super::*;
 

@@ -156,6 +156,10 @@ impl Runner {
             }
             Command::Swap(tables) => self.engine.swap(tables),
             Command::Sas(work) => work(self.engine.sas_mut()),
+            Command::Greet(peer) => {
+                self.engine.greet(peer, &mut self.batch);
+                self.flush();
+            }
             Command::Capture(capture) => self.capture = capture,
             Command::Barrier(done) => {
                 // Who asked may have stopped waiting.

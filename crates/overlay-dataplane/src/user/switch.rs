@@ -14,6 +14,8 @@ use std::{
     thread,
 };
 
+use overlay_types::NodeId;
+
 use super::{
     capture::Capture,
     engine::{self, Counters, Engine, PortId, Sas, Tables},
@@ -55,6 +57,7 @@ pub(super) enum Command {
     RemovePort(PortId),
     Swap(Arc<Tables>),
     Sas(SaWork),
+    Greet(NodeId),
     Capture(Option<Capture>),
     Barrier(mpsc::SyncSender<()>),
     Stop,
@@ -120,6 +123,11 @@ impl Switch {
             let _ = answer.send(work(sas));
         })))?;
         wait.recv().map_err(|_| Error::Stopped)
+    }
+
+    /// Sends one dummy packet to a peer, with the association that is in use for it.
+    pub fn greet(&self, peer: NodeId) -> Result<(), Error> {
+        self.command(Command::Greet(peer))
     }
 
     /// Shows every outer datagram to `capture`; `None` ends it. It runs on the switch's thread.

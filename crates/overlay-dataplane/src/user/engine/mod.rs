@@ -35,6 +35,8 @@ mod unfinished;
 use core::{net::IpAddr, time::Duration};
 use std::{sync::Arc, time::Instant};
 
+use overlay_types::NodeId;
+
 pub use batch::{Batch, Channel, FRAME_HEADROOM, Offload, Output};
 pub use counters::{Counters, DropReason, Event};
 pub use flow::DEFAULT_MAX_FLOWS;
@@ -72,50 +74,86 @@ impl Config {
 /// The switch of one node.
 #[derive(Debug)]
 pub struct Engine {
-    config: Config,
     tables: Arc<Tables>,
+    kept: Kept,
+    next_sweep: Option<Instant>,
+}
+
+/// What stays from one packet to the next, whatever the tables.
+#[derive(Debug)]
+struct Kept {
+    config: Config,
+    /// Number of the tables in use.
     generation: u64,
     flows: FlowTable,
     fragments: FragmentTable,
     sas: Sas,
     counters: Arc<Counters>,
-    next_sweep: Option<Instant>,
+}
+
+impl Kept {
+    /// The way of one packet through `network`.
+    fn transit<'a>(
+        &'a mut self,
+        network: &'a NetworkTable,
+        now: Instant,
+        out: &'a mut Batch,
+    ) -> Transit<'a> {
+        Transit {
+            config: &self.config,
+            network,
+            generation: self.generation,
+            flows: &mut self.flows,
+            fragments: &mut self.fragments,
+            sas: &mut self.sas,
+            counters: &self.counters,
+            now,
+            out,
+        }
+    }
 }
 
 impl Engine {
     /// A switch without networks.
     pub fn new(config: Config) -> Self {
-        Self {
+        let kept = Kept {
             flows: FlowTable::new(config.max_flows, config.seed),
             config,
-            tables: Arc::default(),
             generation: 0,
             fragments: FragmentTable::default(),
             sas: Sas::default(),
             counters: Arc::default(),
-            next_sweep: None,
-        }
+        };
+        Self { tables: Arc::default(), kept, next_sweep: None }
     }
 
     /// Forwards by `tables` from now on. Flows whose backend they lack end with their next packet.
     pub fn swap(&mut self, tables: Arc<Tables>) {
         self.tables = tables;
-        self.generation += 1;
+        self.kept.generation += 1;
     }
 
     /// The security associations, to add and remove them.
     pub fn sas_mut(&mut self) -> &mut Sas {
-        &mut self.sas
+        &mut self.kept.sas
     }
 
     /// The counters, readable from any thread.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.kept.counters
     }
 
     /// Flows to services that are kept now.
     pub fn flows(&self) -> usize {
-        self.flows.len()
+        self.kept.flows.len()
+    }
+
+    /// Appends one dummy packet (RFC 4303 §2.6) for `peer`: it learns that this node has its keys.
+    pub fn greet(&mut self, peer: NodeId, out: &mut Batch) {
+        match self.kept.sas.greet(peer, out) {
+            Ok(()) => self.kept.counters.count(Event::DatagramsOut),
+            Err(reason) => self.kept.counters.count_drop(reason),
+        }
     }
 
     /// Takes a frame from a port and appends what follows from it to `out`. Changes `frame`.
@@ -127,24 +165,14 @@ impl Engine {
         now: Instant,
         out: &mut Batch,
     ) {
-        self.counters.count(Event::FramesIn);
-        let Some((network, local)) = self.tables.port(port) else {
-            return self.counters.count_drop(DropReason::UnknownPort);
+        self.kept.counters.count(Event::FramesIn);
+        let result = match self.tables.port(port) {
+            Some((network, local)) => {
+                self.kept.transit(network, now, out).take_frame(local, frame, offload)
+            }
+            None => Err(DropReason::UnknownPort),
         };
-        let mut transit = Transit {
-            config: &self.config,
-            network,
-            generation: self.generation,
-            flows: &mut self.flows,
-            fragments: &mut self.fragments,
-            sas: &mut self.sas,
-            counters: &self.counters,
-            now,
-            out,
-        };
-        if let Err(reason) = transit.take_frame(local, frame, offload) {
-            self.counters.count_drop(reason);
-        }
+        self.count_outcome(result);
     }
 
     /// Takes a datagram that the node at `from` sent to the VXLAN port.
@@ -155,24 +183,20 @@ impl Engine {
         now: Instant,
         out: &mut Batch,
     ) {
-        self.counters.count(Event::DatagramsIn);
+        self.kept.counters.count(Event::DatagramsIn);
         let result = self.accept(from, datagram, false, now, out);
-        if let Err(reason) = result {
-            self.counters.count_drop(reason);
-        }
+        self.count_outcome(result);
     }
 
     /// Takes a datagram that the node at `from` sent to the ESP port.
     pub fn handle_esp(&mut self, from: IpAddr, datagram: &mut [u8], now: Instant, out: &mut Batch) {
-        self.counters.count(Event::DatagramsIn);
-        let port = self.config.encrypted_vxlan_port;
-        let result = match self.sas.open(from, datagram, port) {
+        self.kept.counters.count(Event::DatagramsIn);
+        let port = self.kept.config.encrypted_vxlan_port;
+        let result = match self.kept.sas.open(from, datagram, port) {
             Ok(inner) => self.accept(from, &mut datagram[inner], true, now, out),
             Err(reason) => Err(reason),
         };
-        if let Err(reason) = result {
-            self.counters.count_drop(reason);
-        }
+        self.count_outcome(result);
     }
 
     fn accept(
@@ -185,18 +209,14 @@ impl Engine {
     ) -> Result<(), DropReason> {
         let (vni, _) = vxlan::parse(packet).map_err(|_| DropReason::NotVxlan)?;
         let network = self.tables.network(vni).ok_or(DropReason::UnknownVni)?;
-        let mut transit = Transit {
-            config: &self.config,
-            network,
-            generation: self.generation,
-            flows: &mut self.flows,
-            fragments: &mut self.fragments,
-            sas: &mut self.sas,
-            counters: &self.counters,
-            now,
-            out,
-        };
+        let mut transit = self.kept.transit(network, now, out);
         transit.take_from_node(from, &mut packet[vxlan::HEADER_LEN..], sealed)
+    }
+
+    fn count_outcome(&self, outcome: Result<(), DropReason>) {
+        if let Err(reason) = outcome {
+            self.kept.counters.count_drop(reason);
+        }
     }
 
     /// Forgets flows that idled too long. Call it when [`Engine::next_timeout`] has come.
@@ -204,13 +224,13 @@ impl Engine {
         if self.next_sweep.is_some_and(|at| now < at) {
             return;
         }
-        let expired = self.flows.sweep(now);
-        self.counters.count_many(Event::FlowsExpired, expired as u64);
+        let expired = self.kept.flows.sweep(now);
+        self.kept.counters.count_many(Event::FlowsExpired, expired as u64);
         self.next_sweep = Some(now + SWEEP_PERIOD);
     }
 
     /// When [`Engine::handle_timeout`] wants to be called; `None` while there is no flow.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.next_sweep.filter(|_| !self.flows.is_empty())
+        self.next_sweep.filter(|_| !self.kept.flows.is_empty())
     }
 }

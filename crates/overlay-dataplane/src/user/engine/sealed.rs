@@ -9,11 +9,16 @@ use std::collections::{HashMap, VecDeque};
 
 use overlay_crypto::{
     CryptoError,
-    esp::{HEADROOM, InboundSa, OpenError, OutboundSa, SaId, SaTable, TAILROOM},
+    esp::{HEADROOM, InboundSa, OpenError, OutboundSa, SaId, SaTable, TAILROOM, codec::MIN_PACKET},
 };
 use overlay_types::NodeId;
 
-use super::{batch::Channel, counters::DropReason, hash::Seed, transit::Transit};
+use super::{
+    batch::{Batch, Channel},
+    counters::DropReason,
+    hash::Seed,
+    transit::Transit,
+};
 use crate::{
     sa::Sa,
     wire::{
@@ -36,8 +41,10 @@ struct Outbound {
 pub struct Sas {
     inbound: SaTable,
     /// Where each peer's packets must come from.
-    peers: HashMap<NodeId, IpAddr, Seed>,
+    sources: HashMap<NodeId, IpAddr, Seed>,
     outbound: HashMap<IpAddr, Outbound, Seed>,
+    /// Where each peer's packets go to: its place in `outbound`.
+    destinations: HashMap<NodeId, IpAddr, Seed>,
     /// Last number of each association that no longer seals, oldest first.
     retired: VecDeque<(SaId, u64)>,
 }
@@ -55,7 +62,7 @@ impl Sas {
     /// Opens with `sa` too. One that is there already stays, with its replay window.
     pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), CryptoError> {
         self.inbound.insert(sa.id, InboundSa::new(&sa.keys))?;
-        self.peers.insert(sa.id.peer, sa.address);
+        self.sources.insert(sa.id.peer, sa.address);
         Ok(())
     }
 
@@ -63,37 +70,56 @@ impl Sas {
     pub fn remove_inbound(&mut self, id: SaId) {
         self.inbound.remove(id);
         if !self.inbound.iter().any(|(other, _)| other.peer == id.peer) {
-            self.peers.remove(&id.peer);
+            self.sources.remove(&id.peer);
         }
     }
 
-    /// Seals with `sa` for its peer from now on. One that is there already goes on counting.
-    pub fn set_outbound(&mut self, sa: &Sa) {
+    /// Seals with `sa` for its peer from now on, and with no other. One that is there already goes on
+    /// counting. Says whether it was not.
+    pub fn set_outbound(&mut self, sa: &Sa) -> bool {
         if self.outbound.get(&sa.address).is_some_and(|current| current.id == sa.id) {
-            return;
+            return false;
         }
-        self.remove_outbound_to(sa.address);
+        self.remove_outbound(sa.id.peer);
+        // Another peer's, which had the address before.
+        self.retire(sa.address);
         let used = self.retired.iter().position(|(id, _)| *id == sa.id);
         let last = used.and_then(|at| self.retired.remove(at)).map_or(0, |(_, last)| last);
         let outbound = Outbound { id: sa.id, sa: OutboundSa::resumed_after(&sa.keys, last) };
         self.outbound.insert(sa.address, outbound);
+        self.destinations.insert(sa.id.peer, sa.address);
+        true
     }
 
-    /// Seals with the association no more, and erases its keys.
-    pub fn remove_outbound(&mut self, id: SaId) {
-        let found = self.outbound.iter().find(|(_, outbound)| outbound.id == id);
-        if let Some((address, _)) = found {
-            self.remove_outbound_to(*address);
+    /// Seals for this peer no more, and erases the keys.
+    pub fn remove_outbound(&mut self, peer: NodeId) {
+        if let Some(address) = self.destinations.get(&peer).copied() {
+            self.retire(address);
         }
     }
 
-    fn remove_outbound_to(&mut self, address: IpAddr) {
+    fn retire(&mut self, address: IpAddr) {
         if let Some(old) = self.outbound.remove(&address) {
+            self.destinations.remove(&old.id.peer);
             if self.retired.len() >= MAX_RETIRED {
                 self.retired.pop_front();
             }
             self.retired.push_back((old.id, old.sa.sequence()));
         }
+    }
+
+    /// Seals a dummy packet for `peer`, with the association that is in use.
+    pub(super) fn greet(&mut self, peer: NodeId, out: &mut Batch) -> Result<(), DropReason> {
+        let address = *self.destinations.get(&peer).ok_or(DropReason::NoOutboundSa)?;
+        let outbound = self.outbound.get_mut(&address).ok_or(DropReason::NoOutboundSa)?;
+        let (start, arena) = out.begin_datagram();
+        arena.extend_from_slice(&[0; MIN_PACKET]);
+        if outbound.sa.seal_dummy(&mut arena[start..]).is_err() {
+            out.abandon(start);
+            return Err(DropReason::SaSpent);
+        }
+        out.commit_datagram(start, address, Channel::Esp);
+        Ok(())
     }
 
     /// Inbound associations that have received an authentic packet since the last call.
@@ -120,9 +146,10 @@ impl Sas {
             OpenError::Malformed | OpenError::BadTag | OpenError::BadPadding => {
                 DropReason::EspInvalid
             }
-            OpenError::NotUdp | OpenError::Dummy => DropReason::EspContent,
+            OpenError::NotUdp => DropReason::EspContent,
+            OpenError::Dummy => DropReason::EspDummy,
         })?;
-        if self.peers.get(&opened.id.peer) != Some(&from) {
+        if self.sources.get(&opened.id.peer) != Some(&from) {
             return Err(DropReason::EspPeer);
         }
         // The UDP checksum is not looked at: the tag covers more than it would.

@@ -59,8 +59,7 @@ fn e04_without_an_association_nothing_leaves() {
     assert!(a.frame(11, &frame).is_empty());
     a.engine.sas_mut().set_outbound(&sa(1, 1, 2, 1));
     assert_eq!(datagrams(&a.frame(11, &frame)).len(), 1);
-    let peer = sa(1, 1, 2, 1).id;
-    a.engine.sas_mut().remove_outbound(peer);
+    a.engine.sas_mut().remove_outbound(sa(1, 1, 2, 1).id.peer);
     assert!(a.frame(11, &frame).is_empty());
     assert_eq!(a.drops(), [(DropReason::NoOutboundSa, 2)]);
 }
@@ -180,4 +179,40 @@ fn super_frames_are_sealed_segment_by_segment() {
         payload += out[0].1.len() - 54;
     }
     assert_eq!(payload, 10_000);
+}
+
+#[test]
+fn e03_a_peer_that_moves_gets_no_number_twice() {
+    let (mut a, _) = sealed_pair();
+    let sa = sa(1, 1, 2, 1);
+    let frame = udp(11, 21, PORTS, b"x");
+    a.engine.sas_mut().set_outbound(&sa);
+    let (_, _, first) = datagrams(&a.frame(11, &frame)).remove(0);
+    a.engine.sas_mut().set_outbound(&Sa { address: node_address(9), ..sa.clone() });
+    assert!(a.frame(11, &frame).is_empty(), "nothing goes where the peer was");
+    a.engine.sas_mut().set_outbound(&sa);
+    let (_, _, second) = datagrams(&a.frame(11, &frame)).remove(0);
+    assert_eq!((first[4..8].to_vec(), second[4..8].to_vec()), (vec![0, 0, 0, 1], vec![0, 0, 0, 2]));
+}
+
+#[test]
+fn e03_a_greeting_tells_the_peer_that_it_is_understood() {
+    let (mut a, mut b) = sealed_pair();
+    connect(1, &mut a, &mut b);
+    let peer = sa(1, 1, 2, 1).id.peer;
+    let mut out = Batch::default();
+    a.engine.greet(peer, &mut out);
+    let sent = datagrams(&out);
+    let [(to, Channel::Esp, greeting)] = &sent[..] else { panic!("one greeting: {sent:?}") };
+    assert_eq!(*to, node_address(2));
+    assert_eq!(b.engine.sas_mut().newly_heard(), []);
+    assert!(b.datagram(1, Channel::Esp, greeting).is_empty());
+    assert_eq!(b.engine.sas_mut().newly_heard(), [sa(1, 1, 2, 2).id]);
+    assert_eq!(b.drops(), [(DropReason::EspDummy, 1)]);
+
+    a.engine.sas_mut().remove_outbound(peer);
+    out.clear();
+    a.engine.greet(peer, &mut out);
+    assert!(out.is_empty());
+    assert_eq!(a.drops(), [(DropReason::NoOutboundSa, 1)]);
 }
