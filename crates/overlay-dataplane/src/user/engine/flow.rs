@@ -30,7 +30,10 @@ use super::{
     rewrite::End,
     tables::address_bits,
 };
-use crate::wire::{protocol, sctp, tcp::flag};
+use crate::wire::{
+    protocol, sctp,
+    tcp::{self, flag},
+};
 
 /// Flows that a node keeps by default: about 200 octets each, 13 MB in all. A client that opens
 /// more pushes out those that would have expired first.
@@ -120,7 +123,8 @@ pub(super) enum Side {
 pub(super) struct Flow {
     /// The client as it sees itself.
     pub(super) client: End,
-    /// The virtual address and port that it talks to.
+    /// The virtual address and port that it talks to; the backend's own where the flow is kept only
+    /// because the client's port is taken there.
     pub(super) vip: End,
     /// The client as the backend sees it.
     pub(super) seen_as: End,
@@ -148,6 +152,10 @@ impl Flow {
 
     fn is_loop(&self) -> bool {
         self.client.0 == self.backend.0
+    }
+
+    fn is_direct(&self) -> bool {
+        self.vip == self.backend
     }
 
     fn idle_time(&self) -> Duration {
@@ -193,7 +201,7 @@ impl Signal {
     /// The signal in a packet of `protocol`, whose transport header starts `transport`.
     pub(super) fn of(protocol: u8, transport: &[u8]) -> Self {
         match protocol {
-            protocol::TCP => match transport.get(crate::wire::tcp::FLAGS_AT) {
+            protocol::TCP => match transport.get(tcp::FLAGS_AT) {
                 Some(flags) if flags & flag::RST != 0 => Self::Abort,
                 Some(flags) if flags & flag::FIN != 0 => Self::End,
                 Some(flags) if flags & (flag::SYN | flag::ACK) == flag::SYN => Self::Begin,
@@ -238,6 +246,8 @@ pub(super) struct FlowTable {
     unanswered: VecDeque<(u32, u64)>,
     /// Flows whose client is their backend.
     loops: usize,
+    /// Flows to a backend's own address.
+    direct: usize,
     limit: usize,
     serial: u64,
     hand: usize,
@@ -258,6 +268,7 @@ impl FlowTable {
             reverse: HashMap::with_hasher(Seed(mix(seed, 1))),
             unanswered: VecDeque::new(),
             loops: 0,
+            direct: 0,
             limit: limit.max(1),
             serial: 0,
             hand: 0,
@@ -322,6 +333,7 @@ impl FlowTable {
         self.forward.insert(flow.forward_key(), slot);
         self.reverse.insert(flow.reverse_key(), slot);
         self.loops += usize::from(flow.is_loop());
+        self.direct += usize::from(flow.is_direct());
         self.unanswered.push_back((slot, flow.serial));
         if self.unanswered.len() > 2 * self.limit {
             let slots = &self.slots;
@@ -331,8 +343,8 @@ impl FlowTable {
         Some(Inserted { flow, evicted })
     }
 
-    /// Two virtual addresses can lead one client port to one backend port; the second flow then
-    /// gets another source port, so that replies can be told apart.
+    /// Two virtual addresses, or one and the backend's own, can lead one client port to one backend
+    /// port; the second flow then gets another source port, so that replies can be told apart.
     fn find_port(&self, flow: &mut Flow) -> Option<()> {
         for attempt in 0..=PORT_ATTEMPTS {
             if !self.reverse.contains_key(&flow.reverse_key()) {
@@ -353,6 +365,11 @@ impl FlowTable {
         self.loops > 0
     }
 
+    /// Whether any flow is to a backend's own address.
+    pub(super) fn has_direct(&self) -> bool {
+        self.direct > 0
+    }
+
     /// Forgets a flow.
     pub(super) fn remove(&mut self, key: &FlowKey) {
         if let Some(slot) = self.forward.get(key).copied() {
@@ -365,6 +382,7 @@ impl FlowTable {
             self.forward.remove(&flow.forward_key());
             self.reverse.remove(&flow.reverse_key());
             self.loops -= usize::from(flow.is_loop());
+            self.direct -= usize::from(flow.is_direct());
             self.free.push(slot as u32);
         }
     }

@@ -67,7 +67,7 @@ impl Transit<'_> {
         if destination == ROUTER_MAC {
             self.route(local, packet)
         } else {
-            self.forward(packet, destination)
+            self.send_to_endpoint(packet, destination)
         }
     }
 
@@ -116,7 +116,7 @@ impl Transit<'_> {
         // The source MAC stays the sender's: the receiving node checks it against the sender's
         // node, and no IP stack minds.
         packet.set_destination_mac(mac);
-        self.forward(packet, mac)
+        self.send_to_endpoint(packet, mac)
     }
 }
 

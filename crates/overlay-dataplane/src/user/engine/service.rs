@@ -6,6 +6,8 @@
 //!  client ◄─(VIP → client)── restore_reply ◄─────(backend → client)─ backend's node
 //! ```
 //!
+//! A client may talk to the backend's own address from the same port, too: `send_to_endpoint`.
+//!
 //! A client that is the chosen backend itself sees its connection come from the VIP: a packet from
 //! its own address would be refused by its stack.
 
@@ -108,7 +110,7 @@ impl Transit<'_> {
             return Err(DropReason::NoBackend);
         };
         let (client, vip) = packet.ends();
-        let new = NewFlow {
+        self.add_flow(NewFlow {
             vni: self.network.vni,
             protocol: packet.seen.protocol,
             client,
@@ -117,13 +119,82 @@ impl Transit<'_> {
             backend: backend.address,
             backend_mac: backend.mac,
             generation: self.generation,
-        };
+        })
+    }
+
+    fn add_flow(&mut self, new: NewFlow) -> Result<(End, End, MacAddr), DropReason> {
         let inserted = self.flows.insert(new, self.now).ok_or(DropReason::PortsExhausted)?;
         self.counters.count(Event::FlowsBegun);
         if inserted.evicted {
             self.counters.count(Event::FlowsEvicted);
         }
         Ok((inserted.flow.seen_as, inserted.flow.backend, inserted.flow.backend_mac))
+    }
+
+    /// Sends a packet to the endpoint that it is addressed to.
+    ///
+    /// If a flow to a virtual address leads from the same client port to the same backend port,
+    /// replies could not be told apart: then this connection is a flow too, and gets another port. One
+    /// that is older than the flow to the virtual address is not known here, and loses its replies.
+    pub(super) fn send_to_endpoint(
+        &mut self,
+        mut packet: Packet<'_>,
+        mac: MacAddr,
+    ) -> Result<(), DropReason> {
+        if !self.flows.is_empty() {
+            self.keep_apart(&mut packet, mac)?;
+        }
+        self.forward(packet, mac)
+    }
+
+    fn keep_apart(&mut self, packet: &mut Packet<'_>, mac: MacAddr) -> Result<(), DropReason> {
+        let vni = self.network.vni;
+        if packet.is_later_fragment() {
+            let key = FragmentKey::of(vni, packet);
+            if let Some(fate) = key.and_then(|key| self.fragments.find(&key, self.now)) {
+                packet.translate(fate.source, fate.destination);
+            }
+            return Ok(());
+        }
+        let Some(_) = packet.seen.ports else { return Ok(()) };
+        let (client, backend) = packet.ends();
+        let protocol = packet.seen.protocol;
+        let key = FlowKey::new(vni, protocol, client, backend);
+        let known = if self.flows.has_direct() { self.direct_flow(&key, packet) } else { None };
+        let seen_as = match known {
+            Some(seen_as) => seen_as,
+            None => {
+                let reply = FlowKey::new(vni, protocol, backend, client);
+                if self.flows.by_backend(&reply).is_none() {
+                    return Ok(());
+                }
+                let (seen_as, ..) = self.add_flow(NewFlow {
+                    vni,
+                    protocol,
+                    client,
+                    vip: backend,
+                    seen_as: client.0,
+                    backend: backend.0,
+                    backend_mac: mac,
+                    generation: self.generation,
+                })?;
+                seen_as
+            }
+        };
+        self.translate_first(packet, seen_as, backend);
+        Ok(())
+    }
+
+    /// The client as the backend sees it in a flow to the backend's own address.
+    fn direct_flow(&mut self, key: &FlowKey, packet: &Packet<'_>) -> Option<End> {
+        let signal = Signal::of(packet.seen.protocol, packet.transport());
+        let flow = self.flows.by_client(key)?;
+        if FlowTable::is_over(flow, signal, self.now) {
+            self.flows.remove(key);
+            return None;
+        }
+        FlowTable::touch(flow, Side::Client, signal, self.now);
+        Some(flow.seen_as)
     }
 
     fn send_fragment_to_service(

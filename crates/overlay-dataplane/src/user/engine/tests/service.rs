@@ -421,3 +421,60 @@ fn super_frames_to_a_service_are_translated_whole() {
         assert_eq!(ends(&datagram[8..]).1, (v4(21).into(), 80));
     }
 }
+
+/// A client that talks to a backend itself, from the port of a flow that leads to the same one.
+#[test]
+fn s01_a_connection_to_a_backend_itself_is_told_apart_from_a_flow() {
+    let plan = Plan::new(PLAIN, &[(1, 11), (2, 21)]).serve(VIP, &[21]);
+    let mut a = Node::new(1, &[&plan]);
+    let direct = |a: &mut Node, frame: &[u8]| {
+        let out = datagrams(&a.frame(11, frame));
+        let [(_, _, datagram)] = &out[..] else { panic!("one datagram: {out:?}") };
+        assert_checksums(&datagram[8..]);
+        ends(&datagram[8..])
+    };
+    let back = |a: &mut Node, port| {
+        let out = reply(a, &udp(21, 11, (80, port), b"answer"), 21);
+        let [(11, answer)] = &out[..] else { panic!("{out:?}") };
+        assert_checksums(answer);
+        ends(answer)
+    };
+    let (client, backend) = ((v4(11).into(), 1000), (v4(21).into(), 80));
+    let frame = udp(11, 21, (1000, 80), b"to the backend itself");
+    assert_eq!(direct(&mut a, &frame), (client, backend), "nothing to tell apart yet");
+    assert_eq!(ends(&sent(&mut a, udp(11, VIP, (1000, 80), b"q"))), (client, backend));
+
+    let (seen_as, to) = direct(&mut a, &frame);
+    assert_eq!((seen_as.0, to), (client.0, backend));
+    assert_ne!(seen_as.1, 1000);
+    assert_eq!(direct(&mut a, &frame), (seen_as, backend), "it stays");
+    assert_eq!(back(&mut a, seen_as.1), (backend, client));
+    assert_eq!(back(&mut a, 1000), ((v4(VIP).into(), 80), client));
+    let other = ((v4(11).into(), 1001), backend);
+    assert_eq!(direct(&mut a, &udp(11, 21, (1001, 80), b"x")), other);
+    assert_eq!(a.engine.flows(), 2);
+
+    // The flow to the VIP ends first: the other one keeps its port.
+    a.now += Duration::from_secs(90);
+    assert_eq!(direct(&mut a, &frame), (seen_as, backend));
+    a.now += Duration::from_secs(90);
+    a.engine.handle_timeout(a.now);
+    assert_eq!(a.engine.flows(), 1);
+    assert_eq!(direct(&mut a, &frame), (seen_as, backend));
+    assert_eq!(a.drops(), []);
+}
+
+#[test]
+fn s01_an_error_about_a_connection_to_a_backend_itself_finds_its_client() {
+    let plan = Plan::new(PLAIN, &[(1, 11), (2, 21)]).serve(VIP, &[21]);
+    let mut a = Node::new(1, &[&plan]);
+    sent(&mut a, tcp(11, VIP, (1000, 80), "S"));
+    let out = datagrams(&a.frame(11, &tcp(11, 21, (1000, 80), "S")));
+    let packet = &out[0].2[8..];
+    assert_ne!(ends(packet).0.1, 1000);
+    let error = icmp_error(21, 11, packet);
+    let out = reply(&mut a, &error, 21);
+    let [(11, error)] = &out[..] else { panic!("{out:?}") };
+    let quote = &error[14 + 20 + 8..];
+    assert_eq!((&quote[12..20], &quote[20..24]), (&packet[26..34], &[3, 232, 0, 80][..]));
+}
