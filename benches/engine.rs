@@ -17,7 +17,8 @@ use overlay_dataplane::{
     desired::{Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings},
     sa::Sa,
     user::engine::{
-        Batch, Config, Engine, NetworkTable, Offload, PortBinding, PortId, ROUTER_MAC, Tables,
+        Batch, Config, Engine, NetworkTable, Offload, Output, PortBinding, PortId, ROUTER_MAC,
+        Tables,
     },
 };
 use overlay_types::{Addresses, EndpointId, Epoch, MacAddr, NodeId, ServiceId, Spi, Vni};
@@ -119,11 +120,7 @@ fn round_trip(encrypted: bool, frame: &[u8]) -> f64 {
             }
             let (outputs, arena) = out.parts_mut();
             for output in outputs {
-                let overlay_dataplane::user::engine::Output::Datagrams { range, stride, .. } =
-                    output
-                else {
-                    continue;
-                };
+                let Output::Datagrams { range, stride, .. } = output else { continue };
                 for datagram in arena[range.clone()].chunks_mut(*stride) {
                     if encrypted {
                         b.handle_esp(node(1), datagram, begin, &mut back);

@@ -12,13 +12,15 @@ use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, Se
 
 pub use derive::{Local, derive};
 
+use crate::sa::SaSet;
+
 /// The full state of one node's dataplane.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
     /// Networks with an endpoint on this node.
     pub networks: BTreeMap<NetworkId, Network>,
     /// Security associations with other nodes.
-    pub sas: crate::sa::SaSet,
+    pub sas: SaSet,
 }
 
 /// One network as this node sees it.

@@ -3,7 +3,8 @@
 use core::net::SocketAddr;
 use std::{io, path::PathBuf};
 
-use overlay_types::{EndpointId, NetworkId};
+use overlay_crypto::CryptoError;
+use overlay_types::{EndpointId, NetworkId, Vni};
 
 /// A dataplane could not do what it was told. What was tried is named; anything that had been
 /// done for it is undone, unless the message says otherwise.
@@ -52,7 +53,7 @@ pub enum Error {
     #[error("VNI {vni} of network {network} is in use by network {other}")]
     VniInUse {
         /// The VNI.
-        vni: overlay_types::Vni,
+        vni: Vni,
         /// The network that was to get it.
         network: NetworkId,
         /// The network that has it.
@@ -60,7 +61,7 @@ pub enum Error {
     },
     /// A security association could not be added.
     #[error("cannot add a security association: {0}")]
-    Association(#[from] overlay_crypto::CryptoError),
+    Association(#[from] CryptoError),
     /// An endpoint's port cannot be changed while it is plugged in.
     #[error("endpoint {0} is plugged in otherwise; remove it first")]
     PortInUse(EndpointId),

@@ -1,27 +1,22 @@
 //! MTU of an overlay network, from that of the interface under it.
 
-/// Ethernet, VXLAN and UDP headers.
-const VXLAN_OVERHEAD: u16 = 14 + 8 + 8;
-/// The UDP header that ESP travels in, ESP header, IV and tag.
-const ESP_OVERHEAD: u16 = 8 + 8 + 8 + 16;
-/// Pad length and next header, aligned with the payload to 4 octets (RFC 4303 §2.4).
-const ESP_TRAILER: u16 = 2;
+use overlay_crypto::esp::codec::max_payload;
+
+use crate::wire::{ethernet, ipv4, ipv6, udp, vxlan};
+
+/// Headers of an IP packet's way through VXLAN.
+const VXLAN_OVERHEAD: usize = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
 
 /// Smallest MTU that is ever given out: below it, IPv4 itself does not work (RFC 791 §3.2).
 const MIN: u16 = 68;
 
 /// Largest IP packet of an overlay network over a data path with MTU `underlay`.
 pub fn overlay(underlay: u16, over_ipv6: bool, encrypted: bool) -> u16 {
-    let ip = if over_ipv6 { 40 } else { 20 };
-    let room = underlay.saturating_sub(ip);
-    let room = if encrypted {
-        // What is aligned is UDP header, VXLAN packet and trailer.
-        let aligned = room.saturating_sub(ESP_OVERHEAD) / 4 * 4;
-        aligned.saturating_sub(ESP_TRAILER)
-    } else {
-        room
-    };
-    room.saturating_sub(VXLAN_OVERHEAD).max(MIN)
+    let ip = if over_ipv6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+    let room = usize::from(underlay).saturating_sub(ip);
+    // ESP travels in a UDP header of its own.
+    let room = if encrypted { max_payload(room.saturating_sub(udp::HEADER_LEN)) } else { room };
+    (room.saturating_sub(VXLAN_OVERHEAD) as u16).max(MIN)
 }
 
 #[cfg(test)]

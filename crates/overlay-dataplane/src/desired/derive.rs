@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{EndpointId, NodeId, View};
+use overlay_types::{Endpoint, EndpointId, NetworkId, NodeId, View};
 
 use super::{
     Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings,
@@ -30,7 +30,7 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
     let own = view.nodes().get(&local.node).map(|node| node.data_path);
     let mut desired = Desired::default();
     for network in view.networks().values() {
-        let here = |e: &overlay_types::Endpoint| e.node == local.node;
+        let here = |e: &Endpoint| e.node == local.node;
         if !view.endpoints_on(network.id).any(here) {
             continue;
         }
@@ -51,12 +51,7 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
     desired
 }
 
-fn place_endpoints(
-    view: &View,
-    network: overlay_types::NetworkId,
-    local: &Local,
-    entry: &mut Network,
-) {
+fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut Network) {
     for endpoint in view.endpoints_on(network) {
         let (mac, addresses) = (endpoint.mac, endpoint.addresses);
         if endpoint.node == local.node {
@@ -70,12 +65,7 @@ fn place_endpoints(
     }
 }
 
-fn place_services(
-    view: &View,
-    network: overlay_types::NetworkId,
-    dead: &BTreeSet<NodeId>,
-    entry: &mut Network,
-) {
+fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entry: &mut Network) {
     for service in view.services().values() {
         let Some(vips) = service.vips.get(&network).copied() else { continue };
         let tasks = view.tasks_of(service.id);

@@ -119,20 +119,13 @@ impl Batch {
 
     /// Each single datagram with its receiver.
     pub fn datagrams(&self) -> impl Iterator<Item = (IpAddr, Channel, &[u8])> {
-        self.outputs.iter().flat_map(|output| {
-            let (to, channel, bytes, stride) = match output {
-                Output::Datagrams { to, channel, range, stride } => {
-                    (*to, *channel, &self.arena[range.clone()], *stride)
-                }
-                Output::Frame { range, .. } => (
-                    IpAddr::from([0, 0, 0, 0]),
-                    Channel::Esp,
-                    &self.arena[range.start..range.start],
-                    1,
-                ),
-            };
-            bytes.chunks(stride).map(move |datagram| (to, channel, datagram))
-        })
+        let sends = self.outputs.iter().filter_map(|output| match output {
+            Output::Datagrams { to, channel, range, stride } => {
+                Some((*to, *channel, self.arena[range.clone()].chunks(*stride)))
+            }
+            Output::Frame { .. } => None,
+        });
+        sends.flat_map(|(to, channel, chunks)| chunks.map(move |bytes| (to, channel, bytes)))
     }
 
     /// Starts a datagram: the arena to append to, and where it starts.

@@ -1,6 +1,6 @@
 //! Later fragments of translated packets: they have no ports, so the first one's flow is kept.
 
-use core::time::Duration;
+use core::{net::IpAddr, time::Duration};
 use std::{collections::VecDeque, time::Instant};
 
 use overlay_types::Vni;
@@ -18,8 +18,8 @@ const LIFETIME: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FragmentKey {
     vni: Vni,
-    source: core::net::IpAddr,
-    destination: core::net::IpAddr,
+    source: IpAddr,
+    destination: IpAddr,
     identification: u32,
     protocol: u8,
 }

@@ -1,6 +1,8 @@
 //! ICMP that the switch answers or translates: pings to its own addresses, and errors about
 //! packets whose addresses it changed.
 
+use core::net::IpAddr;
+
 use overlay_types::MacAddr;
 
 use super::{
@@ -124,8 +126,8 @@ impl Quote {
         packet: &mut Packet<'_>,
         quoted_source: End,
         quoted_destination: End,
-        source: core::net::IpAddr,
-        destination: core::net::IpAddr,
+        source: IpAddr,
+        destination: IpAddr,
     ) {
         let quoted = &mut packet.bytes[self.start..packet.seen.end];
         let seen = (&self.seen, self.seen.transport);

@@ -5,8 +5,8 @@
 //! ```
 
 use crate::wire::{
-    Malformed, checksum::Sum, dissection::Dissection, ethernet, icmp, ipv4, protocol, tcp, udp,
-    write_u16, write_u32,
+    Malformed, checksum::Sum, dissection::Dissection, ethernet, icmp, ipv4, ipv6, protocol,
+    read_u16, read_u32, tcp, udp, write_u16, write_u32,
 };
 
 /// A super-frame that can be cut.
@@ -57,7 +57,7 @@ impl<'a> Cutter<'a> {
         self.fix_ip(frame, index);
         let transport = self.seen.transport;
         if self.seen.protocol == protocol::TCP {
-            let sequence = crate::wire::read_u32(frame, transport + tcp::SEQUENCE_AT);
+            let sequence = read_u32(frame, transport + tcp::SEQUENCE_AT);
             let offset = (index * self.size) as u32;
             write_u32(frame, transport + tcp::SEQUENCE_AT, sequence.wrapping_add(offset));
             let flags = &mut frame[transport + tcp::FLAGS_AT];
@@ -79,11 +79,11 @@ impl<'a> Cutter<'a> {
         let length = packet.len();
         if self.seen.source.is_ipv4() {
             write_u16(packet, 2, length as u16);
-            let id = crate::wire::read_u16(packet, 4).wrapping_add(index as u16);
+            let id = read_u16(packet, 4).wrapping_add(index as u16);
             write_u16(packet, 4, id);
             ipv4::fill_checksum(packet);
         } else {
-            write_u16(packet, 4, (length - crate::wire::ipv6::HEADER_LEN) as u16);
+            write_u16(packet, 4, (length - ipv6::HEADER_LEN) as u16);
         }
     }
 }
