@@ -33,7 +33,7 @@ impl Node {
                 Output::StopSending { .. } => self.send = None,
                 Output::Remove(id) => drop(self.receive.remove(id)),
                 Output::Erased(epoch) => println!("  {}: epoch {epoch} is erased", self.id),
-                Output::ReportReady(_) | Output::RequestRotation(_) => {}
+                Output::ReportReady { .. } | Output::RequestRotation(_) => {}
                 Output::Wait(_) => return Ok(keys),
             }
         }

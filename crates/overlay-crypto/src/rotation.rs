@@ -151,8 +151,14 @@ pub enum Output {
         /// The public half.
         public: PublicKey,
     },
-    /// Tell the managers that this node can receive. Repeated until the state shows it.
-    ReportReady(Epoch),
+    /// Tell the managers that this node can receive with its key. Repeated until the state shows it.
+    /// The key is named, because a report can outlive the process that had its secret half.
+    ReportReady {
+        /// The epoch.
+        epoch: Epoch,
+        /// The public half.
+        public: PublicKey,
+    },
     /// A key of this active epoch has carried enough: ask the managers for the next epoch.
     RequestRotation(Epoch),
     /// Nothing more to do until something is handled or this time has come.
@@ -309,8 +315,8 @@ impl Rotation {
             if let Some(public) = generation.take_publication(now, retry_at) {
                 return Output::Publish { epoch: *epoch, public };
             }
-            if generation.take_report(now, retry_at) {
-                return Output::ReportReady(*epoch);
+            if let Some(public) = generation.take_report(now, retry_at) {
+                return Output::ReportReady { epoch: *epoch, public };
             }
         }
         Output::Wait(self.generations.values().filter_map(Generation::wake_at).min())
@@ -341,15 +347,25 @@ impl Rotation {
             self.outputs.push_back(Output::InstallInbound { id, keys });
         });
         if let Some(old) = replaced {
-            // The peer restarted: what it had of other epochs is in doubt, too.
-            let others = self.generations.iter_mut().filter(|(epoch, _)| **epoch != pair.epoch);
-            for entry in others.filter_map(|(_, g)| g.peers.get_mut(&pair.peer)) {
-                entry.evidence = Evidence::Doubted;
-            }
+            self.doubt_others(pair.epoch, pair.peer);
             self.choose(pair.peer);
             self.outputs.push_back(Output::Remove(old.inbound));
         }
         added
+    }
+
+    /// The peer restarted: what it had of other epochs is in doubt, too. Unless that is a key of
+    /// which nothing is known yet, which it has published just now: it does so in epoch order.
+    fn doubt_others(&mut self, replaced: Epoch, peer: NodeId) {
+        for (epoch, generation) in &mut self.generations {
+            let published_now = *epoch < replaced && generation.state < EpochState::Retired;
+            if *epoch != replaced
+                && let Some(entry) = generation.peers.get_mut(&peer)
+                && !(published_now && entry.evidence == Evidence::None)
+            {
+                entry.evidence = Evidence::Doubted;
+            }
+        }
     }
 
     /// A write from before a restart came late and replaced our key, or another host has our

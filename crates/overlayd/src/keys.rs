@@ -7,8 +7,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +29,7 @@ pub(crate) enum Report {
     },
     Ready {
         epoch: Epoch,
+        public: [u8; 32],
     },
     /// A key has carried enough.
     Rotate,
@@ -110,24 +110,30 @@ impl Keys {
     /// Carries out what the rotation says. Returns what managers are to be told after the
     /// dataplane has [`sas`](Self::sas), and how long nothing more is due.
     pub(crate) fn step(&mut self, view: &View, now: Instant) -> (Vec<Report>, Option<Duration>) {
-        let addresses: BTreeMap<NodeId, IpAddr> =
-            view.nodes().values().map(|node| (node.id, node.data_path)).collect();
+        let address_of = |peer: NodeId| view.nodes().get(&peer).map(|node| node.data_path);
+        for sa in self.sas.inbound.values_mut().chain(self.sas.outbound.values_mut()) {
+            sa.address = address_of(sa.id.peer).unwrap_or(sa.address);
+        }
         let mut reports = Vec::new();
         loop {
             match self.rotation.poll_output(now) {
                 Output::InstallInbound { id, keys } => {
-                    if let Some(address) = addresses.get(&id.peer).copied() {
+                    if let Some(address) = address_of(id.peer) {
                         let sa = Sa { id, address, keys: Arc::new(keys) };
                         self.sas.inbound.insert(id, sa);
                     }
                 }
-                Output::UseForSending { id, keys, greet: _ } => {
-                    if let Some(address) = addresses.get(&id.peer).copied() {
+                Output::UseForSending { id, keys, greet } => {
+                    self.stop_sending(id.peer);
+                    if let Some(address) = address_of(id.peer) {
                         let sa = Sa { id, address, keys: Arc::new(keys) };
                         self.sas.outbound.insert(id.peer, sa);
+                        if greet {
+                            self.sas.greet.insert(id.peer);
+                        }
                     }
                 }
-                Output::StopSending { peer } => drop(self.sas.outbound.remove(&peer)),
+                Output::StopSending { peer } => self.stop_sending(peer),
                 Output::Remove(id) => drop(self.sas.inbound.remove(&id)),
                 Output::Erased(epoch) => {
                     tracing::info!(node = %self.own, %epoch, "keys of an epoch erased");
@@ -135,7 +141,9 @@ impl Keys {
                 Output::Publish { epoch, public } => {
                     reports.push(Report::PublicKey { epoch, public: public.0 });
                 }
-                Output::ReportReady(epoch) => reports.push(Report::Ready { epoch }),
+                Output::ReportReady { epoch, public } => {
+                    reports.push(Report::Ready { epoch, public: public.0 });
+                }
                 Output::RequestRotation(_) => reports.push(Report::Rotate),
                 Output::Wait(at) => {
                     return (reports, at.map(|at| at.saturating_duration_since(now)));
@@ -143,4 +151,11 @@ impl Keys {
             }
         }
     }
+    fn stop_sending(&mut self, peer: NodeId) {
+        self.sas.outbound.remove(&peer);
+        self.sas.greet.remove(&peer);
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -357,8 +357,9 @@ async fn send_report(node: NodeId, managers: &Managers, report: Report) -> Resul
                 v1::PublishKeyRequest { node, epoch: epoch.get(), public: public.to_vec() };
             ReportsClient::new(channel).publish_key(request).await.map(drop)
         }
-        Report::Ready { epoch } => {
-            let request = v1::ReportReadyRequest { node, epoch: epoch.get() };
+        Report::Ready { epoch, public } => {
+            let request =
+                v1::ReportReadyRequest { node, epoch: epoch.get(), public: public.to_vec() };
             ReportsClient::new(channel).report_ready(request).await.map(drop)
         }
         Report::Rotate => {

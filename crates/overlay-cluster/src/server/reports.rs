@@ -39,8 +39,10 @@ impl v1::reports_server::Reports for Api {
     ) -> Result<Response<v1::ReportReadyResponse>, Status> {
         let node = node(&request.get_ref().node)?;
         admit_about(&request, node)?;
-        let epoch = Epoch::new(request.into_inner().epoch);
-        self.report(Action::ReportEpochReady { node, epoch }).await?;
+        let request = request.into_inner();
+        let public = convert::bytes32("public", &request.public).map_err(invalid)?;
+        let epoch = Epoch::new(request.epoch);
+        self.report(Action::ReportEpochReady { node, epoch, public }).await?;
         Ok(Response::new(v1::ReportReadyResponse {}))
     }
 }

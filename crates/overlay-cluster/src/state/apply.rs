@@ -102,8 +102,8 @@ impl State {
             Action::PublishNodeKey { node, epoch, public } => {
                 self.publish_node_key(context, (*epoch, *node), *public)
             }
-            Action::ReportEpochReady { node, epoch } => {
-                self.report_epoch_ready(context, (*epoch, *node))
+            Action::ReportEpochReady { node, epoch, public } => {
+                self.report_epoch_ready(context, (*epoch, *node), *public)
             }
             Action::StartRotation { epoch, deadline } => {
                 self.start_rotation(context, *epoch, *deadline)

@@ -105,6 +105,8 @@ pub enum Action {
         node: NodeId,
         /// The epoch.
         epoch: Epoch,
+        /// The X25519 public key that it has them for.
+        public: [u8; 32],
     },
     /// Starts the next key epoch.
     StartRotation {

@@ -59,11 +59,14 @@ impl State {
         &self,
         context: Context,
         (epoch, node): (Epoch, NodeId),
+        public: [u8; 32],
     ) -> Outcome {
         let state = self.epoch(epoch)?.state;
         let old = self.view.node_keys().get(&(epoch, node));
         let reason = match (state, old) {
             (_, None) => "it published no key",
+            // The report outlived its process, or another host has the node's identity.
+            (_, Some(old)) if old.public != public => "it has published another key since",
             (EpochState::Preparing, _) => "not all nodes have published their keys",
             (EpochState::Retired, _) => "the epoch is retired",
             (EpochState::Ready | EpochState::Active, Some(old)) if old.ready => {

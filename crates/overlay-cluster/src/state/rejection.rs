@@ -318,7 +318,8 @@ pub enum Rejection {
         given: Epoch,
     },
 
-    /// A node reported an epoch that it published no key for, or which waits for keys.
+    /// A node reported an epoch that it published no key or another key for, or which waits for
+    /// keys.
     #[error("node {node} cannot be ready for key epoch {epoch}: {reason}")]
     NotReady {
         /// The node.

@@ -181,12 +181,12 @@ impl Generation {
         Some(self.pair.public())
     }
 
-    pub(super) fn take_report(&mut self, now: Instant, retry_at: Instant) -> bool {
-        let due = self.waits_to_report() && self.report_at.is_none_or(|at| at <= now);
-        if due {
-            self.report_at = Some(retry_at);
+    pub(super) fn take_report(&mut self, now: Instant, retry_at: Instant) -> Option<PublicKey> {
+        if !self.waits_to_report() || self.report_at.is_some_and(|at| at > now) {
+            return None;
         }
-        due
+        self.report_at = Some(retry_at);
+        Some(self.pair.public())
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {

@@ -49,6 +49,10 @@ fn own_key(outputs: &[Output], number: u8, epoch: u64, ready: bool) -> NodeKeySt
     NodeKeyStatus { node: node(number.into()), epoch: Epoch::new(epoch), public, ready }
 }
 
+fn report_of(own: NodeKeyStatus) -> Output {
+    Output::ReportReady { epoch: own.epoch, public: own.public }
+}
+
 /// The steps of one epoch in order, as data.
 #[test]
 fn e02_an_epoch_from_preparing_to_erased() {
@@ -66,7 +70,7 @@ fn e02_an_epoch_from_preparing_to_erased() {
     assert_eq!(outputs(&mut one, now), [], "nobody is asked to be ready yet");
 
     one.handle_epoch(status(7, EpochState::Ready), now);
-    assert_eq!(outputs(&mut one, now), [Output::ReportReady(Epoch::new(7))]);
+    assert_eq!(outputs(&mut one, now), [report_of(own)]);
     one.handle_key(NodeKeyStatus { ready: true, ..own }, now).unwrap();
     one.handle_key(peer_key(2, 7, true), now).unwrap();
     assert_eq!(outputs(&mut one, now), [], "nobody sends yet");
@@ -160,10 +164,11 @@ fn publishing_and_reporting_are_repeated_until_seen() {
     let later = now + one.config.retry_interval;
     assert_eq!(one.poll_output(now), Output::Wait(Some(later)));
     assert_eq!(outputs(&mut one, later), first);
-    one.handle_key(own_key(&first, 1, 7, false), later).unwrap();
-    assert_eq!(outputs(&mut one, later), [Output::ReportReady(Epoch::new(7))]);
+    let own = own_key(&first, 1, 7, false);
+    one.handle_key(own, later).unwrap();
+    assert_eq!(outputs(&mut one, later), [report_of(own)]);
     let last = later + one.config.retry_interval;
-    assert_eq!(outputs(&mut one, last), [Output::ReportReady(Epoch::new(7))]);
+    assert_eq!(outputs(&mut one, last), [report_of(own)]);
 }
 
 /// A write from before a restart that arrives late replaces our key: we make yet another.

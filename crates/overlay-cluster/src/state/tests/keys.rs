@@ -20,8 +20,9 @@ impl Lab {
     }
 
     fn report(&mut self, node: u128, epoch: u64) {
+        let public = [u8::try_from(node).unwrap(); 32];
         let (node, epoch) = (NodeId::from_u128(node), Epoch::new(epoch));
-        self.run(Action::ReportEpochReady { node, epoch });
+        self.run(Action::ReportEpochReady { node, epoch, public });
     }
 
     /// Takes every step that is due; what they were.
@@ -157,7 +158,8 @@ fn steps_are_taken_in_order_and_once() {
     let before = lab.state.revision();
     lab.run(advance(2, EpochState::Ready));
     assert_eq!(lab.state.revision(), before);
-    let report = Action::ReportEpochReady { node: NodeId::from_u128(1), epoch: Epoch::new(2) };
+    let (node, epoch) = (NodeId::from_u128(1), Epoch::new(2));
+    let report = Action::ReportEpochReady { node, epoch, public: [1; 32] };
     assert_eq!(lab.refuse(report).code(), "not-ready");
     lab.run(advance(2, EpochState::Active));
     let retired = lab.state.view().key_epochs()[&Epoch::new(1)].clone();
@@ -197,4 +199,21 @@ fn rotations_that_outrun_the_drain_are_refused() {
     assert_eq!(active[0].epoch.get(), 4);
     lab.later(POLICY.drain);
     assert_eq!(lab.tick(&[]), ["remove", "remove", "remove"]);
+}
+
+/// A report that outlived its process does not make the key of the next one ready.
+#[test]
+fn e03_a_report_about_a_replaced_key_is_refused() {
+    let mut lab = Lab::new();
+    let (node, epoch) = (NodeId::from_u128(1), Epoch::new(1));
+    let ready = |lab: &Lab| lab.state.view().node_keys()[&(epoch, node)].ready;
+    let report = |public| Action::ReportEpochReady { node, epoch, public };
+    lab.publish(1, 1);
+    lab.run(Action::PublishNodeKey { node, epoch, public: [42; 32] });
+    assert_eq!(lab.refuse(report([1; 32])).code(), "not-ready");
+    assert!(!ready(&lab));
+    lab.run(report([42; 32]));
+    assert!(ready(&lab));
+    assert_eq!(lab.refuse(report([1; 32])).code(), "not-ready");
+    assert!(ready(&lab));
 }

@@ -103,7 +103,7 @@ fn key_action() -> impl Strategy<Value = Action> {
         let (node, epoch) = (NodeId::from_u128(node), Epoch::new(epoch));
         match kind {
             0 => Action::PublishNodeKey { node, epoch, public: [3; 32] },
-            1 => Action::ReportEpochReady { node, epoch },
+            1 => Action::ReportEpochReady { node, epoch, public: [3; 32] },
             2 => Action::StartRotation { epoch, deadline },
             3 => Action::AdvanceEpoch { epoch, to, deadline, drained },
             4 => Action::RemoveEpoch(epoch),

@@ -91,8 +91,12 @@ fn of_key_action(action: &Action) -> Message {
                 public: public.to_vec(),
             })
         }
-        Action::ReportEpochReady { node, epoch } => {
-            Message::ReportEpochReady(v1::NodeKeyId { node: node.to_string(), epoch: epoch.get() })
+        Action::ReportEpochReady { node, epoch, public } => {
+            Message::ReportEpochReady(pb::ReportEpochReady {
+                node: node.to_string(),
+                epoch: epoch.get(),
+                public: public.to_vec(),
+            })
         }
         Action::StartRotation { epoch, deadline } => {
             Message::StartRotation(pb::StartRotation { epoch: epoch.get(), deadline: deadline.0 })
@@ -178,6 +182,7 @@ fn to_key_action(message: Message) -> Result<Action, WireError> {
         Message::ReportEpochReady(m) => Action::ReportEpochReady {
             node: reading(COMMAND, parse("node", &m.node))?,
             epoch: Epoch::new(m.epoch),
+            public: reading(COMMAND, bytes32("public", &m.public))?,
         },
         Message::StartRotation(m) => {
             Action::StartRotation { epoch: Epoch::new(m.epoch), deadline: UnixMillis(m.deadline) }

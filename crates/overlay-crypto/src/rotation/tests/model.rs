@@ -54,15 +54,13 @@ enum Entry {
 
 enum Request {
     Publish(NodeKeyStatus),
-    Ready(NodeId, Epoch),
+    Ready(NodeKeyStatus),
 }
 
 impl Request {
     fn node(&self) -> NodeId {
-        match self {
-            Self::Publish(key) => key.node,
-            Self::Ready(node, _) => *node,
-        }
+        let (Self::Publish(key) | Self::Ready(key)) = self;
+        key.node
     }
 }
 
@@ -193,15 +191,7 @@ impl World {
                 self.put_epoch(status(next.get(), EpochState::Preparing));
             }
             Op::Tick(seconds) => self.tick(Duration::from_secs(seconds)),
-            Op::Restart(who) => {
-                let fresh = self.fresh_node(who);
-                let old = std::mem::replace(&mut self.nodes[who], fresh);
-                let secrets = old.rotation.generations.values().map(Generation::public);
-                self.nodes[who].lost = old.lost.iter().copied().chain(secrets).collect();
-                // What it had asked for is lost with its connection.
-                self.requests.retain(|request| request.node() != old.id);
-                self.excuse(who);
-            }
+            Op::Restart(who) => self.restart(who, self.log.len()),
             Op::Away(who) => {
                 self.nodes[who].away = true;
                 self.excuse(who);
@@ -228,6 +218,27 @@ impl World {
 
     fn excuse(&mut self, who: usize) {
         self.connected.retain(|(from, to)| *from != who && *to != who);
+    }
+
+    /// A new process takes a node's place, with a view of the first `read` entries of the log.
+    fn restart(&mut self, who: usize, read: usize) {
+        let mut fresh = self.fresh_node(who);
+        if read < self.log.len() {
+            let (cluster, config) = (fresh.rotation.cluster, fresh.rotation.config.clone());
+            fresh.rotation = Rotation::new(cluster, fresh.id, config, *fresh.rotation.seed);
+            fresh.read = 0;
+        }
+        let old = std::mem::replace(&mut self.nodes[who], fresh);
+        self.read(who, read - self.nodes[who].read);
+        let secrets = old.rotation.generations.values().map(Generation::public);
+        self.nodes[who].lost = old.lost.iter().copied().chain(secrets).collect();
+        // Publications take effect in their order, so those on the way are lost; what else was said
+        // may arrive after what the next process says.
+        self.requests.retain(|request| match request {
+            Request::Publish(key) => key.node != old.id,
+            Request::Ready(_) => true,
+        });
+        self.excuse(who);
     }
 
     fn read(&mut self, who: usize, count: usize) {
@@ -266,9 +277,10 @@ impl World {
                     self.put_key(*key);
                 }
             }
-            Request::Ready(node, epoch) if self.accepts(*epoch, EpochState::Ready) => {
-                if let Some(key) = self.keys.get(&(*node, *epoch)).filter(|key| !key.ready) {
-                    self.put_key(NodeKeyStatus { ready: true, ..*key });
+            Request::Ready(ready) if self.accepts(ready.epoch, EpochState::Ready) => {
+                let known = self.keys.get(&(ready.node, ready.epoch));
+                if known.is_some_and(|known| known.public == ready.public && !known.ready) {
+                    self.put_key(*ready);
                 }
             }
             _ => {}
@@ -367,7 +379,10 @@ impl World {
                     let key = NodeKeyStatus { node: node.id, epoch, public, ready: false };
                     self.requests.push(Request::Publish(key));
                 }
-                Output::ReportReady(epoch) => self.requests.push(Request::Ready(node.id, epoch)),
+                Output::ReportReady { epoch, public } => {
+                    let key = NodeKeyStatus { node: node.id, epoch, public, ready: true };
+                    self.requests.push(Request::Ready(key));
+                }
                 Output::RequestRotation(_) => unreachable!("no usage is reported"),
                 Output::Wait(_) => return busy,
             }

@@ -103,3 +103,33 @@ fn e03_a_node_that_was_away_is_greeted() {
     }
     assert_eq!((world.epoch_to(1, 0), world.epoch_to(0, 1)), (2, 2));
 }
+
+/// A report that outlived its process: the node came back with the view that it had on disk, without
+/// the others' keys, so nobody may take it for ready.
+#[test]
+fn e03_a_report_of_a_dead_process_is_not_that_of_the_next() {
+    let mut world = World::new();
+    world.calm();
+    world.run(Op::StartRotation);
+    let on_disk = world.log.len();
+    (0..NODES).for_each(|who| world.run(Op::Read(who, usize::MAX)));
+    (0..NODES).for_each(|who| world.requests_of(who));
+    world.run(Op::Advance(false));
+    (0..NODES).for_each(|who| world.run(Op::Read(who, usize::MAX)));
+    let id = world.nodes[0].id;
+    let late = world.requests.iter().position(|request| request.node() == id);
+    let late = world.requests.swap_remove(late.expect("a report is on its way"));
+
+    world.restart(0, on_disk);
+    world.pump_all();
+    world.requests_of(0);
+    world.requests.push(late);
+    (0..NODES).for_each(|who| world.requests_of(who));
+    world.run(Op::Advance(true));
+    world.run(Op::Read(1, usize::MAX));
+    assert_eq!(world.newest().state, EpochState::Active);
+    assert_eq!(world.epoch_to(1, 0), 1);
+    assert!(world.is_installed(1, 0, world.nodes[1].sending[&id].0));
+    world.calm();
+    assert_eq!(world.epoch_to(1, 0), 2);
+}

@@ -1,0 +1,159 @@
+//! Two nodes that follow one view, with their dataplanes on loopback addresses and no networks: the
+//! only packets are those of the key rotation.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests begin at some instant and wait to a deadline"
+)]
+
+use core::net::IpAddr;
+
+use overlay_dataplane::{
+    Dataplane, Desired, diff,
+    user::{SwitchConfig, UserDataplane, engine::Sas},
+};
+use overlay_types::{
+    Capabilities, Change, DataplaneKind, EpochState, KeyEpoch, Meta, Node, NodeKey, Object,
+    Revision, Role,
+};
+
+use super::*;
+
+/// Time that a packet over loopback has, on machines that are busy with other tests.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_u128(number.into())
+}
+
+/// Each test has a loopback net of its own: the ports are the real ones.
+fn address(net: u8, number: u8) -> IpAddr {
+    IpAddr::from([127, 77, net, number])
+}
+
+fn node(number: u8, data_path: IpAddr) -> Object {
+    Object::Node(Node {
+        id: id(number),
+        meta: Meta::default(),
+        name: format!("node{number}").parse().unwrap(),
+        role: Role::Manager,
+        control: (data_path, 2377).into(),
+        gossip: (data_path, 7946).into(),
+        data_path,
+        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
+    })
+}
+
+/// A view, written to as the managers would.
+struct Managers(View);
+
+impl Managers {
+    fn put(&mut self, object: Object) {
+        let next = Revision::new(self.0.revision().get() + 1);
+        self.0.apply(next, [Change::Put(object)]);
+    }
+
+    fn put_epoch(&mut self, number: u64, state: EpochState) {
+        let (epoch, meta) = (Epoch::new(number), Meta::default());
+        let deadline = UnixMillis(3_600_000);
+        self.put(Object::KeyEpoch(KeyEpoch { epoch, meta, state, deadline }));
+    }
+
+    fn take(&mut self, node: NodeId, reports: Vec<Report>) {
+        for report in reports {
+            let (epoch, public, ready) = match report {
+                Report::PublicKey { epoch, public } => (epoch, public, false),
+                Report::Ready { epoch, public } => (epoch, public, true),
+                Report::Rotate => panic!("nothing was sent"),
+            };
+            let meta = Meta::default();
+            self.put(Object::NodeKey(NodeKey { node, epoch, meta, public, ready }));
+        }
+    }
+}
+
+/// A node's keys and the dataplane that they are for.
+struct Peer {
+    keys: Keys,
+    dataplane: UserDataplane,
+}
+
+impl Peer {
+    fn start(net: u8, number: u8) -> Self {
+        let keys = Keys::new(ClusterId::from_u128(7), id(number), [number; 32]);
+        let dataplane = UserDataplane::start(SwitchConfig::new(address(net, number), 1)).unwrap();
+        Self { keys, dataplane }
+    }
+
+    /// What the reconcile loop does in one turn.
+    fn turn(&mut self, managers: &mut Managers) {
+        let now = Instant::now();
+        let heard = self.dataplane.switch().with_sas(Sas::newly_heard).unwrap();
+        self.keys.notice(heard, Vec::new());
+        self.keys.follow(&managers.0, UnixMillis(0), now);
+        let (reports, _) = self.keys.step(&managers.0, now);
+        let desired = Desired { sas: self.keys.sas().clone(), ..Desired::default() };
+        let ops = diff(&desired, &self.dataplane.observe().unwrap());
+        for result in self.dataplane.apply(ops) {
+            result.unwrap();
+        }
+        managers.take(self.keys.own, reports);
+    }
+
+    /// The epoch that this node sends to a peer with.
+    fn epoch_to(&self, peer: u8) -> Option<u64> {
+        self.keys.sas().outbound.get(&id(peer)).map(|sa| sa.id.epoch.get())
+    }
+}
+
+/// Two nodes that send each other with epoch 1.
+fn connected(net: u8) -> (Managers, Peer, Peer) {
+    let mut managers = Managers(View::default());
+    managers.put(node(1, address(net, 1)));
+    managers.put(node(2, address(net, 2)));
+    managers.put_epoch(1, EpochState::Active);
+    let (mut one, mut two) = (Peer::start(net, 1), Peer::start(net, 2));
+    for _ in 0..3 {
+        one.turn(&mut managers);
+        two.turn(&mut managers);
+    }
+    assert_eq!((one.epoch_to(2), two.epoch_to(1)), (Some(1), Some(1)));
+    (managers, one, two)
+}
+
+#[test]
+fn e03_a_late_peer_is_greeted_with_the_new_epoch_as_soon_as_it_can_open_it() {
+    let (mut managers, mut one, mut two) = connected(5);
+    // The second node is away for the whole of it.
+    for state in [EpochState::Preparing, EpochState::Ready, EpochState::Active] {
+        managers.put_epoch(2, state);
+        one.turn(&mut managers);
+        one.turn(&mut managers);
+    }
+    managers.put_epoch(1, EpochState::Retired);
+    one.turn(&mut managers);
+    assert_eq!(one.epoch_to(2), Some(1), "it has no key of epoch 2");
+
+    two.turn(&mut managers);
+    one.turn(&mut managers);
+    assert_eq!(one.epoch_to(2), Some(1), "it has a key, but may not have installed ours");
+    two.turn(&mut managers);
+    assert_eq!(two.epoch_to(1), Some(1), "nothing says that the first node knows its key");
+    one.turn(&mut managers);
+    assert_eq!(one.epoch_to(2), Some(2), "it is ready");
+
+    let begin = Instant::now();
+    while two.epoch_to(1) != Some(2) {
+        assert!(begin.elapsed() < DEADLINE, "no greeting came");
+        two.turn(&mut managers);
+    }
+}
+
+#[test]
+fn associations_follow_a_peer_that_moves() {
+    let (mut managers, mut one, _two) = connected(6);
+    managers.put(node(2, address(6, 3)));
+    one.turn(&mut managers);
+    let sas = one.keys.sas();
+    let mut all = sas.inbound.values().chain(sas.outbound.values());
+    assert!(all.all(|sa| sa.address == address(6, 3)), "{sas:?}");
+}
