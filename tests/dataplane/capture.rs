@@ -32,7 +32,7 @@ fn node(number: u8) -> IpAddr {
     IpAddr::from([127, 77, 2, number])
 }
 
-fn endpoint(number: u8) -> (MacAddr, Addresses) {
+pub(crate) fn endpoint(number: u8) -> (MacAddr, Addresses) {
     let v4 = [10, 0, 1, number].into();
     (MacAddr::from_ipv4(v4), Addresses { v4: Some(v4), v6: None })
 }
@@ -64,18 +64,18 @@ fn start(number: u8) -> Result<(UserDataplane, MemoryPort)> {
     Ok((dataplane, port))
 }
 
-fn frame() -> Vec<u8> {
+pub(crate) fn frame(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(endpoint(1).0.0, endpoint(2).0.0)
-        .ipv4([10, 0, 1, 1], [10, 0, 1, 2], 64)
+    etherparse::PacketBuilder::ethernet2(endpoint(from).0.0, endpoint(to).0.0)
+        .ipv4([10, 0, 1, from], [10, 0, 1, to], 64)
         .udp(1000, 2000)
-        .write(&mut frame, b"captured")
+        .write(&mut frame, payload)
         .expect("a vector takes everything");
     frame
 }
 
 /// Runs a test on a loopback device of its own where namespaces can be made, else on the host's.
-fn on_loopback(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+pub(crate) fn on_loopback(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     match Namespace::new() {
         Ok(namespace) => namespace.enter(test),
         Err(_) => test(),
@@ -93,7 +93,7 @@ fn r06_garbage_on_both_ports_is_counted_and_survived() -> Result<()> {
 }
 
 /// The next frame at `port`, or an error when none comes.
-fn next_frame(port: &mut MemoryPort) -> Result<Vec<u8>> {
+pub(crate) fn next_frame(port: &mut MemoryPort) -> Result<Vec<u8>> {
     let begin = Instant::now();
     loop {
         if let Some(frame) = port.try_recv()? {
@@ -114,7 +114,7 @@ fn cross_and_capture() -> Result<()> {
         let _ = show.send((direction, source, destination, payload.to_vec()));
     })))?;
     a.switch().barrier()?;
-    let frame = frame();
+    let frame = frame(1, 2, b"captured");
     port_a.send(frame.clone())?;
     ensure!(next_frame(&mut port_b)? == frame, "another frame arrived");
     let (direction, source, destination, payload) = seen.recv()?;

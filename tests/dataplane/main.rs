@@ -6,5 +6,6 @@
 //! ```
 
 mod capture;
+mod esp_peer;
 mod kernel_vxlan;
 mod probe;
