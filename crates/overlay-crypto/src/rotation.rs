@@ -44,14 +44,20 @@ use overlay_types::{ClusterId, Epoch, EpochState, NodeId};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use self::generation::{Evidence, Generation, PeerEntry};
+use self::generation::{Evidence, Generation};
 use crate::{
     agreement::{KeyPair, Pair, PublicKey},
     error::CryptoError,
     esp::{SaId, SaKeys, table::MAX_ASSOCIATIONS},
 };
 
+pub use config::RotationConfig;
+pub use output::Output;
+
+mod choice;
+mod config;
 mod generation;
+mod output;
 
 /// Most epochs at once: draining, active, preparing, and one that the managers delete late. At one
 /// more the oldest is erased.
@@ -59,37 +65,6 @@ pub const MAX_EPOCHS: usize = 4;
 
 /// Most peers per epoch, so that all associations fit into an [`SaTable`](crate::esp::SaTable).
 pub const MAX_PEERS: usize = MAX_ASSOCIATIONS / MAX_EPOCHS;
-
-/// Times and limits of a [`Rotation`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RotationConfig {
-    /// How long before a retired epoch is erased to stop preferring it for sending: longer than any
-    /// two nodes are apart in what they know. Default 60 s.
-    pub send_margin: Duration,
-    /// How long an epoch is kept after a newer one became active, if nobody says when it is drained.
-    /// Default 10 min.
-    pub default_drain: Duration,
-    /// When to publish or report again if the replicated state does not show it. Default 5 s.
-    pub retry_interval: Duration,
-    /// Packets under one key after which a rotation is asked for. Default 2^36: far below what wears
-    /// out 64-bit counters, and a day at 800 000 packets a second.
-    pub packet_limit: u64,
-    /// Bytes under one key after which a rotation is asked for. Default 2^46: an attacker's advantage
-    /// stays below 2^-44 (NIST SP 800-38D appendix B).
-    pub byte_limit: u64,
-}
-
-impl Default for RotationConfig {
-    fn default() -> Self {
-        Self {
-            send_margin: Duration::from_mins(1),
-            default_drain: Duration::from_mins(10),
-            retry_interval: Duration::from_secs(5),
-            packet_limit: 1 << 36,
-            byte_limit: 1 << 46,
-        }
-    }
-}
 
 /// What the replicated state says about an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,56 +88,6 @@ pub struct NodeKeyStatus {
     pub public: PublicKey,
     /// The node has reported that it has its receive associations.
     pub ready: bool,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Receive with these keys from now on, besides all others.
-    InstallInbound {
-        /// Which association.
-        id: SaId,
-        /// Its keys.
-        keys: SaKeys,
-    },
-    /// Send to the peer with these keys from now on, and with no others. Keys are handed out once,
-    /// so whoever seals with them may count from 1.
-    UseForSending {
-        /// Which association.
-        id: SaId,
-        /// Its keys.
-        keys: SaKeys,
-        /// Send one dummy packet with it: the peer came late, and learns by it that it is understood.
-        greet: bool,
-    },
-    /// There are no keys for the peer any more: send it nothing.
-    StopSending {
-        /// The peer.
-        peer: NodeId,
-    },
-    /// Receive with this association no more, and erase its keys.
-    Remove(SaId),
-    /// All secrets of the epoch are gone.
-    Erased(Epoch),
-    /// Have the managers replicate this node's public key. Repeated until they have.
-    Publish {
-        /// The epoch.
-        epoch: Epoch,
-        /// The public half.
-        public: PublicKey,
-    },
-    /// Tell the managers that this node can receive with its key. Repeated until the state shows it.
-    /// The key is named, because a report can outlive the process that had its secret half.
-    ReportReady {
-        /// The epoch.
-        epoch: Epoch,
-        /// The public half.
-        public: PublicKey,
-    },
-    /// A key of this active epoch has carried enough: ask the managers for the next epoch.
-    RequestRotation(Epoch),
-    /// Nothing more to do until something is handled or this time has come.
-    Wait(Option<Instant>),
 }
 
 /// The rotation on one node. Feed it in the order of the replicated state: an epoch before its keys.
@@ -423,54 +348,6 @@ impl Rotation {
         let inbound = generation.peers.values().map(|entry| Output::Remove(entry.inbound));
         self.outputs.extend(inbound);
         self.outputs.push_back(Output::Erased(epoch));
-    }
-
-    fn choose_for_all(&mut self) {
-        let mut peers: Vec<NodeId> = self.sending.keys().copied().collect();
-        peers.extend(self.generations.values().flat_map(|g| g.peers.keys().copied()));
-        peers.sort_unstable();
-        peers.dedup();
-        for peer in peers {
-            self.choose(peer);
-        }
-    }
-
-    /// Picks what to send to `peer` with, by the rule at the top of this file.
-    fn choose(&mut self, peer: NodeId) {
-        let current = self.sending.get(&peer);
-        let entry_of = |g: &'_ Generation| g.peers.get(&peer).map(|entry| entry.outbound);
-        // Keys are handed out once, so there is no way back from a newer epoch.
-        let oldest = current
-            .filter(|id| self.generations.get(&id.epoch).and_then(entry_of).as_ref() == Some(*id));
-        let candidates = || {
-            let newest_first = self.generations.iter().rev();
-            newest_first
-                .filter(|(epoch, g)| {
-                    g.state >= EpochState::Active && oldest.is_none_or(|id| **epoch >= id.epoch)
-                })
-                .filter_map(|(epoch, g)| g.peers.get(&peer).map(|entry| (*epoch, g, entry)))
-                .filter(|(_, _, entry)| entry.is_usable(current))
-        };
-        let certain = candidates().find(|(_, g, entry)| g.peer_has(entry) && !g.is_stopped());
-        let likely = |(_, g, entry): &(Epoch, &Generation, &PeerEntry)| {
-            g.is_published() && !g.is_stopped() && entry.evidence != Evidence::Doubted
-        };
-        let best = certain
-            .or_else(|| candidates().rfind(likely))
-            .or_else(|| candidates().next())
-            .map(|(epoch, ..)| epoch);
-        let entry = best
-            .and_then(|epoch| self.generations.get_mut(&epoch))
-            .and_then(|generation| generation.peers.get_mut(&peer));
-        if let Some(entry) = entry {
-            if let Some(keys) = entry.unused.take() {
-                let (id, greet) = (entry.outbound, entry.late);
-                self.sending.insert(peer, id);
-                self.outputs.push_back(Output::UseForSending { id, keys, greet });
-            }
-        } else if self.sending.remove(&peer).is_some() {
-            self.outputs.push_back(Output::StopSending { peer });
-        }
     }
 }
 

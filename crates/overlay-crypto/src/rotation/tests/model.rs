@@ -78,25 +78,6 @@ struct Node {
     lost: BTreeSet<PublicKey>,
 }
 
-impl Node {
-    /// Whether it was so late that an epoch ended before it knew what the peer has of the next.
-    fn guesses(&self, peer: NodeId) -> bool {
-        let generations = || self.rotation.generations.values();
-        let current = self.rotation.sending_with(peer);
-        let is_certain = |g: &Generation| {
-            let entry = g.peers.get(&peer);
-            entry.is_some_and(|e| Some(e.outbound) == current && g.peer_has(e))
-        };
-        generations().any(Generation::is_stopped) && !generations().any(is_certain)
-    }
-
-    /// Whether it has a key of a peer that the peer lost, and cannot know it yet.
-    fn takes_for_alive(&self, peer: &Self) -> bool {
-        let mut entries = self.rotation.generations.values().filter_map(|g| g.peers.get(&peer.id));
-        entries.any(|entry| peer.lost.contains(&entry.public))
-    }
-}
-
 struct World {
     now: Instant,
     entropy: u64,
@@ -162,20 +143,6 @@ impl World {
         }
     }
 
-    fn put_epoch(&mut self, status: EpochStatus) {
-        self.epochs.insert(status.epoch, status);
-        self.log.push((self.now, Entry::Epoch(status)));
-    }
-
-    fn put_key(&mut self, key: NodeKeyStatus) {
-        self.keys.insert((key.node, key.epoch), key);
-        self.log.push((self.now, Entry::Key(key)));
-    }
-
-    fn newest(&self) -> EpochStatus {
-        *self.epochs.last_key_value().expect("one epoch is always active").1
-    }
-
     fn run(&mut self, op: Op) {
         match op {
             Op::Read(who, count) => self.read(who, count),
@@ -202,22 +169,6 @@ impl World {
         }
         self.pump_all();
         self.check();
-    }
-
-    /// Nodes that were forced to stay behind, when the epoch ends that they were in.
-    fn excuse_those_left_behind(&mut self) {
-        let newest = self.epochs.values().rfind(|status| status.state >= EpochState::Active);
-        let Some(EpochStatus { epoch, .. }) = newest.copied() else { return };
-        for who in 0..NODES {
-            let key = self.keys.get(&(self.nodes[who].id, epoch));
-            if key.is_none_or(|key| !key.ready) {
-                self.excuse(who);
-            }
-        }
-    }
-
-    fn excuse(&mut self, who: usize) {
-        self.connected.retain(|(from, to)| *from != who && *to != who);
     }
 
     /// A new process takes a node's place, with a view of the first `read` entries of the log.
@@ -267,66 +218,6 @@ impl World {
         node.away = false;
         self.nodes[who] = node;
         self.read(who, usize::MAX);
-    }
-
-    fn apply(&mut self, request: &Request) {
-        match request {
-            Request::Publish(key) if self.accepts(key.epoch, EpochState::Preparing) => {
-                let known = self.keys.get(&(key.node, key.epoch));
-                if known.is_none_or(|known| known.public != key.public) {
-                    self.put_key(*key);
-                }
-            }
-            Request::Ready(ready) if self.accepts(ready.epoch, EpochState::Ready) => {
-                let known = self.keys.get(&(ready.node, ready.epoch));
-                if known.is_some_and(|known| known.public == ready.public && !known.ready) {
-                    self.put_key(*ready);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn accepts(&self, epoch: Epoch, from: EpochState) -> bool {
-        let state = self.epochs.get(&epoch).map(|status| status.state);
-        state.is_some_and(|state| (from..EpochState::Retired).contains(&state))
-    }
-
-    fn advance(&mut self, force: bool) {
-        let newest = self.newest();
-        let key_of = |who: usize| self.keys.get(&(self.nodes[who].id, newest.epoch));
-        let missing: Vec<usize> = match newest.state {
-            EpochState::Preparing => (0..NODES).filter(|who| key_of(*who).is_none()).collect(),
-            EpochState::Ready => {
-                (0..NODES).filter(|who| key_of(*who).is_none_or(|key| !key.ready)).collect()
-            }
-            EpochState::Active | EpochState::Retired => return self.remove_drained(),
-        };
-        // As the managers do: two epochs are not retired at once.
-        let retired = |status: &EpochStatus| status.state == EpochState::Retired;
-        if (!missing.is_empty() && !force) || self.epochs.values().any(retired) {
-            return self.remove_drained();
-        }
-        if newest.state == EpochState::Preparing {
-            return self.put_epoch(EpochStatus { state: EpochState::Ready, ..newest });
-        }
-        let previous: Vec<_> = self.epochs.values().filter(|s| **s != newest).copied().collect();
-        self.put_epoch(EpochStatus { state: EpochState::Active, ..newest });
-        for status in previous {
-            let drained = Some(self.now + DRAIN);
-            self.put_epoch(EpochStatus { state: EpochState::Retired, drained, ..status });
-        }
-    }
-
-    fn remove_drained(&mut self) {
-        let drained =
-            |status: &EpochStatus| status.drained.is_some_and(|at| at + MAX_LAG <= self.now);
-        let removed = self.epochs.values().find(|status| drained(status)).map(|s| s.epoch);
-        if let Some(epoch) = removed {
-            self.epochs.remove(&epoch);
-            self.keys.retain(|(_, of), _| *of != epoch);
-            self.log.push((self.now, Entry::Removed(epoch)));
-        }
     }
 
     fn tick(&mut self, step: Duration) {
@@ -390,69 +281,12 @@ impl World {
         }
     }
 
-    /// Whether `to` could open what `from` seals with this association.
-    fn is_installed(&self, from: usize, to: usize, id: SaId) -> bool {
-        let (from, to) = (&self.nodes[from], &self.nodes[to]);
-        to.inbound.contains_key(&SaId { peer: from.id, ..id })
-    }
-
-    /// Whether a node has read everything, and its keys are the replicated ones.
-    fn is_settled(&self, who: usize) -> bool {
-        let node = &self.nodes[who];
-        let replicated = |epoch| self.keys.get(&(node.id, epoch)).map(|key| key.public);
-        let mut generations = node.rotation.generations.iter();
-        node.read == self.log.len()
-            && generations.all(|(epoch, g)| {
-                g.state == EpochState::Retired || replicated(*epoch) == Some(g.public())
-            })
-    }
-
     fn talk(&mut self, from: usize, to: usize) {
         let Some((id, keys)) = self.nodes[from].sending.get(&self.nodes[to].id) else { return };
         let id = SaId { peer: self.nodes[from].id, ..*id };
         if let Some(inbound) = self.nodes[to].inbound.get(&id) {
             assert_eq!(inbound, keys, "one SPI, other keys");
             self.nodes[to].rotation.handle_heard(id);
-        }
-    }
-
-    /// **lossless-rotation**: once packets of a pair arrive, they go on to, whatever rotates. And of
-    /// two nodes that have read everything, restarts included, packets arrive if the sender has any
-    /// key that its receiver has, and no reason to doubt it.
-    fn check(&mut self) {
-        for from in 0..NODES {
-            for to in (0..NODES).filter(|to| *to != from) {
-                let (sender, receiver) = (&self.nodes[from], &self.nodes[to]);
-                let current = sender.rotation.sending_with(receiver.id);
-                assert_eq!(current, sender.sending.get(&receiver.id).map(|(id, _)| *id));
-                if sender.away || receiver.away {
-                    continue;
-                }
-                if sender.guesses(receiver.id) {
-                    self.connected.remove(&(from, to));
-                    continue;
-                }
-                let arrives = current.is_some_and(|id| self.is_installed(from, to, id));
-                let better = sender.rotation.generations.values().rev().find_map(|generation| {
-                    let entry = generation.peers.get(&receiver.id)?;
-                    let sendable = generation.state >= EpochState::Active
-                        && entry.is_usable(current.as_ref())
-                        && entry.evidence != Evidence::Doubted
-                        && self.is_installed(from, to, entry.outbound);
-                    sendable.then_some(entry.outbound)
-                });
-                if arrives {
-                    if self.is_settled(from) && self.is_settled(to) {
-                        self.connected.insert((from, to));
-                    }
-                } else {
-                    let excused = sender.takes_for_alive(receiver)
-                        || receiver.takes_for_alive(sender)
-                        || sender.read.min(receiver.read) < self.log.len();
-                    assert!(excused || better.is_none(), "{from} to {to}: {current:?}, {better:?}");
-                    assert!(!self.connected.contains(&(from, to)), "{from} lost {to}: {current:?}");
-                }
-            }
         }
     }
 
@@ -507,4 +341,6 @@ proptest! {
     }
 }
 
+mod check;
+mod managers;
 mod scenarios;
