@@ -17,6 +17,7 @@ mod coalesce;
 mod counters;
 mod egress;
 mod flow;
+mod flow_table;
 mod fragment;
 mod hash;
 mod icmp;
@@ -39,8 +40,8 @@ use overlay_types::NodeId;
 
 pub use batch::{Batch, Channel, FRAME_HEADROOM, Offload, Output};
 pub use counters::{Counters, DropReason, Event};
-pub use flow::DEFAULT_MAX_FLOWS;
-use flow::FlowTable;
+pub use flow_table::DEFAULT_MAX_FLOWS;
+use flow_table::FlowTable;
 use fragment::FragmentTable;
 pub use sealed::Sas;
 pub use tables::{NetworkTable, PortBinding, PortId, ROUTER_MAC, Tables};

@@ -4,12 +4,13 @@ use core::hash::{BuildHasher, Hasher};
 
 use crate::wire::read_array;
 
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^64 / golden ratio, and the second word of wyhash's default secret: bits without a pattern.
+const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xe703_7ed1_a0b4_28db];
 
 /// Both halves of the 128-bit product, folded: every input bit reaches every output bit.
 #[inline]
 pub(super) fn mix(a: u64, b: u64) -> u64 {
-    let product = u128::from(a ^ ODD) * u128::from(b ^ 0xe703_7ed1_a0b4_28db);
+    let product = u128::from(a ^ SECRET[0]) * u128::from(b ^ SECRET[1]);
     (product >> 64) as u64 ^ product as u64
 }
 

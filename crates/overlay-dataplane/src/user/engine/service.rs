@@ -15,7 +15,7 @@ use overlay_types::MacAddr;
 
 use super::{
     counters::{DropReason, Event},
-    flow::{FlowKey, FlowTable, NewFlow, Side, Signal},
+    flow::{FlowKey, NewFlow, Side, Signal},
     fragment::{FragmentFate, FragmentKey},
     rewrite::End,
     tables::{LocalPort, ROUTER_MAC, ServiceTable},
@@ -53,7 +53,7 @@ impl Transit<'_> {
             && let Some(flow) = self.flows.by_backend(&key)
         {
             // A backend that is its own client answers to the VIP.
-            FlowTable::touch(flow, Side::Backend, signal, self.now);
+            flow.touch(Side::Backend, signal, self.now);
             let (vip, client) = (flow.vip, flow.client);
             self.translate_first(&mut packet, vip, client);
             packet.set_macs(ROUTER_MAC, local.mac);
@@ -81,7 +81,7 @@ impl Transit<'_> {
         service: &ServiceTable,
     ) -> Option<(End, End, MacAddr)> {
         let flow = self.flows.by_client(key)?;
-        if FlowTable::is_over(flow, signal, self.now) {
+        if flow.is_over(signal, self.now) {
             self.flows.remove(key);
             return None;
         }
@@ -94,7 +94,7 @@ impl Transit<'_> {
             flow.backend_mac = backend.mac;
             flow.generation = self.generation;
         }
-        FlowTable::touch(flow, Side::Client, signal, self.now);
+        flow.touch(Side::Client, signal, self.now);
         Some((flow.seen_as, flow.backend, flow.backend_mac))
     }
 
@@ -189,11 +189,11 @@ impl Transit<'_> {
     fn direct_flow(&mut self, key: &FlowKey, packet: &Packet<'_>) -> Option<End> {
         let signal = Signal::of(packet.seen.protocol, packet.transport());
         let flow = self.flows.by_client(key)?;
-        if FlowTable::is_over(flow, signal, self.now) {
+        if flow.is_over(signal, self.now) {
             self.flows.remove(key);
             return None;
         }
-        FlowTable::touch(flow, Side::Client, signal, self.now);
+        flow.touch(Side::Client, signal, self.now);
         Some(flow.seen_as)
     }
 
@@ -248,7 +248,7 @@ impl Transit<'_> {
         let key = FlowKey::new(vni, packet.seen.protocol, source, destination);
         let Some(flow) = self.flows.by_backend(&key) else { return };
         let signal = Signal::of(packet.seen.protocol, packet.transport());
-        FlowTable::touch(flow, Side::Backend, signal, self.now);
+        flow.touch(Side::Backend, signal, self.now);
         let (vip, client) = (flow.vip, flow.client);
         self.translate_first(packet, vip, client);
     }

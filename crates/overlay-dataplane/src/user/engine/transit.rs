@@ -9,7 +9,7 @@ use super::{
     Config,
     batch::{Batch, Channel, Offload},
     counters::{Counters, DropReason, Event},
-    flow::FlowTable,
+    flow_table::FlowTable,
     fragment::FragmentTable,
     hash::mix,
     rewrite::{self, Checksums, End},

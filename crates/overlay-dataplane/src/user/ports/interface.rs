@@ -3,7 +3,10 @@
 //! The only file of this crate with `unsafe`: the kernel reads and writes structs behind pointers.
 #![allow(unsafe_code, reason = "ioctls take pointers; each call says why it is sound")]
 
-use core::{mem, net::IpAddr};
+use core::{
+    mem,
+    net::{IpAddr, Ipv6Addr},
+};
 use std::{
     fs::File,
     io,
@@ -147,7 +150,7 @@ impl<'a> Interface<'a> {
         Ok(())
     }
 
-    fn add_v6(&self, address: core::net::Ipv6Addr, prefix_len: u8) -> io::Result<()> {
+    fn add_v6(&self, address: Ipv6Addr, prefix_len: u8) -> io::Result<()> {
         let mut request = request(self.name)?;
         // SAFETY: as in `set_mac`; the kernel writes the index, which any bits are valid for.
         unsafe { raw::get_index(self.v4.as_raw_fd(), &raw mut request) }?;
