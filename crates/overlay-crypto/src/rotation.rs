@@ -33,7 +33,6 @@
 //! A restarted node has no secrets any more. It makes a new pair for each epoch that is not retired
 //! and publishes it; peers replace what they had of it.
 
-use core::time::Duration;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Instant,
@@ -48,7 +47,7 @@ use self::generation::{Evidence, Generation};
 use crate::{
     agreement::{KeyPair, Pair, PublicKey},
     error::CryptoError,
-    esp::{SaId, SaKeys, table::MAX_ASSOCIATIONS},
+    esp::{SaId, table::MAX_ASSOCIATIONS},
 };
 
 pub use config::RotationConfig;

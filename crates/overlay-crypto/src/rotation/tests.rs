@@ -1,7 +1,9 @@
+use core::time::Duration;
+
 use super::*;
 use crate::{
     aead::PacketAead,
-    esp::{InboundSa, OutboundSa},
+    esp::{InboundSa, OutboundSa, SaKeys},
 };
 
 mod model;

@@ -147,6 +147,7 @@ impl Transit<'_> {
         self.forward(packet, mac)
     }
 
+    /// Gives a packet that would be taken for one of another flow its own source port.
     fn keep_apart(&mut self, packet: &mut Packet<'_>, mac: MacAddr) -> Result<(), DropReason> {
         let vni = self.network.vni;
         if packet.is_later_fragment() {
@@ -156,30 +157,31 @@ impl Transit<'_> {
             }
             return Ok(());
         }
-        let Some(_) = packet.seen.ports else { return Ok(()) };
+        if packet.seen.ports.is_none() {
+            return Ok(());
+        }
         let (client, backend) = packet.ends();
         let protocol = packet.seen.protocol;
         let key = FlowKey::new(vni, protocol, client, backend);
         let known = if self.flows.has_direct() { self.direct_flow(&key, packet) } else { None };
-        let seen_as = match known {
-            Some(seen_as) => seen_as,
-            None => {
-                let reply = FlowKey::new(vni, protocol, backend, client);
-                if self.flows.by_backend(&reply).is_none() {
-                    return Ok(());
-                }
-                let (seen_as, ..) = self.add_flow(NewFlow {
-                    vni,
-                    protocol,
-                    client,
-                    vip: backend,
-                    seen_as: client.0,
-                    backend: backend.0,
-                    backend_mac: mac,
-                    generation: self.generation,
-                })?;
-                seen_as
+        let seen_as = if let Some(seen_as) = known {
+            seen_as
+        } else {
+            let reply = FlowKey::new(vni, protocol, backend, client);
+            if self.flows.by_backend(&reply).is_none() {
+                return Ok(());
             }
+            let (seen_as, ..) = self.add_flow(NewFlow {
+                vni,
+                protocol,
+                client,
+                vip: backend,
+                seen_as: client.0,
+                backend: backend.0,
+                backend_mac: mac,
+                generation: self.generation,
+            })?;
+            seen_as
         };
         self.translate_first(packet, seen_as, backend);
         Ok(())
