@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,12 +29,19 @@ const BACKLOG: u32 = 1024;
 /// How long a run that just ended may take to close the state file.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The control plane of a manager. Dropping it ends what it serves.
+/// The control plane of a node, which runs while the node is a manager. Clones are handles to the
+/// same one; dropping the last ends what it serves.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlPlane(Arc<Inner>);
+
 #[derive(Debug)]
-pub(crate) struct ControlPlane {
-    control: Control,
-    stop: watch::Sender<bool>,
-    tasks: Mutex<JoinSet<()>>,
+struct Inner {
+    disk: Disk,
+    tls: Arc<NodeTls>,
+    addresses: Addresses,
+    rotation: RotationPolicy,
+    heard: Heard,
+    running: Mutex<Option<Running>>,
 }
 
 /// What gossip tells the control plane.
@@ -44,47 +51,67 @@ pub(crate) struct Heard {
     pub(crate) alive: watch::Sender<BTreeSet<NodeId>>,
 }
 
+#[derive(Debug)]
+struct Running {
+    control: Control,
+    tasks: JoinSet<()>,
+}
+
 impl ControlPlane {
-    /// Answers nodes and joiners, and leads when it is this manager's turn.
-    pub(crate) fn serve(
-        control: Control,
+    /// One that does not run yet.
+    pub(crate) fn new(
+        disk: Disk,
         tls: Arc<NodeTls>,
-        socket: SocketAddr,
-        heard: &Heard,
-    ) -> Result<Self, NodeError> {
+        addresses: Addresses,
+        rotation: RotationPolicy,
+        heard: Heard,
+    ) -> Self {
+        let running = Mutex::default();
+        Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running }))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The raft core and the applied state, while it runs.
+    pub(crate) fn control(&self) -> Option<Control> {
+        self.running().as_ref().map(|running| running.control.clone())
+    }
+
+    /// Opens the state, or makes it, and starts the raft core.
+    pub(crate) async fn open(&self, create: bool) -> Result<Control, NodeError> {
+        let Inner { disk, tls, addresses, rotation, .. } = &*self.0;
+        start_control(disk, tls, *addresses, *rotation, create).await
+    }
+
+    /// Answers nodes and joiners, and leads when it is this manager's turn.
+    pub(crate) fn serve(&self, control: Control) -> Result<(), NodeError> {
+        let Inner { tls, addresses, heard, .. } = &*self.0;
+        let socket = SocketAddr::new(addresses.listen, addresses.control.port());
         let listener = listen(socket)
             .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
-        let incoming = TlsIncoming::new(listener, tls);
+        let incoming = TlsIncoming::new(listener, Arc::clone(tls));
         let api = Api::new(control.clone(), heard.verdicts.subscribe());
         let (leader, alive) = (control.clone(), heard.alive.subscribe());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { leader.lead(alive).await });
-        let stop = watch::Sender::new(false);
-        let mut stopping = stop.subscribe();
         tasks.spawn(async move {
-            let stopped = async move {
-                // An error means that the control plane is gone, which is a stop as well.
-                let _ = stopping.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) = api.serve(incoming, stopped).await {
+            if let Err(error) = api.serve(incoming, std::future::pending()).await {
                 tracing::error!(%error, "the management API ended");
             }
         });
-        Ok(Self { control, stop, tasks: Mutex::new(tasks) })
+        *self.running() = Some(Running { control, tasks });
+        Ok(())
     }
 
-    /// The raft core and the applied state.
-    pub(crate) fn control(&self) -> &Control {
-        &self.control
-    }
-
-    /// Takes no new calls, ends those that are under way, and closes the state.
+    /// Ends what it serves and closes the state.
     pub(crate) async fn stop(&self) {
-        self.stop.send_replace(true);
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
-        self.control.stop().await;
+        let running = self.running().take();
+        if let Some(Running { control, mut tasks }) = running {
+            tasks.shutdown().await;
+            control.stop().await;
+        }
     }
 }
 

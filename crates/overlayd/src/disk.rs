@@ -115,6 +115,17 @@ impl Disk {
         }
     }
 
+    /// Removes the replicated state of a node that is no manager any more: it has the keys of all.
+    pub(crate) fn erase_state(&self) -> Result<(), NodeError> {
+        let path = self.path("state");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(NodeError::File { path, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The last view that was kept.
     pub(crate) fn view(&self) -> Result<Option<View>, NodeError> {
         let Some(content) = self.read("view")? else { return Ok(None) };

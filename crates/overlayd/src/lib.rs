@@ -22,7 +22,7 @@
 //! - `api`, `metrics`: the unix socket; figures for Prometheus
 //! - `disk`, `ports`, `routes`: the data directory; how endpoints are plugged in; what the host
 //!   routes
-//! - `lifecycle`, `renewal`: init and join; new certificates
+//! - `lifecycle`, `renewal`, `role`: init and join; new certificates; promotion and demotion
 
 mod agent;
 mod api;
@@ -40,6 +40,7 @@ pub mod node;
 mod ports;
 mod reconcile;
 mod renewal;
+mod role;
 mod routes;
 
 pub use config::Config;

@@ -211,6 +211,12 @@ pub(crate) async fn resume(
         Ok(None) => return Err(disk.no_view()),
         Err(error) => return Err(error),
     };
+    let identity = credentials.identity();
+    let given = view.nodes().get(&identity.node).map(|node| node.role);
+    if identity.role == Role::Worker && given == Some(Role::Worker) {
+        // The run that was demoted may have ended before it did this.
+        disk.erase_state()?;
+    }
     let disk = disk.clone();
     Member::start(Start { config, addresses, disk, credentials, view, control, fresh: false }).await
 }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,7 +32,7 @@ use crate::{
     Config, NodeError,
     agent::{self, Viewer},
     config::Addresses,
-    control_plane::{ControlPlane, Heard, start_control},
+    control_plane::{ControlPlane, Heard},
     disk::Disk,
     keys::{Keys, Report},
     liveness::{self, Judge},
@@ -40,6 +40,7 @@ use crate::{
     ports::Ports,
     reconcile::{Reconciler, Shared},
     renewal::Renewal,
+    role::RoleFollower,
 };
 
 /// A node in its cluster. Dropping it stops everything that runs.
@@ -52,8 +53,8 @@ pub(crate) struct Member {
     pub(crate) disk: Disk,
     tls: Arc<NodeTls>,
     heard: Heard,
-    /// While it is a manager.
-    control_plane: Mutex<Option<Arc<ControlPlane>>>,
+    renewal: Renewal,
+    control_plane: ControlPlane,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -92,7 +93,20 @@ impl Member {
                 path: "thread overlay-reconcile".into(),
                 source,
             })?;
+        let heard = Heard::default();
+        let rotation = config.rotation();
+        let plane_tls = Arc::clone(&tls);
+        let control_plane =
+            ControlPlane::new(disk.clone(), plane_tls, addresses, rotation, heard.clone());
+        if identity.role == Role::Manager {
+            let control = match control {
+                Some(control) => control,
+                None => control_plane.open(fresh).await?,
+            };
+            control_plane.serve(control)?;
+        }
         let member = Self {
+            renewal: Renewal::new(Arc::clone(&tls), disk.clone(), managers.clone()),
             managers,
             viewer,
             shared,
@@ -100,28 +114,12 @@ impl Member {
             gossip,
             disk,
             tls,
-            heard: Heard::default(),
-            control_plane: Mutex::default(),
+            heard,
+            control_plane,
             tasks: Mutex::default(),
         };
-        if identity.role == Role::Manager {
-            let control = if let Some(control) = control {
-                control
-            } else {
-                let rotation = config.rotation();
-                start_control(&member.disk, &member.tls, addresses, rotation, fresh).await?
-            };
-            let socket = SocketAddr::new(addresses.listen, addresses.control.port());
-            let tls = Arc::clone(&member.tls);
-            let plane = ControlPlane::serve(control, tls, socket, &member.heard)?;
-            *member.control_plane() = Some(Arc::new(plane));
-        }
         member.spawn_tasks(reports);
         Ok(member)
-    }
-
-    fn control_plane(&self) -> MutexGuard<'_, Option<Arc<ControlPlane>>> {
-        self.control_plane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who the node is, in the role that it has now.
@@ -141,7 +139,7 @@ impl Member {
 
     /// The raft core and the applied state, while the node is a manager.
     pub(crate) fn control(&self) -> Option<Control> {
-        self.control_plane().as_ref().map(|plane| plane.control().clone())
+        self.control_plane.control()
     }
 
     fn spawn_tasks(&self, reports: mpsc::Receiver<Report>) {
@@ -149,7 +147,14 @@ impl Member {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
         tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
-        tasks.spawn(self.renewal().run());
+        tasks.spawn(self.renewal.clone().run());
+        let follower = RoleFollower {
+            viewer: viewer.clone(),
+            renewal: self.renewal.clone(),
+            control_plane: self.control_plane.clone(),
+            disk: self.disk.clone(),
+        };
+        tasks.spawn(follower.run());
         tasks.spawn(send_reports(node, managers.clone(), reports));
         tasks.spawn(follow_view(
             viewer.clone(),
@@ -166,14 +171,9 @@ impl Member {
         }));
     }
 
-    /// What renews the certificate.
-    pub(crate) fn renewal(&self) -> Renewal {
-        Renewal {
-            tls: Arc::clone(&self.tls),
-            disk: self.disk.clone(),
-            managers: self.managers.clone(),
-            viewer: self.viewer.clone(),
-        }
+    /// Gets a new certificate.
+    pub(crate) async fn renew(&self) -> Result<(), NodeError> {
+        self.renewal.renew().await
     }
 
     /// Takes the credentials that are on the disk now.
@@ -187,10 +187,7 @@ impl Member {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        let plane = self.control_plane().take();
-        if let Some(plane) = plane {
-            plane.stop().await;
-        }
+        self.control_plane.stop().await;
     }
 
     /// Stops what runs: answers calls that are under way, tells the other nodes, keeps the view.

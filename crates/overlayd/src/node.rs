@@ -106,6 +106,8 @@ impl Node {
         if let Some(member) = handle.take() {
             member.stop().await;
         }
+        // Whoever starts the node again finds its addresses free.
+        figures.shutdown().await;
         // It is gone if the folder was removed meanwhile.
         let _ = std::fs::remove_file(&handle.0.config.socket);
         served
@@ -222,7 +224,7 @@ impl NodeHandle {
 
     /// Gets a new certificate from a manager now. Connections in use go on.
     pub async fn renew(&self) -> Result<(), NodeError> {
-        self.member()?.renewal().renew().await
+        self.member()?.renew().await
     }
 
     /// This node's id.

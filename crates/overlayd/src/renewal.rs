@@ -1,32 +1,34 @@
-//! Renewal of the node's certificate: well before it ends, and at once when the cluster gives the
-//! node another role.
+//! Renewal of the node's certificate, well before it ends.
 
 use core::{ops::Range, time::Duration};
 use std::sync::Arc;
 
 use overlay_api::v1::{self, membership_client::MembershipClient};
 use overlay_cluster::{
-    ca::{NodeTls, PendingJoin, root::BACKDATE},
+    ca::{NodeTls, PeerIdentity, PendingJoin, root::BACKDATE},
     control::now,
 };
-use overlay_types::{Role, UnixMillis};
+use overlay_types::UnixMillis;
 
-use crate::{NodeError, agent::Viewer, disk::Disk, managers::Managers};
+use crate::{NodeError, disk::Disk, managers::Managers};
 
 /// Wait after a renewal that failed. Months are left; the managers need not be pressed.
 const RETRY_PAUSE: Duration = Duration::from_mins(1);
-/// As above, while the node still has the role that it was relieved of.
-const ROLE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep, so that a clock that was set or a host that was suspended is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
-/// What renews the certificate of a running node.
+/// Renews the certificate of a running node. Clones renew the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewal(Arc<Inner>);
+
 #[derive(Debug)]
-pub(crate) struct Renewal {
-    pub(crate) tls: Arc<NodeTls>,
-    pub(crate) disk: Disk,
-    pub(crate) managers: Managers,
-    pub(crate) viewer: Viewer,
+struct Inner {
+    tls: Arc<NodeTls>,
+    disk: Disk,
+    managers: Managers,
+    /// Held from the request until what was got is kept: the last certificate on the disk is the
+    /// one in use.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// When to renew a certificate: at 50-80 % of its life, as `draw` between 0 and 1 says, so that
@@ -38,56 +40,64 @@ fn due(validity: &Range<UnixMillis>, draw: f64) -> UnixMillis {
 }
 
 impl Renewal {
+    pub(crate) fn new(tls: Arc<NodeTls>, disk: Disk, managers: Managers) -> Self {
+        Self(Arc::new(Inner { tls, disk, managers, turn: tokio::sync::Mutex::default() }))
+    }
+
+    /// Who the certificate says the node is.
+    pub(crate) fn identity(&self) -> PeerIdentity {
+        self.0.tls.identity()
+    }
+
     /// Renews whenever it is time. Runs until the task is ended.
     pub(crate) async fn run(self) {
-        let mut revision = self.viewer.revision();
-        let mut due = due(&self.tls.validity(), rand::random());
+        let mut validity = self.0.tls.validity();
+        let mut due = due(&validity, rand::random());
         loop {
-            let wrong_role = self.role().is_some_and(|role| role != self.tls.identity().role);
-            let wait = if wrong_role || now() >= due {
-                match self.renew().await {
-                    Ok(()) => {
-                        due = self::due(&self.tls.validity(), rand::random());
-                        continue;
-                    }
-                    Err(error) => tracing::warn!(%error, "certificate not renewed yet"),
-                }
-                if wrong_role { ROLE_RETRY_PAUSE } else { RETRY_PAUSE }
-            } else {
+            let wait = if now() < due {
                 due.since(now()).min(LONGEST_SLEEP)
+            } else if let Err(error) = self.renew().await {
+                tracing::warn!(%error, "certificate not renewed yet");
+                RETRY_PAUSE
+            } else {
+                Duration::ZERO
             };
-            let news = tokio::time::timeout(wait, revision.changed());
-            if let Ok(Err(_)) = news.await {
-                return;
+            pause(wait).await;
+            // It may have been renewed for another reason.
+            let newest = self.0.tls.validity();
+            if newest != validity {
+                due = self::due(&newest, rand::random());
+                validity = newest;
             }
         }
     }
 
-    /// The role that the cluster gives this node now.
-    fn role(&self) -> Option<Role> {
-        let own = self.tls.identity().node;
-        self.viewer.read_heard(|view| view.nodes().get(&own).map(|node| node.role)).flatten()
-    }
-
     /// Renews now. Connections in use go on; new ones are made with the new certificate.
     pub(crate) async fn renew(&self) -> Result<(), NodeError> {
+        let Inner { tls, disk, managers, turn } = &*self.0;
+        let _turn = turn.lock().await;
         let pending = PendingJoin::new()?;
         let request = v1::RenewRequest { certificate_request: pending.request().to_vec() };
-        let mut client = MembershipClient::new(self.managers.channel().await?);
+        let mut client = MembershipClient::new(managers.channel().await?);
         let answer = client.renew(request).await.inspect_err(|status| {
             if status.code() == tonic::Code::Unavailable {
-                self.managers.failed();
+                managers.failed();
             }
         })?;
-        let root = self.tls.root();
+        let root = tls.root();
         let certificate = answer.into_inner().certificate;
         let credentials = pending.complete(&certificate, root.der(), root.digest(), now())?;
         // On disk first: a node that starts again must not have two.
-        self.disk.keep_credentials(&credentials)?;
-        self.tls.replace(&credentials)?;
+        disk.keep_credentials(&credentials)?;
+        tls.replace(&credentials)?;
         tracing::info!(identity = %credentials.identity(), "certificate renewed");
         Ok(())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell that waits for the time of renewal")]
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 #[cfg(test)]
