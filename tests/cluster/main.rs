@@ -8,3 +8,5 @@ mod liveness;
 mod membership;
 mod metrics;
 mod network;
+mod requests;
+mod wrong_fields;

@@ -3,14 +3,14 @@
 //! | metadata key       | content                                             |
 //! |--------------------|-----------------------------------------------------|
 //! | `overlay-reason`   | stable code for programs, like `network-in-use`     |
-//! | `overlay-field`    | the field that is wrong, with `INVALID_ARGUMENT`    |
+//! | `overlay-field`    | the field that is to blame, where one is            |
 
 use overlay_types::SpecError;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// Metadata key of the stable reason code.
 pub const REASON: &str = "overlay-reason";
-/// Metadata key of the name of the field that is wrong.
+/// Metadata key of the name of the field that is to blame.
 pub const FIELD: &str = "overlay-field";
 
 /// A status that carries a stable reason code.
@@ -22,8 +22,13 @@ pub fn with_reason(code: Code, reason: &'static str, message: impl Into<String>)
 
 /// `INVALID_ARGUMENT` that names field and value.
 pub fn invalid(error: &SpecError) -> Status {
-    let mut status = with_reason(Code::InvalidArgument, "invalid-argument", error.to_string());
-    status.metadata_mut().insert(FIELD, MetadataValue::from_static(error.field()));
+    invalid_field(error.field(), error.to_string())
+}
+
+/// `INVALID_ARGUMENT` that names the field, for values that a message must not repeat: secrets.
+pub fn invalid_field(field: &'static str, message: impl Into<String>) -> Status {
+    let mut status = with_reason(Code::InvalidArgument, "invalid-argument", message);
+    status.metadata_mut().insert(FIELD, MetadataValue::from_static(field));
     status
 }
 

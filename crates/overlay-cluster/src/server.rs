@@ -94,6 +94,19 @@ impl Api {
         }
         self.control.replica().read(look).map_err(|rejection| rejection_status(&rejection))
     }
+
+    /// What `request` is to remove; `None` if it did so before and is repeated (C12).
+    async fn find_to_remove<T>(
+        &self,
+        request: RequestId,
+        find: impl FnOnce(&State) -> Result<T, Rejection>,
+    ) -> Result<Option<T>, Status> {
+        let find = |state: &State| match find(state) {
+            Err(_) if state.was_removed_by(request) => Ok(None),
+            found => found.map(Some),
+        };
+        self.read(None, find).await
+    }
 }
 
 /// Lets local callers and nodes with a certificate pass.

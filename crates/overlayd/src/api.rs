@@ -229,7 +229,7 @@ impl v1::endpoints_server::Endpoints for Local {
         &self,
         request: Request<v1::DetachEndpointRequest>,
     ) -> Result<Response<v1::DetachEndpointResponse>, Status> {
-        self.0.detach(&request.into_inner().endpoint).await?;
+        self.0.detach_as(request.into_inner()).await?;
         Ok(Response::new(v1::DetachEndpointResponse {}))
     }
 }

@@ -120,6 +120,7 @@ impl From<NodeError> for Status {
         let message = error.to_string();
         match error {
             NodeError::Refused(status) => *status,
+            NodeError::Ca(error @ CaError::Token(_)) => error.into(),
             NodeError::InCluster(_) | NodeError::NoCluster | NodeError::Occupied { .. } => {
                 Self::failed_precondition(message)
             }

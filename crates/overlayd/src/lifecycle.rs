@@ -16,7 +16,7 @@ use overlay_cluster::{
 };
 use overlay_types::{
     Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
-    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, View,
+    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, SpecError, View,
 };
 
 use crate::{
@@ -105,15 +105,14 @@ async fn form(
 }
 
 fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, NodeError> {
-    let invalid =
-        |error: overlay_types::SpecError| NodeError::from(overlay_api::status::invalid(&error));
+    let invalid = |error: SpecError| NodeError::from(overlay_api::status::invalid(&error));
     let pools = request.default_pools.into_iter().map(DefaultPool::try_from);
     let vxlan_port = match request.vxlan_port {
         0 => VXLAN_PORT,
         port => {
             u16::try_from(port).ok().filter(|p| (1024..=49151).contains(p)).ok_or_else(|| {
                 let reason = "the data-path port is 1024-49151";
-                invalid(overlay_types::SpecError::new("data-path-port", port, reason))
+                invalid(SpecError::new("data-path-port", port, reason))
             })?
         }
     };
@@ -163,6 +162,9 @@ pub(crate) async fn join(
 ) -> Result<Member, NodeError> {
     let addresses = config.addresses()?;
     let token: JoinToken = request.token.trim().parse().map_err(CaError::from)?;
+    if request.remotes.is_empty() {
+        return Err(invalid_remote("", "name the address of at least one manager"));
+    }
     let remotes = request.remotes.iter().map(|text| remote(text, config.control_port));
     let remotes: Vec<SocketAddr> = remotes.collect::<Result<_, _>>()?;
     disk.check_blank()?;
@@ -252,15 +254,12 @@ async fn ask(
             Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
         }
     }
-    if reasons.is_empty() {
-        reasons.push("name the address of at least one".to_owned());
-    }
     Err(NodeError::Join(reasons.join("; ")))
 }
 
 /// What a node knows of its cluster before its first watch.
 fn first_view(answer: v1::JoinResponse) -> Result<View, NodeError> {
-    let bad = |error: overlay_types::SpecError| NodeError::Join(error.to_string());
+    let bad = |error: SpecError| NodeError::Join(error.to_string());
     let objects = (answer.node.into_iter().chain(answer.managers).map(v1::object::Object::Node))
         .chain(answer.cluster.map(v1::object::Object::Cluster))
         .chain(answer.gossip_keys.map(v1::object::Object::GossipKeys));
@@ -276,10 +275,12 @@ fn first_view(answer: v1::JoinResponse) -> Result<View, NodeError> {
 fn remote(text: &str, default_port: u16) -> Result<SocketAddr, NodeError> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let with_port = || bare.parse().map(|ip| SocketAddr::new(ip, default_port));
-    text.parse().or_else(|_| with_port()).map_err(|_| {
-        let reason = "a manager is named by ADDRESS[:PORT], like 192.0.2.1:2377";
-        overlay_api::status::invalid(&overlay_types::SpecError::new("remotes", text, reason)).into()
-    })
+    let reason = "a manager is named by ADDRESS[:PORT], like 192.0.2.1:2377";
+    text.parse().or_else(|_| with_port()).map_err(|_| invalid_remote(text, reason))
+}
+
+fn invalid_remote(text: &str, reason: &str) -> NodeError {
+    overlay_api::status::invalid(&SpecError::new("remotes", text, reason)).into()
 }
 
 /// Both join tokens, as the replicated state has them.

@@ -4,6 +4,7 @@
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,16 +13,19 @@ use overlay_cluster::control;
 use overlay_dataplane::{
     desired::PortKind,
     sa::SaSet,
-    user::{capture::Capture, ports::MemoryPort},
+    user::{
+        capture::Capture,
+        ports::{MemoryPort, interface::is_device_name},
+    },
 };
 use overlay_service::{
     Answer, Question, Scope,
     dns::{Forwarder, Server},
     resolve,
 };
-use overlay_types::{EndpointId, Epoch, NetworkId, NodeId, Revision, View};
+use overlay_types::{EndpointId, Epoch, NetworkId, NodeId, Revision, SpecError, View};
 use tokio::{sync::watch, task::JoinSet};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     Config, NodeError, api,
@@ -272,8 +276,8 @@ impl NodeHandle {
             spec.node.clone_from(&own);
         }
         if spec.node != own {
-            let message = format!("node {}: ask that node to attach its endpoint", spec.node);
-            return Err(Status::invalid_argument(message).into());
+            let reason = "it is not this node; ask that one to attach its endpoint";
+            return Err(invalid("node", &spec.node, reason));
         }
         let mut client = EndpointsClient::new(member.managers.channel().await?);
         let answer = client.attach_endpoint(request).await?.into_inner();
@@ -297,14 +301,29 @@ impl NodeHandle {
 
     /// Detaches an endpoint, by name, id or unique prefix.
     pub async fn detach(&self, endpoint: &str) -> Result<(), NodeError> {
+        let endpoint = endpoint.to_owned();
+        self.detach_as(v1::DetachEndpointRequest { endpoint, ..Default::default() }).await
+    }
+
+    pub(crate) async fn detach_as(
+        &self,
+        mut request: v1::DetachEndpointRequest,
+    ) -> Result<(), NodeError> {
         let member = self.member()?;
         let mut client = EndpointsClient::new(member.managers.channel().await?);
-        let request = v1::GetEndpointRequest { endpoint: endpoint.to_owned(), consistency: None };
-        let found = client.get_endpoint(request).await?.into_inner().endpoint.unwrap_or_default();
-        let endpoint = found.id.clone();
-        let request = v1::DetachEndpointRequest { endpoint, ..Default::default() };
+        let endpoint = request.endpoint.clone();
+        let look = v1::GetEndpointRequest { endpoint, consistency: None };
+        let found = match client.get_endpoint(look).await {
+            Ok(answer) => answer.into_inner().endpoint,
+            // Detached by the same request, maybe: the manager knows.
+            Err(status) if status.code() == Code::NotFound => None,
+            Err(status) => return Err(status.into()),
+        };
+        if let Some(endpoint) = &found {
+            request.endpoint.clone_from(&endpoint.id);
+        }
         client.detach_endpoint(request).await?;
-        if let Ok(id) = found.id.parse() {
+        if let Some(id) = found.and_then(|endpoint| endpoint.id.parse().ok()) {
             forget_port(&member, id)?;
         }
         Ok(())
@@ -417,13 +436,24 @@ impl NodeHandle {
 
 fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
     let Some(port) = port else { return Ok(PortKind::Memory) };
-    if port.tap.is_empty() {
-        let reason = "name the TAP device that is to be made, like tap0";
-        let error = overlay_types::SpecError::new("tap", port.tap, reason);
-        return Err(overlay_api::status::invalid(&error).into());
+    if !is_device_name(&port.tap) {
+        let reason = "a TAP device that is to be made has 1-15 bytes without '/', ':' and white space, \
+                      like tap0";
+        return Err(invalid("tap", &port.tap, reason));
     }
-    let netns = (!port.netns.is_empty()).then(|| port.netns.into());
-    Ok(PortKind::Tap { name: port.tap, netns })
+    if port.netns.is_empty() {
+        return Ok(PortKind::Tap { name: port.tap, netns: None });
+    }
+    let netns = PathBuf::from(port.netns);
+    if !netns.is_absolute() {
+        let reason = "a network namespace is an absolute path, like /run/netns/blue";
+        return Err(invalid("netns", &netns.to_string_lossy(), reason));
+    }
+    Ok(PortKind::Tap { name: port.tap, netns: Some(netns) })
+}
+
+fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {
+    overlay_api::status::invalid(&SpecError::new(field, value, reason)).into()
 }
 
 /// Has the endpoint plugged in, and waits for it.

@@ -3,6 +3,7 @@
 use core::{error::Error, net::SocketAddr};
 use std::{io, sync::Arc};
 
+use overlay_api::status::invalid_field;
 use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::UnixTime;
@@ -220,13 +221,14 @@ fn millis(time: UnixTime) -> UnixMillis {
     UnixMillis(time.as_secs().saturating_mul(1000))
 }
 
-/// A manager's answer to a joiner.
+/// The answer to who joins or asks a node to.
 impl From<CaError> for Status {
     fn from(error: CaError) -> Self {
         let message = error.to_string();
         match error {
             CaError::JoinRefused => Self::permission_denied(message),
-            CaError::Request { .. } => Self::invalid_argument(message),
+            CaError::Request { .. } => invalid_field("certificate_request", message),
+            CaError::Token(_) => invalid_field("token", message),
             _ => Self::internal(message),
         }
     }

@@ -88,11 +88,12 @@ impl v1::endpoints_server::Endpoints for Api {
     ) -> Result<Response<v1::DetachEndpointResponse>, Status> {
         admit(&request)?;
         let (metadata, extensions, message) = request.into_parts();
-        let get = |state: &State| state.find_endpoint(&message.endpoint).cloned();
-        let Endpoint { id, node, .. } = self.read(None, get).await?;
-        admit_about(&Request::from_parts(metadata, extensions, ()), node)?;
-        let action = Action::DetachEndpoint(id);
-        self.control.write(request_id(&message.request_id)?, action).await?;
+        let write = request_id(&message.request_id)?;
+        let find = |state: &State| state.find_endpoint(&message.endpoint).cloned();
+        if let Some(Endpoint { id, node, .. }) = self.find_to_remove(write, find).await? {
+            admit_about(&Request::from_parts(metadata, extensions, ()), node)?;
+            self.control.write(write, Action::DetachEndpoint(id)).await?;
+        }
         Ok(Response::new(v1::DetachEndpointResponse {}))
     }
 }

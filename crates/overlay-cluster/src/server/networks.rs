@@ -107,9 +107,11 @@ impl v1::networks_server::Networks for Api {
     ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
         admit(&request)?;
         let request = request.into_inner();
-        let id = |state: &State| state.find_network(&request.network).map(|network| network.id);
-        let action = Action::RemoveNetwork(self.read(None, id).await?);
-        self.control.write(request_id(&request.request_id)?, action).await?;
+        let write = request_id(&request.request_id)?;
+        let find = |state: &State| state.find_network(&request.network).map(|network| network.id);
+        if let Some(id) = self.find_to_remove(write, find).await? {
+            self.control.write(write, Action::RemoveNetwork(id)).await?;
+        }
         Ok(Response::new(v1::RemoveNetworkResponse {}))
     }
 }

@@ -93,9 +93,11 @@ impl v1::services_server::Services for Api {
     ) -> Result<Response<v1::RemoveServiceResponse>, Status> {
         admit(&request)?;
         let request = request.into_inner();
-        let id = |state: &State| state.find_service(&request.service).map(|service| service.id);
-        let action = Action::RemoveService(self.read(None, id).await?);
-        self.control.write(request_id(&request.request_id)?, action).await?;
+        let write = request_id(&request.request_id)?;
+        let find = |state: &State| state.find_service(&request.service).map(|service| service.id);
+        if let Some(id) = self.find_to_remove(write, find).await? {
+            self.control.write(write, Action::RemoveService(id)).await?;
+        }
         Ok(Response::new(v1::RemoveServiceResponse {}))
     }
 }

@@ -58,14 +58,12 @@ impl State {
     ///
     /// A change advances the revision by one; the changes that come back are what leads a
     /// [`View`](overlay_types::View) of the former revision there. A request that was applied
-    /// before gets its former answer again and changes nothing (C12).
+    /// before changes nothing and gets its former answer again (C12), unless what that is about
+    /// was removed since.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, Rejection> {
         if let Some(response) = self.requests.get(command.request) {
-            return if response.answers(&command.action) {
-                Ok(Applied::unchanged(response.clone()))
-            } else {
-                Err(Rejection::RequestReused { request: command.request })
-            };
+            self.check_repeated(command, response)?;
+            return Ok(Applied::unchanged(response.clone()));
         }
         let context = Context { revision: self.revision().next(), at: command.at };
         let applied = self.decide(context, &command.action)?;
@@ -75,6 +73,32 @@ impl State {
             self.requests.insert(command.request, applied.response.clone());
         }
         Ok(applied)
+    }
+
+    /// Refuses to give the former answer to another command, or when it would have the caller go on
+    /// with an id that is nobody's any more.
+    fn check_repeated(&self, command: &Command, answer: &Response) -> Result<(), Rejection> {
+        let request = command.request;
+        if !answer.answers(&command.action) {
+            return Err(Rejection::RequestReused { request });
+        }
+        let view = &self.view;
+        let (kind, id, there) = match answer {
+            Response::Node(o) => (Kind::Node, o.id.to_string(), view.nodes().contains_key(&o.id)),
+            Response::Network(o) => {
+                (Kind::Network, o.id.to_string(), view.networks().contains_key(&o.id))
+            }
+            Response::Service(o) => {
+                (Kind::Service, o.id.to_string(), view.services().contains_key(&o.id))
+            }
+            Response::Endpoint(o) => {
+                (Kind::Endpoint, o.id.to_string(), view.endpoints().contains_key(&o.id))
+            }
+            Response::Done | Response::Cluster(_) => return Ok(()),
+            // An epoch ends by itself, and nobody goes on with its number.
+            Response::Epoch(_) | Response::NodeKey(_) | Response::GossipKeys => return Ok(()),
+        };
+        if there { Ok(()) } else { Err(Rejection::Undone { request, kind, id }) }
     }
 
     fn decide(&mut self, context: Context, action: &Action) -> Outcome {

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_ipam::{NetworkIpam, SubnetUsage};
 use overlay_types::{
-    Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Service, ServiceId, id::ID_TEXT_LEN,
+    Endpoint, EndpointId, Network, NetworkId, Node, NodeId, RequestId, Service, ServiceId,
+    id::ID_TEXT_LEN,
 };
 
 use super::{
-    Rejection, State,
+    Rejection, Response, State,
     index::folded,
     rejection::{Kind, some_of},
 };
@@ -67,6 +68,11 @@ impl State {
             .filter(|e| e.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(wanted)));
         let id = find(Kind::Endpoint, self.view.endpoints(), wanted, named.map(|e| e.id))?;
         self.endpoint(id)
+    }
+
+    /// Whether this request removed something (C12).
+    pub fn was_removed_by(&self, request: RequestId) -> bool {
+        self.requests.get(request) == Some(&Response::Done)
     }
 
     /// Exact counts of the addresses of a network, per subnet (N14).

@@ -53,7 +53,7 @@ pub enum Class {
     FailedPrecondition,
     /// Something is used up.
     ResourceExhausted,
-    /// The request was made from an old state: read again and repeat.
+    /// The request was made from an old state: read again and make a new one.
     Conflict,
 }
 
@@ -129,6 +129,20 @@ pub enum Rejection {
     RequestReused {
         /// The id.
         request: RequestId,
+    },
+
+    /// The write was applied before, and what it made or changed is gone.
+    #[error(
+        "request {request} was applied before, and {kind} {id} was removed since; draw a new \
+         request id to do it again"
+    )]
+    Undone {
+        /// The id of the write.
+        request: RequestId,
+        /// What is gone.
+        kind: Kind,
+        /// Its id.
+        id: String,
     },
 
     /// The update was made from an old object.
@@ -367,6 +381,7 @@ impl Rejection {
             Self::IdTaken { .. } => "id-taken",
             Self::Invalid { .. } => "invalid-argument",
             Self::RequestReused { .. } => "request-reused",
+            Self::Undone { .. } => "request-undone",
             Self::Stale { .. } => "stale",
             Self::TooMany { .. } => "too-many",
             Self::Addresses { class, .. } => match class {
@@ -416,9 +431,10 @@ impl Rejection {
             | Self::RotationRunning { .. }
             | Self::NotReady { .. } => Class::FailedPrecondition,
             Self::TooMany { .. } | Self::NoFreePort { .. } => Class::ResourceExhausted,
-            Self::Stale { .. } | Self::EpochStep { .. } | Self::EpochNumber { .. } => {
-                Class::Conflict
-            }
+            Self::Undone { .. }
+            | Self::Stale { .. }
+            | Self::EpochStep { .. }
+            | Self::EpochNumber { .. } => Class::Conflict,
             Self::Addresses { class, .. } => *class,
         }
     }
@@ -436,7 +452,8 @@ impl Rejection {
             },
             Self::NameTaken { .. } => "name",
             Self::IdTaken { .. } => "id",
-            Self::RequestReused { .. } => "request_id",
+            Self::RequestReused { .. } | Self::Undone { .. } => "request_id",
+            Self::Stale { .. } => "changed_at",
             Self::VniTaken { .. } => "vni",
             Self::MacTaken { .. } => "mac",
             Self::PortTaken { .. } | Self::NoFreePort { .. } | Self::NoIngress { .. } => "publish",

@@ -199,6 +199,27 @@ mod cluster_rules {
     }
 
     #[test]
+    fn c12_a_repeated_request_never_answers_with_what_is_gone() {
+        let mut lab = Lab::new();
+        let network = lab.network(net("web"));
+        let attach = Command {
+            request: RequestId::from_u128(5),
+            at: lab.now,
+            action: lab.attach(standalone(&network, 1)),
+        };
+        let Response::Endpoint(endpoint) = lab.state.apply(&attach).unwrap().response else {
+            panic!("an attach answers with its endpoint")
+        };
+        lab.run(Action::DetachEndpoint(endpoint.id));
+        let (state, bytes) = (lab.state.clone(), lab.state.encode());
+        let again = lab.state.apply(&attach).unwrap_err();
+        assert_eq!((again.code(), again.class()), ("request-undone", Class::Conflict));
+        assert_eq!(again.field(), Some("request_id"));
+        assert!(again.to_string().contains(&endpoint.id.to_string()), "{again}");
+        assert_eq!((&lab.state, lab.state.encode()), (&state, bytes));
+    }
+
+    #[test]
     fn c12_the_table_of_requests_is_bounded() {
         let mut lab = Lab::new();
         let old = Command {

@@ -168,7 +168,7 @@ impl<'a> Interface<'a> {
 }
 
 /// Whether `name` can be that of a network device (`dev_valid_name` of the kernel).
-pub(super) fn is_device_name(name: &str) -> bool {
+pub fn is_device_name(name: &str) -> bool {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '%' || c == '\0';
     !name.is_empty()
         && name.len() < libc::IFNAMSIZ

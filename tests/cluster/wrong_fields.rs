@@ -1,0 +1,217 @@
+//! Every call with every field that can be wrong: the answer names field and value, and nothing
+//! was written.
+//!
+//! `cases.txt` has the cases. The protobuf descriptors say which there must be: a field without a
+//! case, or without a reason why no value of it is wrong, fails the test.
+
+mod table;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use overlay_api::{
+    status::FIELD,
+    v1::{
+        self, keys_client::KeysClient, local_node_client::LocalNodeClient,
+        networks_client::NetworksClient, services_client::ServicesClient,
+        watcher_client::WatcherClient,
+    },
+};
+use overlay_cluster::ca::{JoinToken, PendingJoin};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic_prost::ProstCodec;
+
+use self::table::{Case, FREE};
+use crate::lab::{Lab, until};
+
+/// Services that managers serve to nodes only.
+const OVER_TLS: [&str; 2] = ["Membership", "Reports"];
+
+fn descriptors() -> DescriptorPool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/overlay-api/proto");
+    let files = ["control", "membership", "node"].map(|name| format!("overlay/v1/{name}.proto"));
+    let set = protox::compile(files, [root]).unwrap();
+    DescriptorPool::from_file_descriptor_set(set).unwrap()
+}
+
+/// Paths of all fields below a message, and whether each is a field of fields.
+fn fields(
+    message: &MessageDescriptor,
+    prefix: &str,
+    found: &mut BTreeMap<String, FieldDescriptor>,
+) {
+    for field in message.fields() {
+        let path = format!("{prefix}{}", field.name());
+        if let Kind::Message(inner) = field.kind()
+            && !field.is_map()
+        {
+            fields(&inner, &format!("{path}."), found);
+        }
+        found.insert(path, field);
+    }
+}
+
+/// Whether no value of a field can be wrong.
+fn is_free(field: &FieldDescriptor, rpc: &str, path: &str) -> bool {
+    let fields_of_its_own = matches!(field.kind(), Kind::Message(_)) && !field.is_map();
+    fields_of_its_own
+        || field.kind() == Kind::Bool
+        || FREE
+            .iter()
+            .any(|(name, _)| *name == field.full_name() || *name == format!("{rpc} {path}"))
+}
+
+#[test]
+fn r06_every_field_of_every_call_has_a_case() {
+    let mut wanted = BTreeSet::new();
+    let mut known = BTreeSet::new();
+    for service in descriptors().services().filter(|s| s.package_name() == "overlay.v1") {
+        for method in service.methods() {
+            let rpc = format!("{}.{}", service.name(), method.name());
+            let mut found = BTreeMap::new();
+            fields(&method.input(), "", &mut found);
+            for (path, field) in found {
+                if !is_free(&field, &rpc, &path) {
+                    wanted.insert((rpc.clone(), path.clone()));
+                }
+                known.insert((rpc.clone(), path));
+            }
+        }
+    }
+    let tried: BTreeSet<(String, String)> =
+        table::cases().iter().map(|case| (case.rpc.to_owned(), case.field.to_owned())).collect();
+    let untried: Vec<_> = wanted.difference(&tried).collect();
+    assert!(untried.is_empty(), "fields without a case in cases.txt: {untried:#?}");
+    let unknown: Vec<_> = tried.difference(&known).collect();
+    assert!(unknown.is_empty(), "cases for fields that do not exist: {unknown:#?}");
+}
+
+/// A node that is the only manager, one that is in no cluster, and what the cases refer to.
+struct Stage {
+    lab: Lab,
+    pool: DescriptorPool,
+    /// Placeholders of the table and what they stand for.
+    names: Vec<(&'static str, String)>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let mut lab = Lab::managers(1).await;
+        lab.start().await;
+        let node = lab.nodes[0].handle.node().unwrap();
+        let text = lab.nodes[0].handle.tokens().unwrap().worker;
+        let token: JoinToken = text.parse().unwrap();
+        let escaped =
+            |bytes: &[u8]| bytes.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
+        let names = vec![
+            ("$NODE", node.to_string()),
+            ("$TOKEN", text),
+            ("$SECRET", escaped(token.secret().expose())),
+            ("$CSR", escaped(PendingJoin::new().unwrap().request())),
+        ];
+        let mut stage = Self { lab, pool: descriptors(), names };
+        for (rpc, request) in table::STAGE {
+            stage.call(rpc, request).await.unwrap();
+        }
+        stage.names.extend(stage.revisions().await);
+        // What the node reports about itself is written before the first case.
+        until("the node is ready for its first key epoch", || async {
+            let mut keys = KeysClient::new(stage.lab.nodes[0].channel().await);
+            let status = keys.get_key_status(v1::GetKeyStatusRequest::default()).await.unwrap();
+            status.into_inner().node_keys.iter().any(|key| key.ready).then_some(())
+        })
+        .await;
+        stage
+    }
+
+    /// What an update of the network and the service has to be based on.
+    async fn revisions(&self) -> [(&'static str, String); 2] {
+        let channel = self.lab.nodes[0].channel().await;
+        let request = v1::GetNetworkRequest { network: "net".into(), ..Default::default() };
+        let mut networks = NetworksClient::new(channel.clone());
+        let network = networks.get_network(request).await.unwrap().into_inner().network.unwrap();
+        let request = v1::GetServiceRequest { service: "svc".into(), ..Default::default() };
+        let mut services = ServicesClient::new(channel);
+        let service = services.get_service(request).await.unwrap().into_inner().service.unwrap();
+        let revision = |meta: Option<v1::Meta>| meta.unwrap().changed_at.to_string();
+        [
+            ("$NETWORK_REVISION", revision(network.meta)),
+            ("$SERVICE_REVISION", revision(service.meta)),
+        ]
+    }
+
+    /// Calls with a request in protobuf's text format.
+    async fn call(&self, rpc: &str, request: &str) -> Result<(), Status> {
+        let (service, method) = rpc.split_once('.').unwrap();
+        let descriptor = self.pool.get_service_by_name(&format!("overlay.v1.{service}")).unwrap();
+        let method = descriptor.methods().find(|m| m.name() == method).unwrap();
+        let text = self.names.iter().fold(request.to_owned(), |t, (name, v)| t.replace(name, v));
+        let message = DynamicMessage::parse_text_format(method.input(), &text)
+            .unwrap_or_else(|error| panic!("{rpc} {text}: {error}"));
+        let mut grpc = Grpc::new(self.channel(service, method.name()).await);
+        grpc.ready().await.unwrap();
+        let path = format!("/overlay.v1.{service}/{}", method.name()).parse().unwrap();
+        let codec = ProstCodec::<DynamicMessage, ()>::default();
+        if method.is_server_streaming() {
+            grpc.server_streaming(Request::new(message), path, codec).await.map(drop)
+        } else {
+            grpc.unary(Request::new(message), path, codec).await.map(drop)
+        }
+    }
+
+    async fn channel(&self, service: &str, method: &str) -> Channel {
+        if OVER_TLS.contains(&service) {
+            self.lab.nodes[0].handle.managers().await.unwrap()
+        } else {
+            // Who is in a cluster already is refused for that.
+            let place = usize::from(["InitCluster", "JoinCluster"].contains(&method));
+            self.lab.nodes[place].channel().await
+        }
+    }
+
+    /// Revision of the state, and the cluster of the node that is in none.
+    async fn state(&self) -> (u64, String) {
+        let mut watcher = WatcherClient::new(self.lab.nodes[0].channel().await);
+        let mut watch = watcher.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+        let revision = watch.message().await.unwrap().unwrap().revision;
+        let mut alone = LocalNodeClient::new(self.lab.nodes[1].channel().await);
+        (revision, alone.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner().cluster)
+    }
+
+    /// What is wrong with the answer, if anything.
+    async fn try_case(&self, case: &Case) -> Option<String> {
+        let before = self.state().await;
+        let answer = self.call(case.rpc, case.request).await;
+        let Err(status) = answer else { return Some("accepted".to_owned()) };
+        let named = status.metadata().get(FIELD).and_then(|field| field.to_str().ok());
+        let value =
+            self.names.iter().fold(case.value.to_owned(), |t, (name, v)| t.replace(name, v));
+        if status.code() != case.code || !status.message().contains(&value) {
+            return Some(format!("{status}"));
+        }
+        if named != case.named {
+            return Some(format!("names {named:?}: {}", status.message()));
+        }
+        let after = self.state().await;
+        (before != after).then(|| format!("{before:?} became {after:?}"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r06_a_wrong_field_is_named_with_its_value_and_changes_nothing() {
+    let stage = Stage::new().await;
+    let mut failed = Vec::new();
+    let cases = table::cases();
+    for case in &cases {
+        if let Some(trouble) = stage.try_case(case).await {
+            failed.push(format!("{} {} ({}): {trouble}", case.rpc, case.field, case.request));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    // The node that was told wrong things can still join.
+    let token = stage.lab.nodes[0].handle.tokens().unwrap().worker;
+    stage.lab.join(1, &token).await.unwrap();
+}
