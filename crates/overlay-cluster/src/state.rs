@@ -18,9 +18,9 @@
 //! **Invariant:** a rejected command leaves the state as it was, down to the encoded bytes: every
 //! check comes before the first change, and what can still fail after that (allocation) is atomic.
 //!
-//! - [`command`], [`response`], [`rejection`]: what goes in, what comes out
-//! - [`query`]: look-ups by name, id or prefix; usage of addresses
-//! - [`rotation`]: the next step of a key rotation, for the leader
+//! - [`Command`], [`Response`], [`Rejection`]: what goes in, what comes out
+//! - [`State`]: [`apply`](State::apply), and look-ups by name, id or prefix
+//! - [`RotationPolicy`]: the next step of a key rotation, for the leader
 //! - [`wire`]: commands and whole states as protobuf
 //!
 //! Inside: one file per kind of object with the rules of its commands, `port` for published ports,
@@ -28,17 +28,18 @@
 
 mod apply;
 mod cluster;
-pub mod command;
+mod command;
 mod endpoint;
 mod index;
 mod key;
+mod kind;
 mod network;
 mod port;
-pub mod query;
-pub mod rejection;
+mod query;
+mod rejection;
 mod requests;
-pub mod response;
-pub mod rotation;
+mod response;
+mod rotation;
 mod service;
 mod trust;
 pub mod wire;
@@ -48,15 +49,14 @@ use std::collections::BTreeMap;
 use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{NetworkId, Revision, View, Vni};
 
-pub use command::{Action, Command, InitCluster};
-pub use rejection::{Class, Kind, Rejection};
+pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES};
+pub use kind::Kind;
+pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
 pub use rotation::RotationPolicy;
 pub use trust::Trust;
 
 use self::{index::Index, requests::Requests};
-
-pub use self::requests::MAX_REQUESTS;
 
 /// The replicated state.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use overlay_types::{Change, Meta, Object, ObjectKey, Revision, UnixMillis};
 
-use super::{Action, Applied, Command, Rejection, Response, State, rejection::Kind};
+use super::{Action, Applied, Command, Rejection, Response, State, kind::Kind};
 
 /// Objects of one kind. Four times what the design must carry; beyond it a full comparison of a
 /// node and a snapshot take longer than the design allows.
@@ -94,9 +94,12 @@ impl State {
             Response::Endpoint(o) => {
                 (Kind::Endpoint, o.id.to_string(), view.endpoints().contains_key(&o.id))
             }
-            Response::Done | Response::Cluster(_) => return Ok(()),
             // An epoch ends by itself, and nobody goes on with its number.
-            Response::Epoch(_) | Response::NodeKey(_) | Response::GossipKeys => return Ok(()),
+            Response::Epoch(_)
+            | Response::NodeKey(_)
+            | Response::GossipKeys
+            | Response::Cluster(_)
+            | Response::Done => return Ok(()),
         };
         if there { Ok(()) } else { Err(Rejection::Undone { request, kind, id }) }
     }

@@ -9,7 +9,7 @@ use overlay_types::{
 use super::{
     Applied, InitCluster, Rejection, Response, State,
     apply::{Context, MAX_NODES, Outcome, check_room},
-    rejection::Kind,
+    kind::Kind,
 };
 
 /// Name of the network that every cluster starts with.

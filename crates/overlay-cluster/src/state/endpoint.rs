@@ -12,7 +12,8 @@ use super::{
     Applied, Rejection, Response, State,
     apply::{Context, MAX_ENDPOINTS, Outcome, check_room},
     index::PortUser,
-    rejection::{Kind, some_of},
+    kind::Kind,
+    rejection::some_of,
     service::families,
 };
 

@@ -8,7 +8,8 @@ use overlay_types::{
 use super::{
     Applied, Rejection, Response, State,
     apply::{Context, Outcome},
-    rejection::{EpochTarget, Kind},
+    kind::Kind,
+    rejection::EpochTarget,
 };
 
 /// Key epochs at one time: one that is prepared, the active one, and those that drain. More would

@@ -12,7 +12,8 @@ use super::{
     cluster::check_fresh,
     command::MAX_HOST_ROUTES,
     index::{folded, owner_name},
-    rejection::{Kind, some_of},
+    kind::Kind,
+    rejection::some_of,
 };
 
 /// A network that can be created: nothing of it is in the state yet.

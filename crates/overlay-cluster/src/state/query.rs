@@ -9,11 +9,7 @@ use overlay_types::{
     id::ID_TEXT_LEN,
 };
 
-use super::{
-    Rejection, Response, State,
-    index::folded,
-    rejection::{Kind, some_of},
-};
+use super::{Rejection, Response, State, index::folded, kind::Kind, rejection::some_of};
 
 impl State {
     /// The network with this id.

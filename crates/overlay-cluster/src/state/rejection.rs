@@ -1,5 +1,8 @@
 //! Why a command was refused.
 
+mod class;
+mod list;
+
 use core::fmt;
 use std::borrow::Cow;
 
@@ -10,52 +13,11 @@ use overlay_types::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How many items of a list a rejection names before it counts the rest.
-const SHOWN: usize = 8;
+pub use class::Class;
+pub(super) use list::some_of;
 
-/// Kinds of objects, as messages call them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Kind {
-    /// A node.
-    Node,
-    /// A network.
-    Network,
-    /// A service.
-    Service,
-    /// An endpoint.
-    Endpoint,
-    /// A key epoch.
-    KeyEpoch,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Node => "node",
-            Self::Network => "network",
-            Self::Service => "service",
-            Self::Endpoint => "endpoint",
-            Self::KeyEpoch => "key epoch",
-        })
-    }
-}
-
-/// What sort of trouble a [`Rejection`] is; a gRPC code follows from it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Class {
-    /// What is asked about does not exist.
-    NotFound,
-    /// The name or id is taken.
-    AlreadyExists,
-    /// The request makes no sense, whatever the state. [`Rejection::field`] says which part.
-    InvalidArgument,
-    /// The state has to change before the request can be met.
-    FailedPrecondition,
-    /// Something is used up.
-    ResourceExhausted,
-    /// The request was made from an old state: read again and make a new one.
-    Conflict,
-}
+use self::list::List;
+use super::kind::Kind;
 
 /// A command that was refused. It changed nothing.
 ///
@@ -370,97 +332,6 @@ impl fmt::Display for EpochTarget {
 }
 
 impl Rejection {
-    /// Stable code for programs.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoCluster => "no-cluster",
-            Self::ClusterExists { .. } => "cluster-exists",
-            Self::NotFound { .. } => "not-found",
-            Self::Ambiguous { .. } => "ambiguous",
-            Self::NameTaken { .. } => "name-taken",
-            Self::IdTaken { .. } => "id-taken",
-            Self::Invalid { .. } => "invalid-argument",
-            Self::RequestReused { .. } => "request-reused",
-            Self::Undone { .. } => "request-undone",
-            Self::Stale { .. } => "stale",
-            Self::TooMany { .. } => "too-many",
-            Self::Addresses { class, .. } => match class {
-                Class::InvalidArgument => "invalid-argument",
-                Class::ResourceExhausted => "addresses-exhausted",
-                _ => "address-in-use",
-            },
-            Self::NetworkInUse { .. } => "network-in-use",
-            Self::IngressExists { .. } => "ingress-exists",
-            Self::NoIngress { .. } => "no-ingress",
-            Self::NotAttachable { .. } => "not-attachable",
-            Self::ServiceNotOnNetwork { .. } => "service-not-on-network",
-            Self::ServiceInUse { .. } => "service-in-use",
-            Self::MissingCapability { .. } => "missing-capability",
-            Self::VniTaken { .. } => "vni-in-use",
-            Self::MacTaken { .. } => "mac-in-use",
-            Self::PortTaken { .. } => "port-in-use",
-            Self::NoFreePort { .. } => "ports-exhausted",
-            Self::RotationRunning { .. } => "rotation-running",
-            Self::EpochStep { .. } => "epoch-step",
-            Self::EpochNumber { .. } => "epoch-number",
-            Self::NotReady { .. } => "not-ready",
-        }
-    }
-
-    /// What sort of trouble it is.
-    pub const fn class(&self) -> Class {
-        match self {
-            Self::NotFound { .. } => Class::NotFound,
-            Self::ClusterExists { .. }
-            | Self::NameTaken { .. }
-            | Self::IdTaken { .. }
-            | Self::IngressExists { .. } => Class::AlreadyExists,
-            Self::Ambiguous { .. } | Self::Invalid { .. } | Self::RequestReused { .. } => {
-                Class::InvalidArgument
-            }
-            Self::NoCluster
-            | Self::NetworkInUse { .. }
-            | Self::NoIngress { .. }
-            | Self::NotAttachable { .. }
-            | Self::ServiceNotOnNetwork { .. }
-            | Self::ServiceInUse { .. }
-            | Self::MissingCapability { .. }
-            | Self::VniTaken { .. }
-            | Self::MacTaken { .. }
-            | Self::PortTaken { .. }
-            | Self::RotationRunning { .. }
-            | Self::NotReady { .. } => Class::FailedPrecondition,
-            Self::TooMany { .. } | Self::NoFreePort { .. } => Class::ResourceExhausted,
-            Self::Undone { .. }
-            | Self::Stale { .. }
-            | Self::EpochStep { .. }
-            | Self::EpochNumber { .. } => Class::Conflict,
-            Self::Addresses { class, .. } => *class,
-        }
-    }
-
-    /// The field that is to blame, as its user knows it.
-    pub fn field(&self) -> Option<&str> {
-        Some(match self {
-            Self::Invalid { field, .. } | Self::Addresses { field, .. } => field,
-            Self::Ambiguous { kind, .. } | Self::NotFound { kind, .. } => match kind {
-                Kind::Node => "node",
-                Kind::Network => "network",
-                Kind::Service => "service",
-                Kind::Endpoint => "endpoint",
-                Kind::KeyEpoch => "epoch",
-            },
-            Self::NameTaken { .. } => "name",
-            Self::IdTaken { .. } => "id",
-            Self::RequestReused { .. } | Self::Undone { .. } => "request_id",
-            Self::Stale { .. } => "changed_at",
-            Self::VniTaken { .. } => "vni",
-            Self::MacTaken { .. } => "mac",
-            Self::PortTaken { .. } | Self::NoFreePort { .. } | Self::NoIngress { .. } => "publish",
-            _ => return None,
-        })
-    }
-
     pub(super) fn not_found(kind: Kind, wanted: impl fmt::Display) -> Self {
         Self::NotFound { kind, wanted: wanted.to_string() }
     }
@@ -496,28 +367,5 @@ impl From<IpamError> for Rejection {
             value: error.value(),
             message: error.to_string(),
         }
-    }
-}
-
-/// The first few of many as a message names them, and how many more there are. Keeps a rejection
-/// small, which is replicated like any answer.
-pub(super) fn some_of(items: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut items = items.into_iter();
-    let mut shown: Vec<String> = items.by_ref().take(SHOWN).collect();
-    match items.count() {
-        0 => {}
-        more => shown.push(format!("{more} more")),
-    }
-    shown
-}
-
-struct List<'a>(&'a [String]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none");
-        }
-        f.write_str(&self.0.join(", "))
     }
 }

@@ -8,7 +8,7 @@ use super::Response;
 
 /// Requests that are remembered. A caller that lost an answer asks again within seconds; at 1 000
 /// writes a second this is 16 of them. At about 300 bytes each it is 5 MB of a snapshot.
-pub const MAX_REQUESTS: usize = 16_384;
+pub(super) const MAX_REQUESTS: usize = 16_384;
 
 /// The answers to the last [`MAX_REQUESTS`] writes that changed something.
 ///

@@ -13,8 +13,9 @@ use super::{
     apply::{Context, MAX_SERVICES, Outcome, check_room},
     cluster::check_fresh,
     index::{PortUser, folded},
+    kind::Kind,
     port::Assigned,
-    rejection::{Kind, some_of},
+    rejection::some_of,
 };
 
 /// Whether a port goes through the routing mesh.
