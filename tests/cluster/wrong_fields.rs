@@ -104,13 +104,11 @@ impl Stage {
         let node = lab.nodes[0].handle.node().unwrap();
         let text = lab.nodes[0].handle.tokens().unwrap().worker;
         let token: JoinToken = text.parse().unwrap();
-        let escaped =
-            |bytes: &[u8]| bytes.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
         let names = vec![
             ("$NODE", node.to_string()),
             ("$TOKEN", text),
-            ("$SECRET", escaped(token.secret().expose())),
-            ("$CSR", escaped(PendingJoin::new().unwrap().request())),
+            ("$SECRET", token.secret().expose().escape_ascii().to_string()),
+            ("$CSR", PendingJoin::new().unwrap().request().escape_ascii().to_string()),
         ];
         let mut stage = Self { lab, pool: descriptors(), names };
         for (rpc, request) in table::STAGE {
