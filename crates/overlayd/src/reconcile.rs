@@ -200,7 +200,7 @@ fn turn(
     shared.prune_ports();
     let (revision, desired) = shared.desired(keys);
     let mut dataplane = shared.dataplane();
-    let failures = match dataplane.observe() {
+    let refused = match dataplane.observe() {
         Ok(observed) => apply(&mut dataplane, diff(&desired, &observed)),
         Err(error) => {
             tracing::error!(%error, "the dataplane cannot be read");
@@ -209,39 +209,63 @@ fn turn(
     };
     drop(dataplane);
     let locals = desired.networks.values().flat_map(|network| network.locals.keys()).copied();
-    let plugged = locals.filter(|id| !failures.contains_key(id)).collect();
+    let plugged = locals.filter(|id| !refused.endpoints.contains_key(id)).collect();
     progress.send_modify(|progress| {
         progress.revision = revision;
-        progress.failures = failures;
+        progress.failures = refused.endpoints;
         progress.plugged = plugged;
         progress.epochs = keys.epochs().collect();
     });
     for report in due {
+        if refused.receive && matches!(report, Report::Ready { .. }) {
+            // Peers would send what cannot be opened here.
+            continue;
+        }
         // No room: it is repeated.
         let _ = reports.try_send(report);
     }
     wait.map_or(FULL_COMPARISON, |wait| wait.min(FULL_COMPARISON))
 }
 
-fn apply(dataplane: &mut UserDataplane, ops: Vec<Op>) -> BTreeMap<EndpointId, String> {
-    let subjects: Vec<Option<EndpointId>> = ops.iter().map(subject).collect();
-    let results = dataplane.apply(ops);
-    let mut failures = BTreeMap::new();
-    for (subject, result) in subjects.into_iter().zip(results) {
-        if let Err(error) = result {
-            tracing::error!(%error, endpoint = ?subject, "the dataplane refuses a change");
-            if let Some(endpoint) = subject {
-                failures.insert(endpoint, error.to_string());
-            }
-        }
-    }
-    failures
+/// What the dataplane refused in one turn.
+#[derive(Default)]
+struct Refused {
+    /// Why an endpoint was not plugged in.
+    endpoints: BTreeMap<EndpointId, String>,
+    /// Whether a receive association is missing.
+    receive: bool,
 }
 
-fn subject(op: &Op) -> Option<EndpointId> {
+/// What an operation that was refused means to others.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Endpoint(EndpointId),
+    Receive,
+    Other,
+}
+
+fn apply(dataplane: &mut UserDataplane, ops: Vec<Op>) -> Refused {
+    let subjects: Vec<Subject> = ops.iter().map(subject).collect();
+    let mut refused = Refused::default();
+    for (subject, result) in subjects.into_iter().zip(dataplane.apply(ops)) {
+        let Err(error) = result else { continue };
+        tracing::error!(%error, ?subject, "the dataplane refuses a change");
+        match subject {
+            Subject::Endpoint(endpoint) => {
+                refused.endpoints.insert(endpoint, error.to_string());
+            }
+            Subject::Receive => refused.receive = true,
+            Subject::Other => {}
+        }
+    }
+    refused
+}
+
+fn subject(op: &Op) -> Subject {
     match op {
-        Op::PutLocal(_, endpoint, _) => Some(*endpoint),
-        _ => None,
+        Op::PutLocal(_, endpoint, _) => Subject::Endpoint(*endpoint),
+        Op::AddInboundSa(_) => Subject::Receive,
+        _ => Subject::Other,
     }
 }
 
