@@ -1,4 +1,4 @@
 //! The entry points that the deterministic test of the workspace runs too.
 
-#[path = "../../tests/fuzz_entry/entry/mod.rs"]
+#[path = "../../tests/fuzz_entry/entry.rs"]
 pub mod entry;

@@ -3,7 +3,7 @@
 //! ```text
 //!  test ──> setup     apt-get what is missing, where that is allowed
 //!       ──> verify    reads the tree, changes nothing
-//!       ──> cargo test, then every example
+//!       ──> cargo test, cargo check of the fuzz targets, then every example
 //!
 //!  fix · bench · lab  stand alone
 //! ```
@@ -39,7 +39,7 @@ enum Chore {
     Verify,
     /// Format, and apply what clippy can fix by itself
     Fix,
-    /// All there is: setup, verify, every test, every example
+    /// All there is: setup, verify, every test, the fuzz targets (checked, not run), every example
     Test,
     /// Run benches in release and print one table. A missed target is reported, not an error,
     /// because the machine decides it

@@ -31,11 +31,18 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             "--no-fail-fast",
         ]))
     });
+    report.stage("fuzz targets", || check_fuzz_targets(workspace));
     for example in workspace.root_targets(&TargetKind::Example) {
         report.stage(&format!("example {example}"), || run_example(workspace, example));
     }
     report.print_summary();
     report.finish()
+}
+
+/// They are a workspace of their own, which nothing else compiles; fuzzing itself needs nightly.
+fn check_fuzz_targets(workspace: &Workspace) -> Result<()> {
+    let own = ["--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
+    workspace::run(workspace.cargo().args(["check", "--all-targets"]).args(own))
 }
 
 fn run_example(workspace: &Workspace, name: &str) -> Result<()> {

@@ -21,6 +21,10 @@ pub const MAX_MEMBERS: usize = overlay_crypto::keyring::MAX_SENDERS;
 /// Seeds, and addresses named by the managers, that are kept.
 pub const MAX_HINTS: usize = MAX_MEMBERS;
 
+/// Removed nodes that are refused: as many as there can be members, should all be replaced between two
+/// rotations of the gossip key.
+pub const MAX_REMOVED: usize = MAX_MEMBERS;
+
 /// How a [`crate::Gossip`] keeps time. All members of a cluster should agree on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GossipConfig {

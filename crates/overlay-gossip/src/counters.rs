@@ -43,6 +43,8 @@ drops! {
     Malformed => "malformed",
     /// Speaks for another member than the one that sealed it.
     Impersonation => "impersonation",
+    /// From a node that was removed from the cluster.
+    Removed => "removed",
     /// Sealed by this node itself: a reflection, or two hosts with one identity.
     FromSelf => "from-self",
     /// Meant for another node, or for this node before a restart.

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use crate::config::MAX_REMOVED;
+
 /// Why gossip could not start or do as it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum GossipError {
@@ -28,6 +30,14 @@ pub enum GossipError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// More nodes are to be refused than can be. The set in use stays.
+    #[error(
+        "{count} removed nodes are more than the {MAX_REMOVED} that gossip can refuse; leave out those removed before the last two rotations of the gossip key"
+    )]
+    TooManyRemoved {
+        /// How many they were.
+        count: usize,
     },
     /// The task that runs gossip has ended.
     #[error("gossip has stopped")]

@@ -71,7 +71,8 @@ impl Gossip {
         exchange: Exchange,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let Exchange { from, to, answer, members } = exchange;
+        let Exchange { from, to, answer, mut members } = exchange;
+        members.retain(|member| !self.removed.contains(&member.id().node));
         let me = *self.identity();
         // Replies to who this node was a moment ago are welcome, those to an earlier start are not.
         if !to.belongs_to_start(me.node, self.start) {

@@ -123,6 +123,7 @@ impl Gossip {
 
     fn translate(&mut self, notification: &OwnedNotification<Identity>, now: Instant) {
         let event = match *notification {
+            OwnedNotification::MemberDown(id) if self.removed.contains(&id.node) => return,
             // What says that it goes counts as gone, also if foca still hears from it.
             OwnedNotification::MemberUp(id) | OwnedNotification::Rename(_, id) if id.leaving => {
                 return self.bury(id);

@@ -58,6 +58,9 @@ impl Gossip {
             return Err(DropReason::AfterLeave);
         }
         let (sender, message) = seal::open(&mut self.ring, bytes)?;
+        if self.removed.contains(&sender.node) {
+            return Err(DropReason::Removed);
+        }
         match GossipMessage::decode(&message)? {
             GossipMessage::Swim(packet) => self.receive_swim(sender, packet, carrier, now),
             GossipMessage::Greeting(from) => {
@@ -89,7 +92,8 @@ impl Gossip {
             return Err(DropReason::NotForUs);
         }
         self.check_room(header.src.node, rest)?;
-        let handled = self.foca.handle_data(packet, &mut self.runtime);
+        let packet = self.without_removed(packet, packet.len() - rest.len())?;
+        let handled = self.foca.handle_data(&packet, &mut self.runtime);
         if let Some(probe) = &self.probe {
             let answered = match header.message {
                 Message::Ack(_) => header.src == probe.target,

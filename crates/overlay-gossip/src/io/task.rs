@@ -143,6 +143,10 @@ impl Task {
             Command::Announce(seeds) => self.gossip.announce(seeds),
             Command::MembersHint(addresses) => self.gossip.set_members_hint(addresses),
             Command::Keys(keys) => self.gossip.set_keys(keys),
+            Command::Removed(nodes, answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.gossip.set_removed(nodes, Instant::now()));
+            }
             Command::Counters(answer) => {
                 // Whoever asked may have gone.
                 let _ = answer.send(*self.gossip.counters());

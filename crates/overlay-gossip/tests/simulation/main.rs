@@ -6,5 +6,7 @@ mod keys;
 mod bad_input;
 mod death;
 mod forming;
+mod moving;
 mod partition;
+mod removal;
 mod rotation;

@@ -13,7 +13,11 @@ pub mod incarnation;
 mod stream;
 mod task;
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+};
 
 use overlay_crypto::keyring::RingKeys;
 use overlay_types::NodeId;
@@ -77,6 +81,7 @@ enum Command {
     Announce(Vec<SocketAddr>),
     MembersHint(Vec<SocketAddr>),
     Keys(RingKeys),
+    Removed(BTreeSet<NodeId>, oneshot::Sender<Result<(), GossipError>>),
     Counters(oneshot::Sender<Counters>),
     Leave,
 }
@@ -122,6 +127,13 @@ impl GossipHandle {
     /// Replaces the key ring; see [`Gossip::set_keys`].
     pub async fn set_keys(&self, keys: RingKeys) -> Result<(), GossipError> {
         self.command(Command::Keys(keys)).await
+    }
+
+    /// Replaces the set of nodes that were removed for good; see [`Gossip::set_removed`].
+    pub async fn set_removed(&self, nodes: BTreeSet<NodeId>) -> Result<(), GossipError> {
+        let (answer, result) = oneshot::channel();
+        self.command(Command::Removed(nodes, answer)).await?;
+        result.await.map_err(|_| GossipError::Stopped)?
     }
 
     /// What was sent, received and dropped.

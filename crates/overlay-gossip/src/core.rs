@@ -34,11 +34,12 @@ mod members;
 mod message;
 mod output;
 mod receive;
+mod removal;
 mod seal;
 mod timers;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::SocketAddr,
     num::NonZeroUsize,
     time::{Duration, Instant},
@@ -46,7 +47,7 @@ use std::{
 
 use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast};
 use overlay_crypto::keyring::{self, GossipKeyRing, RingKeys};
-use overlay_types::Incarnation;
+use overlay_types::{Incarnation, NodeId};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
 pub use self::output::{Event, Output};
@@ -87,6 +88,8 @@ pub struct Gossip {
     timers: Timers,
     greetings: Greetings,
     doubts: Doubts,
+    /// At most [`crate::config::MAX_REMOVED`].
+    removed: BTreeSet<NodeId>,
     probe: Option<Probe>,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -114,8 +117,8 @@ enum Phase {
 }
 
 impl Gossip {
-    /// A member that knows nobody yet. No other start of
-    /// the node may have had its incarnation; `seed` decides all chance.
+    /// A member that knows nobody yet. No other start of the node may have had its incarnation; `seed`
+    /// decides all chance.
     pub fn new(
         config: GossipConfig,
         identity: Identity,
@@ -142,6 +145,7 @@ impl Gossip {
             timers,
             greetings: Greetings::default(),
             doubts: Doubts::default(),
+            removed: BTreeSet::new(),
             probe: None,
             outputs: VecDeque::new(),
             counters: Counters::default(),
