@@ -1,4 +1,8 @@
 //! The entry points that the deterministic test of the workspace runs too.
 
-#[path = "../../tests/fuzz_entry/entry.rs"]
-pub mod entry;
+#[path = "../../tests/fuzz_entry"]
+mod fuzz_entry {
+    pub mod entry;
+}
+
+pub use fuzz_entry::entry;
