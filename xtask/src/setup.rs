@@ -14,7 +14,7 @@ struct SystemPackage {
     needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 6] = [
+const PACKAGES: [SystemPackage; 7] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -44,6 +44,11 @@ const PACKAGES: [SystemPackage; 6] = [
         name: "openssl",
         program: "openssl",
         needed_by: "reading and checking our certificates with code that is not ours",
+    },
+    SystemPackage {
+        name: "etcd-server",
+        program: "etcd",
+        needed_by: "the bench of committed writes next to etcd",
     },
 ];
 

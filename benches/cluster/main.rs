@@ -1,0 +1,106 @@
+//! Committed writes per second of three managers on loopback, at 1, 16 and 256 clients, next to
+//! three members of etcd that do the same on the same disk, and to raw fdatasync calls per second.
+//!
+//! | | three managers | three members of etcd |
+//! |---|---|---|
+//! | a write | a network is created, or removed by its name | a key is put, or deleted |
+//! | payload | a `NetworkSpec` with a name and a label | a key of that name, a value of that size |
+//! | clients | share one HTTP/2 connection to the leader's unix socket | share one to the leader |
+//! | on the way | socket, then TLS 1.3 to the manager | nothing: plain gRPC |
+//! | processes | this one | three |
+//!
+//! Both are measured by turns, so that other load on the machine meets both.
+//!
+//! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
+
+#![expect(clippy::print_stdout, reason = "a bench prints its results")]
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
+mod etcd;
+mod managers;
+
+use std::{
+    fs::File,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tonic::Status;
+
+use self::{etcd::Etcd, managers::Managers};
+
+/// Turns of each side, and the time of one.
+const TURNS: u32 = 3;
+const TURN: Duration = Duration::from_secs(2);
+
+/// Numbers of clients, and what is wanted next to etcd.
+const CLIENTS: [(usize, &str); 3] = [(1, ">= 1"), (16, ""), (256, ">= 3")];
+
+/// The label that each network carries, and the value of each key of etcd.
+const PAYLOAD: &str = "sixty-four bytes of payload, which is about what a spec has: 0123";
+
+/// Runs pairs of writes, as often as the time of a turn allows. Returns writes per second.
+async fn rate<W>(
+    clients: usize,
+    pair: impl Fn(String) -> W + Clone + Send + 'static,
+) -> Result<f64>
+where
+    W: Future<Output = Result<(), Status>> + Send,
+{
+    let begun = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for client in 0..clients {
+        let pair = pair.clone();
+        tasks.spawn(async move {
+            let mut done = 0_u32;
+            while begun.elapsed() < TURN {
+                pair(format!("n{client}-{done}-{}", rand::random::<u32>())).await?;
+                done += 2;
+            }
+            Ok::<u32, Status>(done)
+        });
+    }
+    let mut done = 0;
+    while let Some(task) = tasks.join_next().await {
+        done += task??;
+    }
+    Ok(f64::from(done) / begun.elapsed().as_secs_f64())
+}
+
+/// Overwrites one block and syncs it, as often as a second allows.
+fn syncs(folder: &Path) -> Result<f64> {
+    use std::os::unix::fs::FileExt;
+    let mut file = File::create(folder.join("sync"))?;
+    file.write_all(&[0; 4096])?;
+    file.sync_all()?;
+    let begun = Instant::now();
+    let mut done = 0_u32;
+    while begun.elapsed() < Duration::from_secs(1) {
+        file.write_all_at(&done.to_ne_bytes().repeat(1024), 0)?;
+        file.sync_data()?;
+        done += 1;
+    }
+    Ok(f64::from(done) / begun.elapsed().as_secs_f64())
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    // Benches run in the package's folder: the disk of the project, not a file system in memory.
+    let folder = tempfile::tempdir_in("target").context("a folder in target/")?;
+    println!("raw fdatasync\t{:.0}\t1/s\t", syncs(folder.path())?);
+    let etcd = Etcd::start(folder.path()).await?;
+    let managers = Managers::start(folder.path()).await?;
+    for (clients, wanted) in CLIENTS {
+        let (mut ours, mut theirs) = (0.0, 0.0);
+        for _ in 0..TURNS {
+            ours += managers.writes(clients).await? / f64::from(TURNS);
+            theirs += etcd.writes(clients).await? / f64::from(TURNS);
+        }
+        println!("writes committed on 3 managers, {clients} clients\t{ours:.0}\t1/s\t");
+        println!("writes committed on 3 members of etcd, {clients} clients\t{theirs:.0}\t1/s\t");
+        println!("managers / etcd, {clients} clients\t{:.2}\tx\t{wanted}", ours / theirs);
+    }
+    Ok(())
+}
