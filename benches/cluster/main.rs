@@ -42,10 +42,7 @@ const CLIENTS: [(usize, &str); 3] = [(1, ">= 1"), (16, ""), (256, ">= 3")];
 const PAYLOAD: &str = "sixty-four bytes of payload, which is about what a spec has: 0123";
 
 /// Runs pairs of writes, as often as the time of a turn allows. Returns writes per second.
-async fn rate<W>(
-    clients: usize,
-    pair: impl Fn(String) -> W + Clone + Send + 'static,
-) -> Result<f64>
+async fn rate<W>(clients: usize, pair: impl Fn(String) -> W + Clone + Send + 'static) -> Result<f64>
 where
     W: Future<Output = Result<(), Status>> + Send,
 {

@@ -10,29 +10,34 @@ mod error;
 mod figures;
 mod leader;
 mod membership;
+mod raft_core;
+mod read_index;
+mod supervise;
+#[cfg(test)]
+mod tests;
 
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use openraft::{
-    Config as RaftConfig, SnapshotPolicy,
-    error::{CheckIsLeaderError, ClientWriteError, RaftError},
-};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use overlay_api::internal::v1 as wire;
 use overlay_types::{NodeId, RequestId, UnixMillis};
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tonic::{Code, Status};
 
 pub use error::{ControlError, rejection_status};
 pub use figures::Figures;
+
+use self::raft_core::{Core, OpenStore, Settings};
 
 use crate::{
     ca::NodeTls,
@@ -78,10 +83,22 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     node: NodeId,
-    raft: Raft,
+    settings: Settings,
+    open: Box<OpenStore>,
+    core: watch::Sender<Arc<Core>>,
+    /// Why the state file could not be opened again, since the core failed.
+    refused: Mutex<Option<String>>,
     replica: Arc<Replica>,
-    peers: Peers,
     rotation: RotationPolicy,
+    stop: watch::Sender<bool>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Inner {
+    /// The core that runs, or the one that ran last.
+    fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core.borrow())
+    }
 }
 
 impl fmt::Debug for Control {
@@ -99,29 +116,38 @@ impl Control {
         if !config.create && !config.store.exists() {
             return Err(StoreError::Missing { path: config.store }.into());
         }
-        let (log, machine, replica) = store::open(&config.store, cluster, config.node)?;
-        let raft_config = RaftConfig {
-            cluster_name: cluster.to_string(),
-            heartbeat_interval: 100,
-            election_timeout_min: 400,
-            election_timeout_max: 800,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
-            max_in_snapshot_log_to_keep: 1000,
-            enable_tick: true,
-            ..RaftConfig::default()
-        };
-        let raft_config = raft_config.validate().map_err(ControlError::raft)?;
-        let peers = Peers::new(config.tls, config.advertise);
-        let raft = Raft::new(config.node, Arc::new(raft_config), peers.clone(), log, machine);
-        let raft = raft.await.map_err(ControlError::raft)?;
-        let inner = Inner { node: config.node, raft, replica, peers, rotation: config.rotation };
-        Ok(Self(Arc::new(inner)))
+        let (path, node) = (config.store.clone(), config.node);
+        let open = move |replica| store::open(&path, cluster, node, replica);
+        Self::start_on(Box::new(open), config).await
+    }
+
+    async fn start_on(open: Box<OpenStore>, config: ControlConfig) -> Result<Self, ControlError> {
+        let settings = Settings::new(&config)?;
+        let store = open(None)?;
+        let (log, _, replica) = &store;
+        let replica = Arc::clone(replica);
+        let peers = Peers::new(config.tls, config.advertise, log.durable());
+        let core = Core::start(&settings, &peers, store).await?;
+        let inner = Arc::new(Inner {
+            node: config.node,
+            settings,
+            open,
+            core: watch::Sender::new(Arc::new(core)),
+            refused: Mutex::default(),
+            replica,
+            rotation: config.rotation,
+            stop: watch::Sender::new(false),
+            supervisor: Mutex::default(),
+        });
+        let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());
+        *inner.supervisor() = Some(tokio::spawn(supervised));
+        Ok(Self(inner))
     }
 
     /// Makes this node the only member of a new raft group.
     pub async fn form(&self, member: Member) -> Result<(), ControlError> {
         let members = std::collections::BTreeMap::from([(self.0.node, member)]);
-        match self.0.raft.initialize(members).await {
+        match self.raft().initialize(members).await {
             Ok(()) => Ok(()),
             Err(error) => Err(ControlError::raft(error)),
         }
@@ -129,7 +155,14 @@ impl Control {
 
     /// Stops the raft core; the store is closed when the last handle is gone.
     pub async fn stop(&self) {
-        if let Err(error) = self.0.raft.shutdown().await {
+        self.0.stop.send_replace(true);
+        let supervisor = self.0.supervisor().take();
+        if let Some(supervisor) = supervisor
+            && let Err(error) = supervisor.await
+        {
+            tracing::warn!(%error, "the task that watches the raft core did not end cleanly");
+        }
+        if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(%error, "raft core did not stop cleanly");
         }
     }
@@ -144,10 +177,17 @@ impl Control {
         &self.0.replica
     }
 
+    /// Why this manager takes no part in its cluster for now: its state file and what is wrong with
+    /// it. `None` if it takes part. After an error of the disk it tries again by itself; a
+    /// damaged file, or a panic, stays.
+    pub fn failure(&self) -> Option<String> {
+        self.0.failure()
+    }
+
     /// Waits until this manager has a vote, for `patience` at most. Says whether it has.
     pub async fn wait_for_vote(&self, patience: Duration) -> bool {
         let node = self.0.node;
-        let votes = self.0.raft.wait(Some(patience));
+        let votes = self.raft().wait(Some(patience));
         let condition = |metrics: &openraft::RaftMetrics<NodeId, Member>| {
             metrics.membership_config.voter_ids().any(|voter| voter == node)
         };
@@ -156,7 +196,7 @@ impl Control {
 
     /// The manager that leads, as far as this one knows.
     pub async fn leader(&self) -> Option<NodeId> {
-        self.0.raft.current_leader().await
+        self.raft().current_leader().await
     }
 
     /// Does what falls to the leader while this manager leads: moves key epochs on, and makes
@@ -170,8 +210,14 @@ impl Control {
         self.0.rotation
     }
 
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.0.raft
+    pub(crate) fn raft(&self) -> Raft {
+        self.0.core().raft.clone()
+    }
+
+    /// The raft core has ended.
+    fn unavailable(&self, error: impl ToString) -> Status {
+        let reason = self.failure().unwrap_or_else(|| error.to_string());
+        Status::unavailable(format!("this manager takes no part in its cluster now: {reason}"))
     }
 
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
@@ -194,7 +240,7 @@ impl Control {
                 }
                 Err(Attempt::NoLeader) => {}
             }
-            patience.pause(&self.0.raft).await?;
+            patience.pause(&self.raft()).await?;
         }
     }
 
@@ -209,12 +255,12 @@ impl Control {
     }
 
     async fn write_here(&self, command: Command) -> Result<Response, Attempt> {
-        match self.0.raft.client_write(command).await {
+        match self.raft().client_write(command).await {
             Ok(answer) => answer.data.map_err(|r| Attempt::Refused(rejection_status(&r))),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Err(Attempt::forward(to.leader_id, to.leader_node))
             }
-            Err(error) => Err(Attempt::Refused(Status::unavailable(error.to_string()))),
+            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
         }
     }
 
@@ -223,7 +269,7 @@ impl Control {
         (leader, member): (NodeId, Member),
         command: &Command,
     ) -> Result<Response, Status> {
-        let mut client = self.0.peers.client(leader, &member).ok_or_else(not_leader)?;
+        let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
         let command = Some(command.into());
         let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
         Response::try_from(answer.response.unwrap_or_default())
@@ -244,7 +290,7 @@ impl Control {
                 },
                 Err(Attempt::NoLeader) => {}
             }
-            patience.pause(&self.0.raft).await?;
+            patience.pause(&self.raft()).await?;
         };
         let mut progress = self.0.replica.progress();
         let applied = progress.wait_for(|applied| *applied >= current);
@@ -263,15 +309,15 @@ impl Control {
     }
 
     async fn read_index_here(&self) -> Result<Option<LogId>, Attempt> {
-        match self.0.raft.get_read_log_id().await {
-            Ok((read, _applied)) => Ok(read),
+        match self.0.core().reads.get().await {
+            Ok(read) => Ok(read),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
                 Err(Attempt::forward(to.leader_id, to.leader_node))
             }
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
                 Err(Attempt::NoLeader)
             }
-            Err(error) => Err(Attempt::Refused(Status::unavailable(error.to_string()))),
+            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
         }
     }
 
@@ -279,7 +325,7 @@ impl Control {
         &self,
         (leader, member): (NodeId, Member),
     ) -> Result<Option<LogId>, Status> {
-        let mut client = self.0.peers.client(leader, &member).ok_or_else(not_leader)?;
+        let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
         let answer = client.read_index(wire::ReadIndexRequest {}).await?.into_inner();
         codec::optional_log_id(answer.log_id)
             .map_err(|error| Status::internal(format!("answer of the leader: {error}")))

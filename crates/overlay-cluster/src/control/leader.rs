@@ -12,25 +12,41 @@ use super::{
     membership::{self, Group, Step},
     now,
 };
+use crate::raft::types::Raft;
 
 /// Between two looks at what is due. Deadlines are hours; joins and rotations by hand should not
 /// wait.
 const TICK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(control: &Control, alive: watch::Receiver<BTreeSet<NodeId>>) {
+    let mut cores = control.0.core.subscribe();
+    let mut stop = control.0.stop.subscribe();
+    loop {
+        let raft = cores.borrow_and_update().raft.clone();
+        follow(control, &raft, &alive).await;
+        // The core has ended, and there will be another one unless the manager stops.
+        tokio::select! {
+            changed = cores.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Does what is due while `raft` leads, until it ends.
+async fn follow(control: &Control, raft: &Raft, alive: &watch::Receiver<BTreeSet<NodeId>>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut metrics = control.raft().server_metrics();
+    let mut metrics = raft.server_metrics();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             changed = metrics.changed() => if changed.is_err() { return },
         }
+        if raft.metrics().borrow().running_state.is_err() {
+            return;
+        }
         if metrics.borrow_and_update().current_leader != Some(control.node()) {
             continue;
-        }
-        if control.raft().metrics().borrow().running_state.is_err() {
-            return;
         }
         step_membership(control).await;
         let alive = alive.borrow().clone();

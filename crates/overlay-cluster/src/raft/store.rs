@@ -10,7 +10,10 @@
 //! At start the state is the last snapshot; openraft applies the committed entries behind it
 //! again.
 
+mod durable;
 mod error;
+#[cfg(test)]
+pub(crate) mod faults;
 mod file;
 mod log;
 mod machine;
@@ -23,25 +26,55 @@ use std::{path::Path, sync::Arc};
 
 use overlay_types::{ClusterId, NodeId};
 
+pub use durable::Durable;
 pub use error::StoreError;
 pub use log::LogStore;
 pub use machine::Machine;
 
-use self::{file::File, writer::Writer};
-use super::replica::Replica;
+use self::{
+    file::{File, Write},
+    writer::Writer,
+};
+use super::{replica::Replica, types::Vote};
+
+/// What raft works on, and the state that it leads to.
+pub type Store = (LogStore, Machine, Arc<Replica>);
 
 /// Opens the store of `node`, or makes it. Refuses a file that is damaged, of a newer format, or
 /// of another cluster or node, and changes nothing then.
+///
+/// A `replica` of this file that is in memory stays in use. What it has applied was in the file.
 pub fn open(
     path: &Path,
     cluster: ClusterId,
     node: NodeId,
-) -> Result<(LogStore, Machine, Arc<Replica>), StoreError> {
-    let file = Arc::new(File::open(path, cluster, node)?);
-    let applied = machine::load(&file)?;
-    let replica = Arc::new(Replica::new(applied));
+    replica: Option<Arc<Replica>>,
+) -> Result<Store, StoreError> {
+    start(File::open(path, cluster, node)?, node, replica)
+}
+
+fn start(file: File, node: NodeId, replica: Option<Arc<Replica>>) -> Result<Store, StoreError> {
+    let file = Arc::new(file);
+    forget_leadership(&file, node)?;
+    let replica = match replica {
+        Some(replica) => replica,
+        None => Arc::new(Replica::new(machine::load(&file)?)),
+    };
     let tail = Arc::default();
-    let writer = Writer::start(Arc::clone(&file), Arc::clone(&tail))?;
-    let log = LogStore::new(Arc::clone(&file), writer.clone(), tail);
+    let last = file.last_entry()?.map(|entry| entry.log_id).or(file.purged()?);
+    let below = last.map_or(0, |last| last.index + 1);
+    let writer = Writer::start(Arc::clone(&file), Arc::clone(&tail), below)?;
+    let log = LogStore::new(node, Arc::clone(&file), writer.clone(), tail);
     Ok((log, Machine::new(file, writer, Arc::clone(&replica)), replica))
+}
+
+/// A leader's log ran ahead of its disk (see [`LogStore`]), so it must be elected again, in a new
+/// term. It keeps its promise not to vote for another one in the old term.
+fn forget_leadership(file: &File, node: NodeId) -> Result<(), StoreError> {
+    match file.vote()? {
+        Some(Vote { leader_id, committed: true }) if leader_id.node_id == node => {
+            file.write(&[Write::Vote(Vote { leader_id, committed: false })])
+        }
+        _ => Ok(()),
+    }
 }

@@ -85,9 +85,9 @@ pub enum StoreError {
     /// The writer thread cannot be started.
     #[error("the thread that writes the state file cannot be started: {0}")]
     Thread(std::io::Error),
-    /// The writer thread has ended, after an error that it logged.
-    #[error("the state file is not written any more; see the error before this one, then restart")]
-    WriterGone,
+    /// The store was closed.
+    #[error("the state file is closed: this manager stops")]
+    Closed,
 }
 
 impl StoreError {

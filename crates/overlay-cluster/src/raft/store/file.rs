@@ -76,11 +76,19 @@ pub(super) enum Write {
 
 impl File {
     pub(super) fn open(path: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, StoreError> {
+        Self::open_by(path, cluster, node, |builder| builder.create(path))
+    }
+
+    /// `create` opens the file at `path`, or makes it.
+    pub(super) fn open_by(
+        path: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
         make_private(path)
             .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
-        let database = Database::builder()
-            .set_check_integrity_on_open(true)
-            .create(path)
+        let database = create(Database::builder().set_check_integrity_on_open(true))
             .map_err(|source| database_error(path, source))?;
         let file = Self { path: path.to_owned(), database, generation: AtomicU64::new(0) };
         match file.read_meta::<wire::StoreHeader>(HEADER_KEY)? {

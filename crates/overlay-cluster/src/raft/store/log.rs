@@ -8,12 +8,13 @@ use std::{
 };
 
 use openraft::{
-    LogState, OptionalSend, RaftLogReader, StorageIOError,
+    EntryPayload, LeaderId, LogState, OptionalSend, RaftLogReader, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
 };
-use tokio::sync::oneshot;
+use overlay_types::NodeId;
 
 use super::{
+    durable::Durable,
     error::StoreError,
     file::{File, Write, seal_entry},
     tail::Tail,
@@ -21,17 +22,53 @@ use super::{
 };
 use crate::raft::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 
+/// Entries that a leader may be ahead of its own disk. Beyond, its raft core waits, so that a disk
+/// that stands still stops the heartbeats and another manager takes over.
+pub(super) const MAX_AHEAD: u64 = 1024;
+
 /// The log of a manager.
+///
+/// A leader's own entries count as appended at once, so that its followers write them while it
+/// does, and so that one sync takes many. Nobody acts on them before they are on the leader's disk
+/// too: they are applied, and followers hear that they are committed, once [`Durable`] has them.
+/// What makes that right:
+///
+/// - Only commands are treated so. Entries that change the group, and the one that begins a term,
+///   are on the disk before raft counts them.
+/// - Only by the leader of the term that they are of. A follower's answer says that it has them on
+///   its disk.
+/// - A leader that restarts may have lost the last of its own entries, so it does not lead on in
+///   its term, where it could make different ones with the same ids: it forgets that it led.
 #[derive(Clone, Debug)]
 pub struct LogStore {
+    node: NodeId,
     file: Arc<File>,
     writer: Writer,
     tail: Arc<Mutex<Tail>>,
+    /// The term that this node leads.
+    leads: Option<LeaderId<NodeId>>,
 }
 
 impl LogStore {
-    pub(super) fn new(file: Arc<File>, writer: Writer, tail: Arc<Mutex<Tail>>) -> Self {
-        Self { file, writer, tail }
+    pub(super) fn new(
+        node: NodeId,
+        file: Arc<File>,
+        writer: Writer,
+        tail: Arc<Mutex<Tail>>,
+    ) -> Self {
+        Self { node, file, writer, tail, leads: None }
+    }
+
+    /// How much of the log is on the disk.
+    pub fn durable(&self) -> Durable {
+        self.writer.durable().clone()
+    }
+
+    /// Whether raft may count the entry before it is on the disk.
+    fn may_run_ahead(&self, entry: &Entry) -> bool {
+        matches!(entry.payload, EntryPayload::Normal(_))
+            && self.leads == Some(entry.log_id.leader_id)
+            && entry.log_id.index < self.writer.durable().below() + MAX_AHEAD
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -61,6 +98,10 @@ fn read_error(error: StoreError) -> StorageError {
     StorageIOError::read_logs(&io::Error::other(error)).into()
 }
 
+fn write_error(error: Arc<StoreError>) -> StorageError {
+    StorageIOError::write_logs(&io::Error::other(error)).into()
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -88,6 +129,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let written = self.writer.write(Write::Vote(*vote)).await;
+        self.leads = Some(vote.leader_id).filter(|id| vote.committed && id.node_id == self.node);
         written.map_err(|error| StorageIOError::write_vote(&error).into())
     }
 
@@ -98,9 +140,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         // Nobody waits for it: it is only a hint for the next start.
-        let (reply, _) = oneshot::channel();
         self.writer
-            .submit(Write::Committed(committed), Done::Reply(reply))
+            .submit(Write::Committed(committed), Done::Unasked)
             .map_err(|error| StorageIOError::write(&io::Error::other(error)).into())
     }
 
@@ -118,13 +159,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut records = Vec::new();
+        let mut ahead = true;
         for entry in entries {
+            ahead &= self.may_run_ahead(&entry);
             records.push((entry.log_id.index, seal_entry(&entry)));
             self.tail().append(entry);
         }
-        self.writer
-            .submit(Write::Append(records), Done::Flushed(callback))
-            .map_err(|error| StorageIOError::write_logs(&io::Error::other(error)).into())
+        let last = records.last().map(|(index, _)| *index);
+        let write = Write::Append(records);
+        if !ahead {
+            return self.writer.submit(write, Done::Flushed(callback)).map_err(write_error);
+        }
+        if let Some(last) = last {
+            self.writer.mark().ran_ahead(last);
+        }
+        self.writer.submit(write, Done::Unasked).map_err(write_error)?;
+        callback.log_io_completed(Ok(()));
+        Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {

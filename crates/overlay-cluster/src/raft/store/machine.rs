@@ -102,7 +102,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut outcomes = Vec::new();
+        let entries: Vec<_> = entries.into_iter().collect();
+        if let Some(last) = entries.last().map(|entry| entry.log_id) {
+            // The log of a leader runs ahead of its disk; what is applied does not.
+            let durable = self.writer.durable().reach(last.index).await;
+            durable.map_err(|error| StorageIOError::apply(last, &error))?;
+        }
+        let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let outcome = match entry.payload {
                 EntryPayload::Blank => self.replica.apply(entry.log_id, None),

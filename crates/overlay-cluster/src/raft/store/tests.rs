@@ -1,3 +1,5 @@
+mod disk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -30,7 +32,7 @@ struct Builder;
 impl openraft::testing::StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let folder = tempfile::tempdir().unwrap();
-        let (log, machine, _) = open(&folder.path().join("state"), CLUSTER, NODE).unwrap();
+        let (log, machine, _) = open(&folder.path().join("state"), CLUSTER, NODE, None).unwrap();
         Ok((folder, log, machine))
     }
 }
@@ -70,11 +72,17 @@ struct Store {
 
 impl Store {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        open(path, CLUSTER, NODE).map(|(log, machine, replica)| Self { log, machine, replica })
+        open(path, CLUSTER, NODE, None).map(Self::of)
+    }
+
+    fn of((log, machine, replica): super::Store) -> Self {
+        Self { log, machine, replica }
     }
 
     async fn append(&mut self, indexes: core::ops::Range<u64>) {
+        let last = indexes.end - 1;
         self.log.blocking_append(indexes.map(entry)).await.unwrap();
+        self.log.durable().reach(last).await.unwrap();
     }
 
     async fn commit(&mut self, indexes: core::ops::Range<u64>) {
@@ -108,7 +116,7 @@ fn applied_up_to(last: u64) -> State {
 async fn r02_a_store_that_was_dropped_comes_back_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let vote = Vote::new_committed(7, NODE);
+    let vote = Vote::new_committed(7, NodeId::from_u128(3));
     {
         let mut store = Store::open(&path).unwrap();
         store.log.save_vote(&vote).await.unwrap();
@@ -187,7 +195,7 @@ async fn c05_an_unfinished_snapshot_is_forgotten() {
         store.machine.build_snapshot().await.unwrap();
         let data = bytes::Bytes::from_static(b"half of a snapshot");
         let generation = store.machine.file.next_generation();
-        let piece = file::Write::Piece { generation, number: 0, data };
+        let piece = Write::Piece { generation, number: 0, data };
         store.machine.writer.write(piece).await.unwrap();
         store.append(10..11).await;
     }
@@ -270,7 +278,7 @@ fn r05_the_store_of_another_cluster_or_node_is_refused() {
     let path = folder.path().join("state");
     drop(Store::open(&path).unwrap());
     for (cluster, node) in [(ClusterId::from_u128(9), NODE), (CLUSTER, NodeId::from_u128(9))] {
-        let error = open(&path, cluster, node).map(|_| ()).unwrap_err();
+        let error = open(&path, cluster, node, None).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
     }
     Store::open(&path).unwrap();

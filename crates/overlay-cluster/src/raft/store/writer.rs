@@ -10,20 +10,26 @@ use openraft::storage::LogFlushed;
 use tokio::sync::oneshot;
 
 use super::{
+    durable::{Durable, Mark},
     error::StoreError,
     file::{File, Write},
     tail::Tail,
 };
 use crate::raft::types::TypeConfig;
 
-/// Writes that may wait: an appender beyond that blocks until the disk has caught up.
+/// Writes that may wait: an appender beyond that blocks until the disk has caught up. The log waits
+/// for its own entries long before, see [`MAX_AHEAD`](super::log::MAX_AHEAD).
 const QUEUE: usize = 4096;
 /// Writes in one transaction. Bounds how long the first of them waits for the others.
 const BATCH: usize = 1024;
 
+type Outcome = Result<(), Arc<StoreError>>;
+
 pub(super) enum Done {
     Flushed(LogFlushed<TypeConfig>),
-    Reply(oneshot::Sender<Result<(), String>>),
+    Reply(oneshot::Sender<Outcome>),
+    /// Whoever needs to know follows [`Durable`].
+    Unasked,
 }
 
 struct Job {
@@ -41,6 +47,8 @@ pub(super) struct Writer(Arc<Thread>);
 struct Thread {
     jobs: Option<mpsc::SyncSender<Job>>,
     handle: Option<thread::JoinHandle<()>>,
+    mark: Mark,
+    durable: Durable,
 }
 
 impl Drop for Thread {
@@ -54,48 +62,67 @@ impl Drop for Thread {
 }
 
 impl Writer {
-    pub(super) fn start(file: Arc<File>, tail: Arc<Mutex<Tail>>) -> Result<Self, StoreError> {
+    /// Starts the thread. Entries below `below` are in the file.
+    pub(super) fn start(
+        file: Arc<File>,
+        tail: Arc<Mutex<Tail>>,
+        below: u64,
+    ) -> Result<Self, StoreError> {
         let (sender, jobs) = mpsc::sync_channel(QUEUE);
+        let mark = Mark::new(below);
+        let durable = mark.follow();
+        let noted = mark.clone();
         let handle = thread::Builder::new()
             .name("overlay-store".to_owned())
-            .spawn(move || run(&file, &tail, &jobs))
+            .spawn(move || run(&file, &tail, &noted, &jobs))
             .map_err(StoreError::Thread)?;
-        Ok(Self(Arc::new(Thread { jobs: Some(sender), handle: Some(handle) })))
+        Ok(Self(Arc::new(Thread { jobs: Some(sender), handle: Some(handle), mark, durable })))
+    }
+
+    /// Notes how far raft is ahead of the disk.
+    pub(super) fn mark(&self) -> &Mark {
+        &self.0.mark
+    }
+
+    /// How much of the log is on the disk.
+    pub(super) fn durable(&self) -> &Durable {
+        &self.0.durable
     }
 
     /// Queues a write; `done` hears when it is on the disk.
-    pub(super) fn submit(&self, write: Write, done: Done) -> Result<(), StoreError> {
-        let jobs = self.0.jobs.as_ref().ok_or(StoreError::WriterGone)?;
-        jobs.send(Job { write, done }).map_err(|_| StoreError::WriterGone)
+    pub(super) fn submit(&self, write: Write, done: Done) -> Outcome {
+        let jobs = self.0.jobs.as_ref().ok_or_else(|| self.gone())?;
+        jobs.send(Job { write, done }).map_err(|_| self.gone())
     }
 
     /// Writes, and waits until it is on the disk.
     pub(super) async fn write(&self, write: Write) -> Result<(), io::Error> {
         let (reply, answer) = oneshot::channel();
         self.submit(write, Done::Reply(reply)).map_err(io::Error::other)?;
-        match answer.await {
-            Ok(outcome) => outcome.map_err(io::Error::other),
-            Err(_) => Err(io::Error::other(StoreError::WriterGone)),
-        }
+        answer.await.unwrap_or_else(|_| Err(self.gone())).map_err(io::Error::other)
+    }
+
+    /// Why the thread has ended.
+    fn gone(&self) -> Arc<StoreError> {
+        self.durable().failure().unwrap_or_else(|| Arc::new(StoreError::Closed))
     }
 }
 
-fn run(file: &File, tail: &Mutex<Tail>, jobs: &mpsc::Receiver<Job>) {
+/// Writes until nobody is left who could ask, or until the file cannot be written: what it holds
+/// after that only opening it again can tell.
+fn run(file: &File, tail: &Mutex<Tail>, mark: &Mark, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
         for job in jobs.try_iter().take(BATCH - 1) {
             writes.push(job.write);
             waiting.push(job.done);
         }
-        let outcome = file.write(&writes).map_err(|error| error.to_string());
+        let outcome = file.write(&writes).map_err(Arc::new);
         match &outcome {
-            Ok(()) => {
-                if let Some(index) = writes.iter().filter_map(last_appended).max() {
-                    tail.lock().unwrap_or_else(PoisonError::into_inner).flushed_up_to(index);
-                }
-            }
+            Ok(()) => note(&writes, tail, mark),
             Err(error) => {
-                tracing::error!(path = %file.path().display(), error, "state file not written");
+                tracing::error!(%error, "state file not written");
+                mark.failed(Arc::clone(error));
             }
         }
         for done in waiting {
@@ -105,14 +132,31 @@ fn run(file: &File, tail: &Mutex<Tail>, jobs: &mpsc::Receiver<Job>) {
                 }
                 // Whoever asked may be gone.
                 Done::Reply(reply) => drop(reply.send(outcome.clone())),
+                Done::Unasked => {}
             }
+        }
+        if outcome.is_err() {
+            return;
         }
     }
 }
 
-fn last_appended(write: &Write) -> Option<u64> {
-    match write {
-        Write::Append(entries) => entries.last().map(|(index, _)| *index),
-        _ => None,
+/// Notes, in their order, what `writes` made of the log.
+fn note(writes: &[Write], tail: &Mutex<Tail>, mark: &Mark) {
+    let mut newest = None;
+    for write in writes {
+        match write {
+            Write::Append(entries) => newest = entries.last().map(|(index, _)| *index).or(newest),
+            Write::Truncate(from) => {
+                newest = None;
+                mark.truncated(*from);
+            }
+            Write::Purge(upto) => newest = newest.max(Some(upto.index)),
+            _ => {}
+        }
+    }
+    if let Some(newest) = newest {
+        tail.lock().unwrap_or_else(PoisonError::into_inner).flushed_up_to(newest);
+        mark.written(newest);
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     ca::{Dialer, NodeTls},
     raft::{
         codec,
+        store::Durable,
         types::{Member, Snapshot, TypeConfig, Vote},
     },
 };
@@ -51,6 +52,7 @@ const PIECE: usize = 256 << 10;
 pub struct Peers {
     tls: Arc<NodeTls>,
     from: IpAddr,
+    durable: Durable,
     channels: Arc<Mutex<BTreeMap<NodeId, Connection>>>,
 }
 
@@ -63,9 +65,15 @@ struct Connection {
 }
 
 impl Peers {
-    /// Dials with these credentials, from this address of the node.
-    pub fn new(tls: Arc<NodeTls>, from: IpAddr) -> Self {
-        Self { tls, from, channels: Arc::default() }
+    /// Dials with these credentials, from this address of the node. `durable` is of its own log.
+    pub fn new(tls: Arc<NodeTls>, from: IpAddr, durable: Durable) -> Self {
+        Self { tls, from, durable, channels: Arc::default() }
+    }
+
+    /// The same connections, for another log.
+    #[must_use]
+    pub fn with(&self, durable: Durable) -> Self {
+        Self { durable, ..self.clone() }
     }
 
     /// A client for the manager `id`, which must prove to be that node.
@@ -139,6 +147,11 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RpcError> {
+        if let Some(committed) = rpc.leader_commit {
+            // Followers apply it, so it must be on the disks of a quorum; raft counted ours ahead.
+            let durable = self.peers.durable.reach(committed.index).await;
+            durable.map_err(|error| NetworkError::new(&error))?;
+        }
         let message = wire::AppendRequest {
             vote: Some(codec::vote_to_wire(rpc.vote)),
             previous: rpc.prev_log_id.map(codec::log_id_to_wire),

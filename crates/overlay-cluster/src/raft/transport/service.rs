@@ -35,7 +35,7 @@ impl RaftService {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
-    fn raft(&self) -> &Raft {
+    fn raft(&self) -> Raft {
         self.0.raft()
     }
 }

@@ -1,0 +1,131 @@
+use core::time::Duration;
+
+use overlay_types::{ClusterId, Node, Role};
+use rstest::rstest;
+use tempfile::TempDir;
+
+use super::{membership::member, *};
+use crate::{
+    ca::{NodeCredentials, PendingJoin, RootCa, join::SigningRequest},
+    raft::store::faults::{Disk, Fault},
+    state::tests::{cluster, init, node},
+};
+
+/// Longer than anything here takes; a test that waits this long has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A manager on its own, on a disk that can fail.
+struct Alone {
+    control: Control,
+    disk: Disk,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+fn credentials(cluster: ClusterId, node: NodeId) -> NodeCredentials {
+    let ca = RootCa::generate(cluster, now()).unwrap();
+    let pending = PendingJoin::new().unwrap();
+    let request = SigningRequest::from_der(pending.request()).unwrap();
+    let certificate = ca.sign(&request, node, Role::Manager, now()).unwrap();
+    let root = ca.certificate();
+    pending.complete(&certificate, root.der(), root.digest(), now()).unwrap()
+}
+
+fn config(path: &std::path::Path, node: &Node) -> ControlConfig {
+    let credentials = credentials(cluster().id, node.id);
+    ControlConfig {
+        node: node.id,
+        tls: Arc::new(NodeTls::new(&credentials).unwrap()),
+        store: path.to_owned(),
+        create: true,
+        advertise: [127, 0, 0, 1].into(),
+        rotation: RotationPolicy::default(),
+        snapshot_after: 100,
+    }
+}
+
+impl Alone {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, path) = (Disk::default(), folder.path().join("state"));
+        let config = config(&path, &node(1));
+        let (file, on) = (path.clone(), disk.clone());
+        let open = move |replica| on.open(&file, cluster().id, node(1).id, replica);
+        let control = Control::start_on(Box::new(open), config).await.unwrap();
+        control.form(member(&node(1))).await.unwrap();
+        let made = Self { control, disk, path, _folder: folder };
+        made.write(Action::InitCluster(Box::new(init(cluster())))).await.unwrap();
+        made
+    }
+
+    async fn write(&self, action: Action) -> Result<Response, Status> {
+        self.control.write(RequestId::from_u128(rand::random()), action).await
+    }
+
+    fn knows(&self, number: u128) -> bool {
+        let id = node(number).id;
+        self.control.replica().read(|state| state.view().nodes().contains_key(&id))
+    }
+}
+
+#[rstest]
+#[case::full(Fault::Full, "no storage space")]
+#[case::failed_sync(Fault::FailedSync, "the device did not answer")]
+#[case::short_write(Fault::ShortWrite, "half of it was written")]
+#[tokio::test(flavor = "multi_thread")]
+async fn r07_a_manager_says_what_is_wrong_with_its_disk_and_comes_back(
+    #[case] fault: Fault,
+    #[case] reason: &str,
+) {
+    let alone = Alone::start().await;
+    alone.write(Action::JoinNode(node(2))).await.unwrap();
+    assert_eq!(alone.control.failure(), None);
+
+    alone.disk.set(fault);
+    // More than one: the manager has tried to open its file again in between.
+    for number in [3, 4, 5] {
+        let refused = alone.write(Action::JoinNode(node(number))).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        let failure = alone.control.failure().unwrap();
+        for text in [refused.message(), &failure] {
+            assert!(text.contains(reason), "{text}");
+            assert!(text.contains(&alone.path.display().to_string()), "{text}");
+        }
+        assert!(alone.control.linearize().await.is_err());
+        assert!(alone.knows(2) && !alone.knows(number));
+    }
+
+    alone.disk.set(Fault::None);
+    let back = async {
+        while alone.write(Action::JoinNode(node(6))).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, back).await.expect("the manager takes part again");
+    assert_eq!(alone.control.failure(), None);
+    alone.control.linearize().await.unwrap();
+    assert!(alone.knows(2) && alone.knows(6));
+    alone.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_stops_is_not_started_again() {
+    let alone = Alone::start().await;
+    alone.control.stop().await;
+    let refused = alone.write(Action::JoinNode(node(2))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert_eq!(alone.control.failure(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_reads_that_wait_together_see_what_was_written_before() {
+    let alone = Alone::start().await;
+    for number in 2..20 {
+        alone.write(Action::JoinNode(node(number))).await.unwrap();
+        let reads = (0..8).map(|_| alone.control.linearize());
+        for read in futures::future::join_all(reads).await {
+            read.unwrap();
+        }
+        assert!(alone.knows(number));
+    }
+}
