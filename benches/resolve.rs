@@ -50,7 +50,8 @@ fn main() {
     rate(&directory, "A of 10 tasks, 50 of 1000 nodes dead", &tasks, RecordKind::A, all_alive);
 
     let shared = SharedDirectory::new(directory.clone());
-    let changes: Vec<_> = view.endpoints().values().cloned().map(Object::Endpoint).collect();
+    let changes: Vec<_> =
+        view.endpoints().values().map(|e| Object::Endpoint(Endpoint::clone(e))).collect();
     let mut changes = changes.into_iter().map(Change::Put).cycle().step_by(7919);
     let per_second = measure(|| {
         directory.apply(&[changes.next().expect("a cycle has no end")]);

@@ -90,7 +90,9 @@ pub struct View {
     nodes: BTreeMap<NodeId, Node>,
     networks: BTreeMap<NetworkId, Network>,
     services: BTreeMap<ServiceId, Service>,
-    endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Boxed: a tree that changes at random keeps a third of its places empty, and an empty place
+    /// should cost a pointer, not an endpoint.
+    endpoints: BTreeMap<EndpointId, Box<Endpoint>>,
     key_epochs: BTreeMap<Epoch, KeyEpoch>,
     node_keys: BTreeMap<(Epoch, NodeId), NodeKey>,
     gossip_keys: Option<GossipKeys>,
@@ -128,12 +130,12 @@ impl View {
         let mut endpoints = Vec::new();
         for object in objects {
             match object {
-                Object::Endpoint(endpoint) => endpoints.push(endpoint),
+                Object::Endpoint(endpoint) => endpoints.push((endpoint.id, Box::new(endpoint))),
                 other => view.put(other),
             }
         }
         // The tree is built from sorted leaves, all of them full. Of equal ids the last counts.
-        view.endpoints = endpoints.into_iter().map(|e| (e.id, e)).collect();
+        view.endpoints = endpoints.into_iter().collect();
         for endpoint in view.endpoints.values() {
             view.by_network.entry(endpoint.network).or_default().push(endpoint.id);
             if let Some(service) = endpoint.service {
@@ -172,7 +174,7 @@ impl View {
     }
 
     /// Endpoints by id.
-    pub const fn endpoints(&self) -> &BTreeMap<EndpointId, Endpoint> {
+    pub const fn endpoints(&self) -> &BTreeMap<EndpointId, Box<Endpoint>> {
         &self.endpoints
     }
 
@@ -193,12 +195,19 @@ impl View {
 
     /// Endpoints on a network, in the order of their ids.
     pub fn endpoints_on(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
-        self.by_network.get(&network).into_iter().flatten().filter_map(|id| self.endpoints.get(id))
+        self.endpoints_of(self.by_network.get(&network))
     }
 
     /// Endpoints that are tasks of a service, in the order of their ids.
     pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Endpoint> {
-        self.by_service.get(&service).into_iter().flatten().filter_map(|id| self.endpoints.get(id))
+        self.endpoints_of(self.by_service.get(&service))
+    }
+
+    fn endpoints_of<'a>(
+        &'a self,
+        ids: Option<&'a Vec<EndpointId>>,
+    ) -> impl Iterator<Item = &'a Endpoint> {
+        ids.into_iter().flatten().filter_map(|id| self.endpoints.get(id).map(Box::as_ref))
     }
 
     /// Every object, in an order in which each comes after those it refers to.
@@ -211,7 +220,7 @@ impl View {
             .chain(self.node_keys.values().copied().map(Object::NodeKey))
             .chain(self.networks.values().cloned().map(Object::Network))
             .chain(self.services.values().cloned().map(Object::Service))
-            .chain(self.endpoints.values().cloned().map(Object::Endpoint))
+            .chain(self.endpoints.values().map(|e| Object::Endpoint(Endpoint::clone(e))))
     }
 
     /// The object with this key.
@@ -221,7 +230,9 @@ impl View {
             ObjectKey::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
             ObjectKey::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
             ObjectKey::Service(id) => self.services.get(&id).cloned().map(Object::Service),
-            ObjectKey::Endpoint(id) => self.endpoints.get(&id).cloned().map(Object::Endpoint),
+            ObjectKey::Endpoint(id) => {
+                self.endpoints.get(&id).map(|e| Object::Endpoint(Endpoint::clone(e)))
+            }
             ObjectKey::KeyEpoch(epoch) => {
                 self.key_epochs.get(&epoch).cloned().map(Object::KeyEpoch)
             }
@@ -262,7 +273,7 @@ impl View {
         if let Some(service) = endpoint.service {
             add(&mut self.by_service, service, endpoint.id);
         }
-        self.endpoints.insert(endpoint.id, endpoint);
+        self.endpoints.insert(endpoint.id, Box::new(endpoint));
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) {
@@ -327,9 +338,9 @@ mod tests {
             }
             for number in 0..3 {
                 let (network, service) = (NetworkId::from_u128(number), ServiceId::from_u128(number));
-                let on: Vec<_> = view.endpoints().values().filter(|e| e.network == network).collect();
+                let on: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.network == network).collect();
                 prop_assert_eq!(view.endpoints_on(network).collect::<Vec<_>>(), on);
-                let of: Vec<_> = view.endpoints().values().filter(|e| e.service == Some(service)).collect();
+                let of: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.service == Some(service)).collect();
                 prop_assert_eq!(view.tasks_of(service).collect::<Vec<_>>(), of);
             }
             let mut copy = View::default();

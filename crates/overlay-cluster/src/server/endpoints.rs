@@ -33,7 +33,7 @@ impl Api {
 
 fn list(state: &State, network: &str) -> Result<Vec<v1::Endpoint>, Rejection> {
     if network.is_empty() {
-        return Ok(state.view().endpoints().values().map(Into::into).collect());
+        return Ok(state.view().endpoints().values().map(|e| (&**e).into()).collect());
     }
     let network = state.find_network(network)?.id;
     Ok(state.view().endpoints_on(network).map(Into::into).collect())

@@ -24,7 +24,8 @@ impl State {
 
     /// The endpoint with this id.
     pub fn endpoint(&self, id: EndpointId) -> Result<&Endpoint, Rejection> {
-        self.view.endpoints().get(&id).ok_or_else(|| Rejection::not_found(Kind::Endpoint, id))
+        let endpoint = self.view.endpoints().get(&id).map(Box::as_ref);
+        endpoint.ok_or_else(|| Rejection::not_found(Kind::Endpoint, id))
     }
 
     /// The node with this id.
@@ -157,6 +158,12 @@ trait Id: Copy + Ord + fmt::Display {
 /// An object with a name, maybe.
 trait Label {
     fn name(&self) -> Option<&str>;
+}
+
+impl<T: Label> Label for Box<T> {
+    fn name(&self) -> Option<&str> {
+        (**self).name()
+    }
 }
 
 macro_rules! named {
