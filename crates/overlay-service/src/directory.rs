@@ -9,10 +9,9 @@
 //! A directory is a value: cloning it shares everything, and a change copies only what it touches.
 //! Whoever changes it publishes a clone (see [`SharedDirectory`]); readers take no lock.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use foldhash::quality::RandomState;
 use overlay_types::{
     Change, Endpoint, EndpointId, Network, NetworkId, NodeId, Object, ObjectKey, Service,
     ServiceId, View,
@@ -20,8 +19,10 @@ use overlay_types::{
 
 use crate::{cow_map::CowMap, scope::Scope};
 
+mod dead_nodes;
 mod zone;
 
+use dead_nodes::DeadNodes;
 pub(crate) use zone::{Holder, ServiceEntry, Zone, is_dns_name};
 
 /// Names, addresses, services and tasks of the networks of a view.
@@ -33,7 +34,7 @@ pub struct Directory {
     zones: CowMap<NetworkId, Arc<Zone>>,
     endpoints: CowMap<EndpointId, Arc<Endpoint>>,
     services: CowMap<ServiceId, Arc<Service>>,
-    dead: Arc<HashSet<NodeId, RandomState>>,
+    dead: Arc<DeadNodes>,
 }
 
 impl Directory {
@@ -95,7 +96,7 @@ impl Directory {
     }
 
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        self.dead.is_empty() || !self.dead.contains(&node)
+        !self.dead.contains(node)
     }
 
     fn zone_mut(&mut self, id: NetworkId) -> &mut Zone {
