@@ -11,7 +11,7 @@ mod switch;
 
 use std::time::Instant;
 
-pub use dns::dns_name;
+pub use dns::{dns_message, dns_name};
 pub use esp::{esp, esp_text, seal};
 pub use gossip::{conversation, gossip, gossip_message, seal_message};
 pub use specs::specs;

@@ -85,6 +85,12 @@ fn names_survive_damaged_text() {
 }
 
 #[test]
+fn the_name_server_survives_damaged_messages() {
+    let accepted = check(entry::dns_message, &samples::dns_messages());
+    assert!(accepted > 0, "no damaged message is answered: the samples are too brittle");
+}
+
+#[test]
 fn esp_survives_peers_that_seal_nonsense() {
     let accepted = check(entry::esp_text, &samples::esp_texts());
     assert!(accepted > 0, "damage to payload does not concern ESP");

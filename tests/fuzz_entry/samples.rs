@@ -69,6 +69,28 @@ pub(crate) fn dns_names() -> Vec<Vec<u8>> {
         .into()
 }
 
+/// Queries (RFC 1035 §4.1): one with EDNS (RFC 6891 §6.1.2), one for a name of others.
+pub(crate) fn dns_messages() -> Vec<Vec<u8>> {
+    const EDNS: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
+    let query = |additional: u8, labels: &[&str], kind: u8| {
+        let mut message = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, additional];
+        for label in labels {
+            message.push(label.len() as u8);
+            message.extend_from_slice(label.as_bytes());
+        }
+        message.extend_from_slice(&[0, 0, kind, 0, 1]);
+        message
+    };
+    let srv = query(1, &["_8080", "_tcp", "tasks", "web"], 33);
+    let reverse = query(0, &["20", "1", "0", "10", "in-addr", "arpa"], 12);
+    vec![
+        query(0, &["Web", "front"], 1),
+        [&*srv, &EDNS].concat(),
+        reverse,
+        query(0, &["example", "com"], 28),
+    ]
+}
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digit = |c: u8| char::from(c).to_digit(16).expect("a hex digit") as u8;
     hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()

@@ -1,9 +1,10 @@
-//! Names that endpoints ask for.
+//! Names that endpoints ask for, and the messages that carry them.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::LazyLock};
 
 use overlay_service::{
     Answer, Directory, Question, Record, RecordKind, Scope,
+    dns::{MAX_UDP_PAYLOAD, Outcome, Reaction, Transport, react},
     resolve::{MAX_RECORDS, resolve},
 };
 use overlay_types::{
@@ -40,6 +41,30 @@ pub fn dns_name(bytes: &[u8]) -> bool {
             accepted |= !records.is_empty();
         }
     }
+    accepted
+}
+
+/// A message to the name server, over each transport; accepted when it is a query that is answered
+/// or that another server could be asked.
+pub fn dns_message(bytes: &[u8]) -> bool {
+    let longest = |transport| match transport {
+        Transport::Udp => MAX_UDP_PAYLOAD.into(),
+        Transport::Tcp => u16::MAX.into(),
+    };
+    let accepts = |transport| {
+        let (reply, accepted) = match react(&DIRECTORY, &Scope::new([NETWORK]), bytes, transport, 1)
+        {
+            Reaction::Ignore => return false,
+            Reaction::Reply { bytes, outcome } => (bytes, outcome == Outcome::Answered),
+            Reaction::Forward(query) => (query.refusal(), true),
+        };
+        assert!((12..=longest(transport)).contains(&reply.len()), "{} octets", reply.len());
+        assert_eq!(reply[..2], bytes[..2], "the reply to another query");
+        assert_eq!(reply[2] & 0x80, 0x80, "a query in reply to a query");
+        accepted
+    };
+    let accepted = accepts(Transport::Udp);
+    assert_eq!(accepted, accepts(Transport::Tcp), "the transport matters");
     accepted
 }
 

@@ -22,11 +22,16 @@ pub struct Counts {
 
 /// What became of a query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
+    /// Answered from the directory, also with no record or NXDOMAIN.
     Answered,
+    /// Answered by an upstream.
     Forwarded,
+    /// Refused: no way out, or a kind of question that is never answered.
     Refused,
+    /// SERVFAIL: no upstream answered, or too many questions wait for one.
     Failed,
+    /// Not a query that can be read.
     Malformed,
 }
 

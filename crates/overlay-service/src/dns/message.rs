@@ -39,7 +39,8 @@ pub(super) enum Rejected {
 }
 
 /// A query with one question of class IN.
-pub(super) struct Query {
+#[derive(Debug)]
+pub struct Query {
     message: Message,
     name: String,
     kind: RecordKind,
@@ -69,13 +70,24 @@ impl Query {
             return Err(Rejected::Unsupported(query.reply(ResponseCode::BADVERS, Vec::new())));
         }
         if class != DNSClass::IN || kind.is_none() {
-            return Err(Rejected::Unsupported(query.reply(ResponseCode::Refused, Vec::new())));
+            return Err(Rejected::Unsupported(query.refusal()));
         }
         Ok(query)
     }
 
-    pub(super) fn question(&self) -> Question<'_> {
+    /// What is asked.
+    pub fn question(&self) -> Question<'_> {
         Question { name: &self.name, kind: self.kind }
+    }
+
+    /// The reply that the question is not answered here: REFUSED.
+    pub fn refusal(&self) -> Vec<u8> {
+        self.reply(ResponseCode::Refused, Vec::new())
+    }
+
+    /// The reply that nobody could be asked: SERVFAIL.
+    pub fn failure(&self) -> Vec<u8> {
+        self.reply(ResponseCode::ServFail, Vec::new())
     }
 
     /// The same question for an upstream, under an id that the client cannot know.

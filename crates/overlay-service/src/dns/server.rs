@@ -4,7 +4,6 @@ use core::{net::SocketAddr, time::Duration};
 use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
-use hickory_proto::op::ResponseCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -18,9 +17,10 @@ use super::{
     Transport,
     counters::{Counters, Counts, Outcome},
     forward::Forwarder,
-    message::{MAX_QUERY_LEN, Query, Rejected},
+    message::{MAX_QUERY_LEN, Query},
+    react::{Reaction, react},
 };
-use crate::{Answer, Scope, SharedDirectory, resolve};
+use crate::{Scope, SharedDirectory};
 
 /// Most questions of one server that wait for upstreams: enough for a busy endpoint at 100 ms per
 /// reply, and 1 MB of buffers. More get SERVFAIL at once.
@@ -95,8 +95,8 @@ struct Shared {
     counters: Counters,
 }
 
-/// What to do about a message.
-enum Reaction {
+/// What a socket does about a message.
+enum Action {
     Nothing,
     Reply(Vec<u8>),
     Forward(Box<Pending>),
@@ -104,46 +104,33 @@ enum Reaction {
 
 /// A question on its way to an upstream.
 struct Pending {
-    query: Query,
+    query: Box<Query>,
     forwarder: Forwarder,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
-    fn react(&self, bytes: &[u8], transport: Transport) -> Reaction {
+    fn take(&self, message: &[u8], transport: Transport) -> Action {
         self.counters.query();
-        let query = match Query::read(bytes, transport) {
-            Ok(query) => query,
-            Err(Rejected::Silently) => {
-                self.counters.count(Outcome::Malformed);
-                return Reaction::Nothing;
-            }
-            Err(Rejected::Malformed(reply)) => {
-                self.counters.count(Outcome::Malformed);
-                return Reaction::Reply(reply);
-            }
-            Err(Rejected::Unsupported(reply)) => {
-                self.counters.count(Outcome::Refused);
-                return Reaction::Reply(reply);
-            }
-        };
         let (directory, scope) = (self.directory.current(), self.scope.load());
-        let reply = |outcome, code, records| {
+        let reply = |outcome, bytes| {
             self.counters.count(outcome);
-            Reaction::Reply(query.reply(code, records))
+            Action::Reply(bytes)
         };
-        match resolve(&directory, &scope, query.question(), rand::random()) {
-            Answer::Records(records) => reply(Outcome::Answered, ResponseCode::NoError, records),
-            Answer::NoSuchName => reply(Outcome::Answered, ResponseCode::NXDomain, Vec::new()),
-            Answer::Refuse => reply(Outcome::Refused, ResponseCode::Refused, Vec::new()),
-            Answer::Forward => {
+        match react(&directory, &scope, message, transport, rand::random()) {
+            Reaction::Ignore => {
+                self.counters.count(Outcome::Malformed);
+                Action::Nothing
+            }
+            Reaction::Reply { bytes, outcome } => reply(outcome, bytes),
+            Reaction::Forward(query) => {
                 let Some(forwarder) = self.forwarder.clone() else {
-                    return reply(Outcome::Refused, ResponseCode::Refused, Vec::new());
+                    return reply(Outcome::Refused, query.refusal());
                 };
                 let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
-                    return reply(Outcome::Failed, ResponseCode::ServFail, Vec::new());
+                    return reply(Outcome::Failed, query.failure());
                 };
-                Reaction::Forward(Box::new(Pending { query, forwarder, _permit: permit }))
+                Action::Forward(Box::new(Pending { query, forwarder, _permit: permit }))
             }
         }
     }
@@ -162,7 +149,7 @@ impl Shared {
             Err(error) => {
                 debug!(name = query.question().name, %error, "no answer from upstream");
                 self.counters.count(Outcome::Failed);
-                query.reply(ResponseCode::ServFail, Vec::new())
+                query.failure()
             }
         }
     }
@@ -179,10 +166,10 @@ async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
                 continue;
             }
         };
-        match shared.react(&buffer[..len], Transport::Udp) {
-            Reaction::Nothing => {}
-            Reaction::Reply(reply) => send(&socket, &reply, from).await,
-            Reaction::Forward(pending) => {
+        match shared.take(&buffer[..len], Transport::Udp) {
+            Action::Nothing => {}
+            Action::Reply(reply) => send(&socket, &reply, from).await,
+            Action::Forward(pending) => {
                 let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
                 forwards.spawn(async move {
                     let reply = shared.forward(pending).await;
@@ -226,10 +213,10 @@ async fn converse(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; MAX_QUERY_LEN];
     loop {
         let len = timeout(CONNECTION_TIMEOUT, read_query(&mut stream, &mut buffer)).await??;
-        let reply = match shared.react(&buffer[..len], Transport::Tcp) {
-            Reaction::Nothing => return Ok(()),
-            Reaction::Reply(reply) => reply,
-            Reaction::Forward(pending) => shared.forward(pending).await,
+        let reply = match shared.take(&buffer[..len], Transport::Tcp) {
+            Action::Nothing => return Ok(()),
+            Action::Reply(reply) => reply,
+            Action::Forward(pending) => shared.forward(pending).await,
         };
         let len = u16::try_from(reply.len()).map_err(io::Error::other)?;
         let framed = [&len.to_be_bytes(), &reply[..]].concat();
