@@ -50,8 +50,8 @@ pub enum IpamError {
         largest: Option<(Subnet, String)>,
     },
 
-    /// Every address of the network is in use.
-    #[error("no free {family} address ({}); release some or add a subnet", List(usage))]
+    /// Fewer addresses of the network are available than one call asks for.
+    #[error("not enough free {family} addresses ({}); release some or add a subnet", List(usage))]
     Exhausted {
         /// Family that was asked for.
         family: Family,

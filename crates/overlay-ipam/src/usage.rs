@@ -88,13 +88,17 @@ pub struct SubnetUsage {
     pub available: u128,
 }
 
+/// Quarantined addresses of the `ip-range` show as free: they can be had.
 impl fmt::Display for SubnetUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { subnet, used, reserved, free, .. } = self;
+        let Self { subnet, used, reserved, quarantined, free, available, .. } = self;
         write!(f, "{subnet}: {used} used, {reserved} reserved, ")?;
-        match free {
-            0 => f.write_str("0 free"),
-            _ => write!(f, "{free} free outside its ip-range"),
+        match (available, free + quarantined - available) {
+            (available, 0) => write!(f, "{available} free"),
+            (0, outside) => write!(f, "{outside} free outside its ip-range"),
+            (available, outside) => {
+                write!(f, "{available} free, {outside} more outside its ip-range")
+            }
         }
     }
 }

@@ -124,8 +124,26 @@ fn outside_the_ip_range_only_by_name() {
     let error = ipam.allocate(Family::V4).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no free IPv4 address (10.0.9.0/24: 2 used, 3 reserved, 251 free outside its ip-range); \
+        "not enough free IPv4 addresses (10.0.9.0/24: 2 used, 3 reserved, 251 free outside its ip-range); \
          release some or add a subnet"
+    );
+}
+
+#[test]
+fn n14_what_is_free_is_not_said_to_be_outside_the_range() {
+    let mut ipam = network(&["10.0.9.0/29", "10.0.8.0/24 range=10.0.8.8/31"]);
+    let shown = |ipam: &NetworkIpam| ipam.usage().map(|u| u.to_string()).collect::<Vec<_>>();
+    let ranged = "10.0.8.0/24: 0 used, 3 reserved, 2 free, 251 more outside its ip-range";
+    assert_eq!(shown(&ipam), ["10.0.9.0/29: 0 used, 3 reserved, 5 free", ranged]);
+    let address = ipam.allocate(Family::V4).unwrap();
+    ipam.release(address).unwrap();
+    assert_eq!(shown(&ipam), ["10.0.9.0/29: 0 used, 3 reserved, 5 free", ranged]);
+
+    let error = network(&["10.0.9.0/30"]).allocate_all(&[Request::Any(Family::V4); 2]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "not enough free IPv4 addresses (10.0.9.0/30: 0 used, 3 reserved, 1 free); release some \
+         or add a subnet"
     );
 }
 
