@@ -122,20 +122,20 @@ impl PortSpec {
         parts.expand(text)
     }
 
-    /// Whether this port and `other` cannot both be published in one cluster.
-    ///
-    /// Ingress and host ports exclude each other too: the routing mesh answers on every node.
-    pub fn conflicts_with(&self, other: &Self) -> bool {
+    /// Whether this port and `other` are one socket address on a node that has both. An
+    /// unspecified address (`0.0.0.0`, `::`) stands for all of its family.
+    pub fn is_same_socket(&self, other: &Self) -> bool {
         let same_address = match (self.host_ip, other.host_ip) {
-            (Some(a), Some(b)) => a == b,
+            (Some(a), Some(b)) => {
+                let any = a.is_unspecified() || b.is_unspecified();
+                a == b || (any && a.is_ipv4() == b.is_ipv4())
+            }
             _ => true,
         };
-        let both_host = self.mode == PublishMode::Host && other.mode == PublishMode::Host;
         self.published.is_some()
             && self.published == other.published
             && self.protocol == other.protocol
             && same_address
-            && !both_host
     }
 }
 
@@ -367,13 +367,16 @@ mod tests {
     #[case("8080:80", "8080:81", true)]
     #[case("8080:80", "8080:80/udp", false)]
     #[case("8080:80", "published=8080,target=80,mode=host", true)]
-    #[case("published=8080,target=80,mode=host", "published=8080,target=81,mode=host", false)]
+    #[case("published=8080,target=80,mode=host", "published=8080,target=81,mode=host", true)]
     #[case("192.0.2.7:8080:80", "192.0.2.8:8080:80", false)]
     #[case("192.0.2.7:8080:80", "8080:80", true)]
+    #[case("192.0.2.7:8080:80", "0.0.0.0:8080:80", true)]
+    #[case("[2001:db8::7]:8080:80", "[::]:8080:80", true)]
+    #[case("[2001:db8::7]:8080:80", "0.0.0.0:8080:80", false)]
     #[case("80", "80", false)]
-    fn s09_conflicts(#[case] a: &str, #[case] b: &str, #[case] conflict: bool) {
+    fn s09_same_socket(#[case] a: &str, #[case] b: &str, #[case] conflict: bool) {
         let (a, b) = (PortSpec::parse(a).unwrap()[0], PortSpec::parse(b).unwrap()[0]);
-        assert_eq!(a.conflicts_with(&b), conflict);
-        assert_eq!(b.conflicts_with(&a), conflict);
+        assert_eq!(a.is_same_socket(&b), conflict);
+        assert_eq!(b.is_same_socket(&a), conflict);
     }
 }

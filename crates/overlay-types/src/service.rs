@@ -150,7 +150,7 @@ pub(crate) fn check_ports(ports: &[PortSpec]) -> Result<(), SpecError> {
         return Err(SpecError::new("publish", ports.len(), "at most 1024 ports can be published"));
     }
     for (index, port) in ports.iter().enumerate() {
-        let clash = |other: &&PortSpec| *other == port || other.conflicts_with(port);
+        let clash = |other: &&PortSpec| *other == port || other.is_same_socket(port);
         if let Some(other) = ports[..index].iter().find(clash) {
             let reason = format!("it excludes {other} of the same spec; publish the port once");
             return Err(SpecError::new("publish", port, reason));
@@ -174,6 +174,9 @@ mod tests {
     #[case(&["8080:80", "8080:81"])]
     #[case(&["80", "80"])]
     #[case(&["8080:80", "published=8080,target=80,mode=host"])]
+    #[case(&["0.0.0.0:8080:80", "192.0.2.7:8080:80"])]
+    // A task would need the port of its node twice.
+    #[case(&["published=8080,target=80,mode=host", "published=8080,target=81,mode=host"])]
     fn s09_ports_that_exclude_each_other(#[case] ports: &[&str]) {
         assert_eq!(with_ports(EndpointMode::Vip, ports).unwrap_err().field(), "publish");
     }

@@ -111,12 +111,12 @@ impl State {
         match holder {
             PortUser::Endpoint(id) => {
                 let endpoint = self.view.endpoints().get(&id).filter(|e| e.node == node);
-                endpoint.is_some_and(|e| e.ports().iter().any(|p| same_port(p, port)))
+                endpoint.is_some_and(|e| e.ports().iter().any(|p| p.is_same_socket(port)))
             }
             PortUser::Service(id) => {
                 let here = || self.view.tasks_of(id).any(|task| task.node == node);
                 self.service_ports(id)
-                    .any(|p| same_port(p, port) && (p.mode == PublishMode::Ingress || here()))
+                    .any(|p| p.is_same_socket(port) && (p.mode == PublishMode::Ingress || here()))
             }
         }
     }
@@ -128,11 +128,11 @@ impl State {
         for holder in self.index.port_users(port.protocol, published.get()) {
             let held = match holder {
                 _ if holder == user => false,
-                PortUser::Service(id) => self
-                    .service_ports(id)
-                    .any(|p| same_port(p, port) && (everywhere || p.mode == PublishMode::Ingress)),
+                PortUser::Service(id) => self.service_ports(id).any(|p| {
+                    p.is_same_socket(port) && (everywhere || p.mode == PublishMode::Ingress)
+                }),
                 PortUser::Endpoint(id) => {
-                    everywhere && self.endpoint_ports(id).any(|p| same_port(p, port))
+                    everywhere && self.endpoint_ports(id).any(|p| p.is_same_socket(port))
                 }
             };
             if held {
@@ -183,13 +183,4 @@ impl State {
 /// Whether a port answers on the node of its task only. Ports of standalone endpoints always do.
 fn is_on_host(port: &PortSpec, user: PortUser) -> bool {
     port.mode == PublishMode::Host || matches!(user, PortUser::Endpoint(_))
-}
-
-/// Whether two ports are one and the same socket address, on a node that has both.
-fn same_port(a: &PortSpec, b: &PortSpec) -> bool {
-    let same_address = match (a.host_ip, b.host_ip) {
-        (Some(a), Some(b)) => a == b,
-        _ => true,
-    };
-    a.published == b.published && a.protocol == b.protocol && same_address
 }
