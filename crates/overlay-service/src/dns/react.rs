@@ -27,7 +27,7 @@ pub enum Reaction {
 }
 
 /// Answers a message as it is seen from `scope`: what [`Server`](super::Server) does, for those who
-/// have sockets of their own. Any bytes may come. `seed` orders the records, see [`resolve`].
+/// have sockets of their own. Any bytes may come. `seed` orders the records, see [`resolve`](crate::resolve()).
 pub fn react(
     directory: &Directory,
     scope: &Scope,
