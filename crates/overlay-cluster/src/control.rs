@@ -15,13 +15,13 @@ mod read_index;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
     collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
@@ -36,6 +36,7 @@ use tonic::{Code, Status};
 
 pub use error::{ControlError, rejection_status};
 pub use figures::Figures;
+pub use world::{World, now};
 
 use self::raft_core::{Core, OpenStore, Settings};
 
@@ -90,6 +91,7 @@ struct Inner {
     refused: Mutex<Option<String>>,
     replica: Arc<Replica>,
     rotation: RotationPolicy,
+    clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -112,21 +114,31 @@ impl Control {
     /// [`Api::serve`](crate::server::Api::serve) runs, and takes part in no election before it is a
     /// member.
     pub async fn start(config: ControlConfig) -> Result<Self, ControlError> {
-        let cluster = config.tls.identity().cluster;
         if !config.create && !config.store.exists() {
             return Err(StoreError::Missing { path: config.store }.into());
         }
-        let (path, node) = (config.store.clone(), config.node);
-        let open = move |replica| store::open(&path, cluster, node, replica);
-        Self::start_on(Box::new(open), config).await
+        Self::start_in(World::of(&config), config).await
     }
 
-    async fn start_on(open: Box<OpenStore>, config: ControlConfig) -> Result<Self, ControlError> {
+    /// Starts in this world instead of the machine's. What is at the store's path does not matter
+    /// then; messages name it.
+    pub async fn start_in(world: World, config: ControlConfig) -> Result<Self, ControlError> {
+        let (cluster, node) = (config.tls.identity().cluster, config.node);
+        let (medium, path) = (world.medium.clone(), config.store.clone());
+        let open = move |replica| store::open(&medium, &path, cluster, node, replica);
+        Self::start_on(Box::new(open), world, config).await
+    }
+
+    async fn start_on(
+        open: Box<OpenStore>,
+        world: World,
+        config: ControlConfig,
+    ) -> Result<Self, ControlError> {
         let settings = Settings::new(&config)?;
         let store = open(None)?;
         let (log, _, replica) = &store;
         let replica = Arc::clone(replica);
-        let peers = Peers::new(config.tls, config.advertise, log.durable());
+        let peers = Peers::new(world.links, log.durable());
         let core = Core::start(&settings, &peers, store).await?;
         let inner = Arc::new(Inner {
             node: config.node,
@@ -136,6 +148,7 @@ impl Control {
             refused: Mutex::default(),
             replica,
             rotation: config.rotation,
+            clock: world.clock,
             stop: watch::Sender::new(false),
             supervisor: Mutex::default(),
         });
@@ -170,6 +183,11 @@ impl Control {
     /// Who this manager is.
     pub fn node(&self) -> NodeId {
         self.0.node
+    }
+
+    /// The time of day, as commands carry it.
+    pub fn now(&self) -> UnixMillis {
+        (self.0.clock)()
     }
 
     /// The applied state.
@@ -223,7 +241,7 @@ impl Control {
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
     /// caller with the same `request`.
     pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
-        let command = Command { request, at: now(), action };
+        let command = Command { request, at: self.now(), action };
         let patience = Patience::new();
         loop {
             // A leader that lost its quorum never answers.
@@ -246,7 +264,7 @@ impl Control {
 
     /// Writes if this node leads.
     pub(crate) async fn propose_as_leader(&self, mut command: Command) -> Result<Response, Status> {
-        command.at = now();
+        command.at = self.now();
         match self.write_here(command).await {
             Ok(response) => Ok(response),
             Err(Attempt::Refused(status)) => Err(status),
@@ -347,13 +365,6 @@ impl Attempt {
 
 fn not_leader() -> Status {
     Status::unavailable("this manager does not lead (any more)")
-}
-
-/// Wall-clock time; commands carry it so that `apply` reads none.
-#[expect(clippy::disallowed_methods, reason = "the shell that proposes commands")]
-pub fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Bounds how long a call looks for a leader.

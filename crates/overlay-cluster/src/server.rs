@@ -65,20 +65,25 @@ impl Api {
         routes
     }
 
-    /// Serves nodes and joiners until `shutdown` resolves.
-    pub async fn serve(
-        &self,
-        incoming: TlsIncoming,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), tonic::transport::Error> {
+    /// All services, for callers that come with a [`ConnectionInfo`].
+    pub fn routes(&self) -> RoutesBuilder {
         let api = Arc::new(self.clone());
         let mut routes = self.public_routes();
         routes
             .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::membership_server::MembershipServer::from_arc(api))
             .add_service(RaftService::server(self.control.clone()));
+        routes
+    }
+
+    /// Serves nodes and joiners until `shutdown` resolves.
+    pub async fn serve(
+        &self,
+        incoming: TlsIncoming,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), tonic::transport::Error> {
         tonic::transport::Server::builder()
-            .add_routes(routes.routes())
+            .add_routes(self.routes().routes())
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
     }

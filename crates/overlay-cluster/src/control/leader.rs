@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use super::{
     Control,
     membership::{self, Group, Step},
-    now,
 };
 use crate::raft::types::Raft;
 
@@ -60,7 +59,8 @@ async fn step_keys(control: &Control, alive: &BTreeSet<NodeId>) {
         return;
     }
     let policy = control.0.rotation;
-    let next = |state: &crate::state::State| policy.next_step(state, alive, now(), rand::random());
+    let next =
+        |state: &crate::state::State| policy.next_step(state, alive, control.now(), rand::random());
     while let Some(action) = control.replica().read(next) {
         let request = RequestId::from_u128(rand::random());
         if let Err(status) = control.write(request, action).await {

@@ -32,13 +32,15 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(config: &ControlConfig) -> Result<Self, ControlError> {
+        // Drawn here, because no seed of ours reaches what openraft draws from.
+        let election_timeout = rand::random_range(400..800);
         let raft = RaftConfig {
             cluster_name: config.tls.identity().cluster.to_string(),
             heartbeat_interval: 100,
-            election_timeout_min: 400,
-            election_timeout_max: 800,
+            election_timeout_min: election_timeout,
+            election_timeout_max: election_timeout + 1,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
-            max_in_snapshot_log_to_keep: 1000,
+            max_in_snapshot_log_to_keep: config.snapshot_after.min(1000),
             enable_tick: true,
             ..RaftConfig::default()
         };

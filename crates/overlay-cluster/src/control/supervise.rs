@@ -17,7 +17,7 @@ use overlay_types::NodeId;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{ControlError, Inner, raft_core::Core};
-use crate::raft::types::Member;
+use crate::raft::{store::aside, types::Member};
 
 /// Pause before the file is opened again: at first about as long as the last handle to it needs to
 /// be closed, at last what an operator who just made room on the disk waits gladly.
@@ -91,7 +91,7 @@ async fn reopen(inner: &Arc<Inner>) -> Result<Core, ControlError> {
     let opening = Arc::clone(inner);
     // Every record is read.
     let open = move || (opening.open)(Some(Arc::clone(&opening.replica)));
-    let store = tokio::task::spawn_blocking(open).await.map_err(ControlError::raft)??;
+    let store = aside(open).await.map_err(ControlError::raft)??;
     Core::start(&inner.settings, &inner.core().peers, store).await
 }
 

@@ -51,7 +51,7 @@ impl Alone {
         let config = config(&path, &node(1));
         let (file, on) = (path.clone(), disk.clone());
         let open = move |replica| on.open(&file, cluster().id, node(1).id, replica);
-        let control = Control::start_on(Box::new(open), config).await.unwrap();
+        let control = Control::start_on(Box::new(open), World::of(&config), config).await.unwrap();
         control.form(member(&node(1))).await.unwrap();
         let made = Self { control, disk, path, _folder: folder };
         made.write(Action::InitCluster(Box::new(init(cluster())))).await.unwrap();

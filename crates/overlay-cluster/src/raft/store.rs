@@ -17,6 +17,7 @@ pub(crate) mod faults;
 mod file;
 mod log;
 mod machine;
+mod medium;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ pub use durable::Durable;
 pub use error::StoreError;
 pub use log::LogStore;
 pub use machine::Machine;
+pub(crate) use medium::aside;
+pub use medium::{Disk, Medium};
 
 use self::{
     file::{File, Write},
@@ -45,12 +48,17 @@ pub type Store = (LogStore, Machine, Arc<Replica>);
 ///
 /// A `replica` of this file that is in memory stays in use. What it has applied was in the file.
 pub fn open(
+    medium: &Medium,
     path: &Path,
     cluster: ClusterId,
     node: NodeId,
     replica: Option<Arc<Replica>>,
 ) -> Result<Store, StoreError> {
-    start(File::open(path, cluster, node)?, node, replica)
+    let file = match medium {
+        Medium::File => File::open(path, cluster, node)?,
+        Medium::Disk(disk) => File::open_on(disk, path, cluster, node)?,
+    };
+    start(file, node, replica)
 }
 
 fn start(file: File, node: NodeId, replica: Option<Arc<Replica>>) -> Result<Store, StoreError> {

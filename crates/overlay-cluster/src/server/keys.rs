@@ -5,10 +5,7 @@ use overlay_types::RequestId;
 use tonic::{Request, Response, Status};
 
 use super::{Api, admit, request_id, unexpected};
-use crate::{
-    control::now,
-    state::{Response as Answer, State},
-};
+use crate::state::{Response as Answer, State};
 
 #[tonic::async_trait]
 impl v1::keys_server::Keys for Api {
@@ -41,8 +38,8 @@ impl v1::keys_server::Keys for Api {
         let request = request_id(&request.into_inner().request_id)?;
         let policy = self.control.rotation();
         let actions = |state: &State| {
-            let fresh = rand::random();
-            Ok((policy.start(state, now()), policy.start_gossip(state, now(), fresh)))
+            let (now, fresh) = (self.control.now(), rand::random());
+            Ok((policy.start(state, now), policy.start_gossip(state, now, fresh)))
         };
         let (data, gossip) = self.read(None, actions).await?;
         let answer = self.control.write(request, data).await?;

@@ -16,7 +16,10 @@ use std::{
     fs, io,
     ops::RangeBounds,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use overlay_api::internal::v1 as wire;
@@ -27,7 +30,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::error::StoreError;
+use super::{error::StoreError, medium::Disk};
 use crate::raft::{
     codec::{self, Malformed},
     types::{Entry, LogId, Vote},
@@ -50,6 +53,8 @@ const FORMAT: u32 = 1;
 pub(super) struct File {
     path: PathBuf,
     database: Database,
+    /// What it is on, if not in a file of the machine.
+    disk: Option<Arc<dyn Disk>>,
     /// The last generation of snapshot pieces that was begun.
     generation: AtomicU64,
 }
@@ -88,9 +93,33 @@ impl File {
     ) -> Result<Self, StoreError> {
         make_private(path)
             .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
+        Self::opened(path, None, create)?.checked_as_of(cluster, node)
+    }
+
+    /// Opens the database on `disk`; errors name it by `path`.
+    pub(super) fn open_on(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<Self, StoreError> {
+        let file = Self::opened(path, Some(Arc::clone(disk)), |builder| disk.open(builder))?;
+        file.checked_as_of(cluster, node)
+    }
+
+    fn opened(
+        path: &Path,
+        disk: Option<Arc<dyn Disk>>,
+        create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
         let database = create(Database::builder().set_check_integrity_on_open(true))
             .map_err(|source| database_error(path, source))?;
-        let file = Self { path: path.to_owned(), database, generation: AtomicU64::new(0) };
+        Ok(Self { path: path.to_owned(), database, disk, generation: AtomicU64::new(0) })
+    }
+
+    /// Checks that it is the file of this node, and sound; a new one becomes its.
+    fn checked_as_of(self, cluster: ClusterId, node: NodeId) -> Result<Self, StoreError> {
+        let file = self;
         match file.read_meta::<wire::StoreHeader>(HEADER_KEY)? {
             Some(header) => file.check(&header, cluster, node)?,
             None if file.is_blank()? => file.write_header(cluster, node)?,
@@ -322,6 +351,11 @@ impl File {
         }
         let meta = stored.meta.unwrap_or_default();
         Ok(Some((meta, data)))
+    }
+
+    /// What it is on, if not in a file of the machine.
+    pub(super) fn disk(&self) -> Option<&Arc<dyn Disk>> {
+        self.disk.as_ref()
     }
 
     pub(super) fn path(&self) -> &Path {

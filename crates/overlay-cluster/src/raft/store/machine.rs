@@ -12,6 +12,7 @@ use overlay_api::internal::v1 as wire;
 use super::{
     error::StoreError,
     file::{File, Write},
+    medium::aside,
     writer::Writer,
 };
 use crate::{
@@ -151,7 +152,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let read_error = |why| StorageIOError::read_snapshot(None, &io::Error::other(why));
         // A large snapshot takes longer to read than a heartbeat may wait.
         let file = Arc::clone(&self.file);
-        let read = tokio::task::spawn_blocking(move || file.snapshot()).await;
+        let read = aside(move || file.snapshot()).await;
         let read = read.map_err(|error| StorageIOError::read_snapshot(None, &error))?;
         let Some((meta, data)) = read.map_err(read_error)? else { return Ok(None) };
         let meta = codec::snapshot_meta_from_wire(Some(meta))
@@ -165,7 +166,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         // A large state takes longer to copy, and much longer to encode, than a heartbeat may wait.
         // Only the copying keeps writes from being applied.
         let replica = Arc::clone(&self.replica);
-        let encoded = tokio::task::spawn_blocking(move || {
+        let encoded = aside(move || {
             let Applied { state, last, membership } = replica.lock().clone();
             (state.encode(), last, membership)
         });

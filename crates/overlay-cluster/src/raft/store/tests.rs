@@ -32,7 +32,8 @@ struct Builder;
 impl openraft::testing::StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let folder = tempfile::tempdir().unwrap();
-        let (log, machine, _) = open(&folder.path().join("state"), CLUSTER, NODE, None).unwrap();
+        let (log, machine, _) =
+            open(&Medium::File, &folder.path().join("state"), CLUSTER, NODE, None).unwrap();
         Ok((folder, log, machine))
     }
 }
@@ -72,7 +73,7 @@ struct Store {
 
 impl Store {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        open(path, CLUSTER, NODE, None).map(Self::of)
+        open(&Medium::File, path, CLUSTER, NODE, None).map(Self::of)
     }
 
     fn of((log, machine, replica): super::Store) -> Self {
@@ -278,7 +279,7 @@ fn r05_the_store_of_another_cluster_or_node_is_refused() {
     let path = folder.path().join("state");
     drop(Store::open(&path).unwrap());
     for (cluster, node) in [(ClusterId::from_u128(9), NODE), (CLUSTER, NodeId::from_u128(9))] {
-        let error = open(&path, cluster, node, None).map(|_| ()).unwrap_err();
+        let error = open(&Medium::File, &path, cluster, node, None).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
     }
     Store::open(&path).unwrap();

@@ -7,12 +7,13 @@ use std::{
 };
 
 use openraft::storage::LogFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     durable::{Durable, Mark},
     error::StoreError,
     file::{File, Write},
+    medium::Disk,
     tail::Tail,
 };
 use crate::raft::types::TypeConfig;
@@ -47,6 +48,8 @@ pub(super) struct Writer(Arc<Thread>);
 struct Thread {
     jobs: Option<mpsc::SyncSender<Job>>,
     handle: Option<thread::JoinHandle<()>>,
+    /// Wakes the task that writes in the thread's place.
+    task: Option<Arc<Notify>>,
     mark: Mark,
     durable: Durable,
 }
@@ -58,11 +61,14 @@ impl Drop for Thread {
             // It ends by itself; a panic in it was reported when it happened.
             drop(handle.join());
         }
+        if let Some(task) = &self.task {
+            task.notify_one();
+        }
     }
 }
 
 impl Writer {
-    /// Starts the thread. Entries below `below` are in the file.
+    /// Starts the thread; for a simulated disk, a task. Entries below `below` are in the file.
     pub(super) fn start(
         file: Arc<File>,
         tail: Arc<Mutex<Tail>>,
@@ -71,12 +77,19 @@ impl Writer {
         let (sender, jobs) = mpsc::sync_channel(QUEUE);
         let mark = Mark::new(below);
         let durable = mark.follow();
-        let noted = mark.clone();
-        let handle = thread::Builder::new()
-            .name("overlay-store".to_owned())
-            .spawn(move || run(&file, &tail, &noted, &jobs))
-            .map_err(StoreError::Thread)?;
-        Ok(Self(Arc::new(Thread { jobs: Some(sender), handle: Some(handle), mark, durable })))
+        let (mut handle, mut task) = (None, None);
+        let disk = file.disk().cloned();
+        let log = Log { file, tail, mark: mark.clone() };
+        if let Some(disk) = disk {
+            let wake = Arc::new(Notify::new());
+            task = Some(Arc::clone(&wake));
+            tokio::spawn(run_as_task(log, jobs, wake, disk));
+        } else {
+            let thread = thread::Builder::new().name("overlay-store".to_owned());
+            let started = thread.spawn(move || run(&log, &jobs));
+            handle = Some(started.map_err(StoreError::Thread)?);
+        }
+        Ok(Self(Arc::new(Thread { jobs: Some(sender), handle, task, mark, durable })))
     }
 
     /// Notes how far raft is ahead of the disk.
@@ -92,7 +105,11 @@ impl Writer {
     /// Queues a write; `done` hears when it is on the disk.
     pub(super) fn submit(&self, write: Write, done: Done) -> Outcome {
         let jobs = self.0.jobs.as_ref().ok_or_else(|| self.gone())?;
-        jobs.send(Job { write, done }).map_err(|_| self.gone())
+        jobs.send(Job { write, done }).map_err(|_| self.gone())?;
+        if let Some(task) = &self.0.task {
+            task.notify_one();
+        }
+        Ok(())
     }
 
     /// Writes, and waits until it is on the disk.
@@ -108,21 +125,59 @@ impl Writer {
     }
 }
 
+/// What is written, and who is told.
+struct Log {
+    file: Arc<File>,
+    tail: Arc<Mutex<Tail>>,
+    mark: Mark,
+}
+
 /// Writes until nobody is left who could ask, or until the file cannot be written: what it holds
 /// after that only opening it again can tell.
-fn run(file: &File, tail: &Mutex<Tail>, mark: &Mark, jobs: &mpsc::Receiver<Job>) {
+fn run(log: &Log, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
-        let (mut writes, mut waiting) = (vec![first.write], vec![first.done]);
-        for job in jobs.try_iter().take(BATCH - 1) {
-            writes.push(job.write);
-            waiting.push(job.done);
+        let batch = [first].into_iter().chain(jobs.try_iter().take(BATCH - 1)).collect();
+        if !log.commit(batch) {
+            return;
         }
-        let outcome = file.write(&writes).map_err(Arc::new);
+    }
+}
+
+/// What [`run`] does, at the pace of `disk`.
+async fn run_as_task(log: Log, jobs: mpsc::Receiver<Job>, wake: Arc<Notify>, disk: Arc<dyn Disk>) {
+    loop {
+        let first = match jobs.try_recv() {
+            Ok(first) => first,
+            Err(mpsc::TryRecvError::Empty) => {
+                wake.notified().await;
+                continue;
+            }
+            Err(mpsc::TryRecvError::Disconnected) => return,
+        };
+        pause(disk.latency()).await;
+        let batch = [first].into_iter().chain(jobs.try_iter().take(BATCH - 1)).collect();
+        if !log.commit(batch) {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the passing of time is what a slow disk shows")]
+async fn pause(latency: core::time::Duration) {
+    tokio::time::sleep(latency).await;
+}
+
+impl Log {
+    /// Writes what is in `batch`, and answers. Says whether it could be written.
+    fn commit(&self, batch: Vec<Job>) -> bool {
+        let (writes, waiting): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|job| (job.write, job.done)).unzip();
+        let outcome = self.file.write(&writes).map_err(Arc::new);
         match &outcome {
-            Ok(()) => note(&writes, tail, mark),
+            Ok(()) => note(&writes, &self.tail, &self.mark),
             Err(error) => {
                 tracing::error!(%error, "state file not written");
-                mark.failed(Arc::clone(error));
+                self.mark.failed(Arc::clone(error));
             }
         }
         for done in waiting {
@@ -135,9 +190,7 @@ fn run(file: &File, tail: &Mutex<Tail>, mark: &Mark, jobs: &mpsc::Receiver<Job>)
                 Done::Unasked => {}
             }
         }
-        if outcome.is_err() {
-            return;
-        }
+        outcome.is_ok()
     }
 }
 

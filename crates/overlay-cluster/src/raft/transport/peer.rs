@@ -1,15 +1,7 @@
-//! The sending side: one connection to each other manager.
+//! The sending side.
 
-use core::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use core::{future::Future, time::Duration};
+use std::{io, sync::Arc};
 
 use openraft::{
     OptionalSend,
@@ -23,16 +15,13 @@ use openraft::{
 };
 use overlay_api::internal::v1::{self as wire, raft_client::RaftClient};
 use overlay_types::NodeId;
-use rustls::ClientConfig;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
-use crate::{
-    ca::{Dialer, NodeTls},
-    raft::{
-        codec,
-        store::Durable,
-        types::{Member, Snapshot, TypeConfig, Vote},
-    },
+use super::links::{Channel, Links};
+use crate::raft::{
+    codec,
+    store::Durable,
+    types::{Member, Snapshot, TypeConfig, Vote},
 };
 
 /// Largest message between managers. A batch of entries is far below; a network with all the host
@@ -47,30 +36,20 @@ const SNAPSHOT_RATE: u64 = 1_000_000;
 /// Bytes of a snapshot in one message.
 const PIECE: usize = 256 << 10;
 
-/// Dials other managers, and keeps one connection to each.
+/// Calls other managers.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    tls: Arc<NodeTls>,
-    from: IpAddr,
+    links: Arc<dyn Links>,
     durable: Durable,
-    channels: Arc<Mutex<BTreeMap<NodeId, Connection>>>,
-}
-
-/// A channel, and what it was made with: when that changes, so does the channel.
-#[derive(Debug)]
-struct Connection {
-    address: SocketAddr,
-    credentials: Arc<ClientConfig>,
-    channel: Channel,
 }
 
 impl Peers {
-    /// Dials with these credentials, from this address of the node. `durable` is of its own log.
-    pub fn new(tls: Arc<NodeTls>, from: IpAddr, durable: Durable) -> Self {
-        Self { tls, from, durable, channels: Arc::default() }
+    /// Calls over these links. `durable` is of the caller's own log.
+    pub fn new(links: Arc<dyn Links>, durable: Durable) -> Self {
+        Self { links, durable }
     }
 
-    /// The same connections, for another log.
+    /// The same links, for another log.
     #[must_use]
     pub fn with(&self, durable: Durable) -> Self {
         Self { durable, ..self.clone() }
@@ -78,21 +57,7 @@ impl Peers {
 
     /// A client for the manager `id`, which must prove to be that node.
     pub fn client(&self, id: NodeId, member: &Member) -> Option<RaftClient<Channel>> {
-        let address = member.control?;
-        let credentials = self.tls.client_config();
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = channels.get(&id).filter(|known| {
-            known.address == address && Arc::ptr_eq(&known.credentials, &credentials)
-        });
-        let channel = if let Some(known) = current {
-            known.channel.clone()
-        } else {
-            let dialer = Dialer::member(Arc::clone(&self.tls), self.from, address, Some(id));
-            let channel = dialer.lazy_channel();
-            channels.insert(id, Connection { address, credentials, channel: channel.clone() });
-            channel
-        };
-        let client = RaftClient::new(channel);
+        let client = RaftClient::new(self.links.channel(id, member.control?));
         Some(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 }
