@@ -45,7 +45,7 @@ mod trust;
 
 pub use credentials::NodeCredentials;
 pub use error::CaError;
-pub use identity::PeerIdentity;
+pub use identity::{Peer, PeerIdentity};
 pub use join::{Admission, PendingJoin};
 pub use key::PrivateKey;
 pub use root::{RootCa, RootCertificate, RootDigest};

@@ -25,7 +25,7 @@ use std::{
 };
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use overlay_api::internal::v1 as wire;
+use overlay_api::{internal::v1 as wire, status::reason};
 use overlay_types::{NodeId, RequestId, UnixMillis};
 use tokio::{
     sync::watch,
@@ -253,6 +253,7 @@ impl Control {
                     let there = timeout_at(patience.0, self.propose_to(leader, &command)).await;
                     match there.unwrap_or_else(|_| Err(not_leader())) {
                         Err(status) if status.code() == Code::Unavailable => {}
+                        Err(status) if is_barred(&status) => return Err(no_manager(&status)),
                         answer => return answer,
                     }
                 }
@@ -304,6 +305,7 @@ impl Control {
                 Err(Attempt::Elsewhere(leader)) => match self.ask_read_index(leader).await {
                     Ok(log_id) => break log_id,
                     Err(status) if status.code() == Code::Unavailable => {}
+                    Err(status) if is_barred(&status) => return Err(no_manager(&status)),
                     Err(status) => return Err(status),
                 },
                 Err(Attempt::NoLeader) => {}
@@ -361,6 +363,16 @@ impl Attempt {
     fn forward(leader: Option<NodeId>, member: Option<Member>) -> Self {
         leader.zip(member).map_or(Self::NoLeader, Self::Elsewhere)
     }
+}
+
+/// The leader lets this node in no more.
+fn is_barred(status: &Status) -> bool {
+    ["node-removed", "not-manager", "certificate-expired"].contains(&reason(status))
+}
+
+/// It is no fault of who asked this node: another manager answers.
+fn no_manager(status: &Status) -> Status {
+    Status::unavailable(format!("this node is no manager any more ({})", status.message()))
 }
 
 fn not_leader() -> Status {

@@ -1,16 +1,10 @@
-//! What a manager answers: the public API, joins, watches, and other managers.
+//! What a manager answers on TCP 2377: the public API, joins, watches, and other managers.
 //!
-//! | service | callers on TCP 2377 |
-//! |---|---|
-//! | `Nodes`, `Networks`, `Services`, `Endpoints`, `Keys`, `Watcher` | nodes with a certificate |
-//! | `Reports` | each node about itself |
-//! | `Membership` | anyone; a join secret decides |
-//! | `Raft` | managers |
-//!
-//! The same services answer local callers on a node's unix socket; those come without
-//! [`ConnectionInfo`] and may do everything that the socket's file mode lets them.
+//! Every call passes the [`gate`], which says who may make it; the services see calls of nodes only
+//! (but for `Membership.Join`), and check what is about one node.
 
 mod endpoints;
+mod gate;
 mod keys;
 mod membership;
 mod networks;
@@ -24,12 +18,16 @@ pub use membership::authority;
 use std::{collections::BTreeMap, sync::Arc};
 
 use overlay_api::v1;
-use overlay_types::{NodeId, RequestId, Role};
+use overlay_types::{NodeId, RequestId};
 use tokio::sync::watch;
-use tonic::{Request, Status, service::RoutesBuilder};
+use tonic::{
+    Status,
+    service::{Routes, RoutesBuilder},
+};
 
+use self::gate::Gate;
 use crate::{
-    ca::{ConnectionInfo, TlsIncoming},
+    ca::TlsIncoming,
     control::{Control, rejection_status},
     raft::transport::RaftService,
     state::{Rejection, State},
@@ -51,8 +49,8 @@ impl Api {
         Self { control, verdicts }
     }
 
-    /// The public services, for a unix socket.
-    pub fn public_routes(&self) -> RoutesBuilder {
+    /// All services, behind the gate: calls come with a [`ConnectionInfo`](crate::ca::ConnectionInfo).
+    pub fn routes(&self) -> Routes {
         let api = Arc::new(self.clone());
         let mut routes = RoutesBuilder::default();
         routes
@@ -61,19 +59,12 @@ impl Api {
             .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&api)))
             .add_service(v1::endpoints_server::EndpointsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::keys_server::KeysServer::from_arc(Arc::clone(&api)))
-            .add_service(v1::watcher_server::WatcherServer::from_arc(api));
-        routes
-    }
-
-    /// All services, for callers that come with a [`ConnectionInfo`].
-    pub fn routes(&self) -> RoutesBuilder {
-        let api = Arc::new(self.clone());
-        let mut routes = self.public_routes();
-        routes
+            .add_service(v1::watcher_server::WatcherServer::from_arc(Arc::clone(&api)))
             .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::membership_server::MembershipServer::from_arc(api))
             .add_service(RaftService::server(self.control.clone()));
-        routes
+        let gate = Gate(self.control.clone());
+        Routes::from(routes.routes().into_axum_router().layer(gate))
     }
 
     /// Serves nodes and joiners until `shutdown` resolves.
@@ -83,7 +74,7 @@ impl Api {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), tonic::transport::Error> {
         tonic::transport::Server::builder()
-            .add_routes(self.routes().routes())
+            .add_routes(self.routes())
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
     }
@@ -112,26 +103,6 @@ impl Api {
         };
         self.read(None, find).await
     }
-}
-
-/// Lets local callers and nodes with a certificate pass.
-fn admit<T>(request: &Request<T>) -> Result<(), Status> {
-    match ConnectionInfo::of(request) {
-        None => Ok(()),
-        Some(_) => ConnectionInfo::member(request).map(drop),
-    }
-}
-
-/// Lets local callers pass, managers, and a worker about itself.
-fn admit_about<T>(request: &Request<T>, node: NodeId) -> Result<(), Status> {
-    if ConnectionInfo::of(request).is_none() {
-        return Ok(());
-    }
-    let peer = ConnectionInfo::member(request)?;
-    if peer.node == node || peer.role == Role::Manager {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!("node {} may not do this for {node}", peer.node)))
 }
 
 fn invalid(error: overlay_types::SpecError) -> Status {

@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use overlay_types::UnixMillis;
 use rustls_pki_types::CertificateDer;
-use x509_parser::time::ASN1Time;
 use zeroize::Zeroizing;
 
 use super::{
@@ -38,11 +37,7 @@ impl NodeCredentials {
         if parsed.public_key().subject_public_key.data != key.public_point() {
             return Err(CaError::key("it does not belong to the node's certificate"));
         }
-        let seconds = |time: ASN1Time| {
-            UnixMillis(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000))
-        };
-        let validity = parsed.validity();
-        let validity = seconds(validity.not_before)..seconds(validity.not_after);
+        let validity = identity::validity(&parsed);
         Ok(Self { certificate, key, trust, identity, validity })
     }
 

@@ -5,12 +5,12 @@
 //! SAN      DNS:<node id>.node.overlay
 //! ```
 
-use core::fmt;
+use core::{fmt, ops::Range};
 
-use overlay_types::{ClusterId, NodeId, Role};
+use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, oid_registry, prelude::FromDer,
-    x509::X509Version,
+    time::ASN1Time, x509::X509Version,
 };
 
 use super::CaError;
@@ -77,6 +77,23 @@ impl fmt::Display for PeerIdentity {
     }
 }
 
+/// The other end of a connection: a node, and until when its certificate says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Who it is.
+    pub identity: PeerIdentity,
+    /// The end of its certificate. A connection may outlive it.
+    pub not_after: UnixMillis,
+}
+
+impl Peer {
+    /// Reads a node certificate, as [`PeerIdentity::from_certificate`] does.
+    pub fn from_certificate(der: &[u8]) -> Result<Self, CaError> {
+        let identity = PeerIdentity::from_certificate(der)?;
+        Ok(Self { identity, not_after: validity(&parse_x509(der)?).end })
+    }
+}
+
 /// The server name that expects no particular node.
 pub(super) const SERVER_NAME_OF_ANY: &str = "any.node.overlay";
 const SERVER_NAME_SUFFIX: &str = ".node.overlay";
@@ -108,6 +125,15 @@ pub(super) fn parse_x509(der: &[u8]) -> Result<X509Certificate<'_>, CaError> {
         return Err(CaError::certificate("not X.509 version 3"));
     }
     Ok(certificate)
+}
+
+/// From when to when a certificate is valid.
+pub(super) fn validity(certificate: &X509Certificate<'_>) -> Range<UnixMillis> {
+    let millis = |time: ASN1Time| {
+        UnixMillis(u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000))
+    };
+    let validity = certificate.validity();
+    millis(validity.not_before)..millis(validity.not_after)
 }
 
 /// The values of just these attributes of the subject, each of which must be there once.

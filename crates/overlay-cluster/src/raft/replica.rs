@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use overlay_types::{Change, Revision};
+use overlay_types::{Change, ObjectKey, Revision};
 use tokio::sync::{broadcast, watch};
 
 use super::types::{LogId, Outcome, StoredMembership};
@@ -26,6 +26,7 @@ pub struct Replica {
     applied: RwLock<Applied>,
     window: Mutex<Window>,
     events: broadcast::Sender<Event>,
+    departures: watch::Sender<()>,
     progress: watch::Sender<Option<LogId>>,
 }
 
@@ -44,6 +45,7 @@ impl Replica {
             progress: watch::Sender::new(applied.last),
             applied: RwLock::new(applied),
             events: broadcast::Sender::new(EVENT_QUEUE),
+            departures: watch::Sender::default(),
         }
     }
 
@@ -59,6 +61,11 @@ impl Replica {
     /// Follows which log entry is applied.
     pub fn progress(&self) -> watch::Receiver<Option<LogId>> {
         self.progress.subscribe()
+    }
+
+    /// Follows whether nodes were removed.
+    pub fn departures(&self) -> watch::Receiver<()> {
+        self.departures.subscribe()
     }
 
     /// How many subscribe to changes.
@@ -116,6 +123,10 @@ impl Replica {
     }
 
     fn announce(&self, revision: Revision, changes: &[Change], replaced: bool) {
+        let removes = |change: &Change| matches!(change, Change::Delete(ObjectKey::Node(_)));
+        if replaced || changes.iter().any(removes) {
+            self.departures.send_replace(());
+        }
         let event = Event { revision, changes: Arc::from(changes), replaced };
         self.window.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
         // An error only says that nobody listens.

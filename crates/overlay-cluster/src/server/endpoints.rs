@@ -4,7 +4,7 @@ use overlay_api::v1;
 use overlay_types::{Endpoint, EndpointId, EndpointSpec, Network};
 use tonic::{Request, Response, Status};
 
-use super::{Api, admit, admit_about, invalid, needed, request_id, unexpected};
+use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::state::{Action, Rejection, Response as Answer, State};
 
 impl Api {
@@ -45,10 +45,10 @@ impl v1::endpoints_server::Endpoints for Api {
         &self,
         request: Request<v1::AttachEndpointRequest>,
     ) -> Result<Response<v1::AttachEndpointResponse>, Status> {
-        admit(&request)?;
-        let (metadata, extensions, message) = request.into_parts();
+        let caller = Caller::of(&request)?;
+        let message = request.into_inner();
         let (spec, network) = self.endpoint_spec(message.spec).await?;
-        admit_about(&Request::from_parts(metadata, extensions, ()), spec.node)?;
+        caller.speaks_for(spec.node)?;
         let id = EndpointId::from_u128(rand::random());
         let action = Action::AttachEndpoint { id, spec };
         match self.control.write(request_id(&message.request_id)?, action).await? {
@@ -64,7 +64,6 @@ impl v1::endpoints_server::Endpoints for Api {
         &self,
         request: Request<v1::ListEndpointsRequest>,
     ) -> Result<Response<v1::ListEndpointsResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let list = |state: &State| list(state, &request.network);
         let endpoints = self.read(request.consistency, list).await?;
@@ -75,7 +74,6 @@ impl v1::endpoints_server::Endpoints for Api {
         &self,
         request: Request<v1::GetEndpointRequest>,
     ) -> Result<Response<v1::GetEndpointResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let get = |state: &State| state.find_endpoint(&request.endpoint).map(Into::into);
         let endpoint = Some(self.read(request.consistency, get).await?);
@@ -86,12 +84,12 @@ impl v1::endpoints_server::Endpoints for Api {
         &self,
         request: Request<v1::DetachEndpointRequest>,
     ) -> Result<Response<v1::DetachEndpointResponse>, Status> {
-        admit(&request)?;
-        let (metadata, extensions, message) = request.into_parts();
+        let caller = Caller::of(&request)?;
+        let message = request.into_inner();
         let write = request_id(&message.request_id)?;
         let find = |state: &State| state.find_endpoint(&message.endpoint).cloned();
         if let Some(Endpoint { id, node, .. }) = self.find_to_remove(write, find).await? {
-            admit_about(&Request::from_parts(metadata, extensions, ()), node)?;
+            caller.speaks_for(node)?;
             self.control.write(write, Action::DetachEndpoint(id)).await?;
         }
         Ok(Response::new(v1::DetachEndpointResponse {}))

@@ -5,10 +5,10 @@ use overlay_types::{NodeId, RequestId, Role};
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{Api, invalid, needed, request_id, unexpected};
+use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
     ca::{
-        CaError, ConnectionInfo, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
+        CaError, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
         join::{self, SigningRequest},
     },
     control::now,
@@ -84,20 +84,20 @@ impl v1::membership_server::Membership for Api {
         &self,
         request: Request<v1::RenewRequest>,
     ) -> Result<Response<v1::RenewResponse>, Status> {
-        let peer = ConnectionInfo::member(&request)?;
+        let peer = Caller::of(&request)?.node();
         let csr = SigningRequest::from_der(&request.into_inner().certificate_request)?;
         // A node that joined or was removed a moment ago may be new to this manager.
         self.control.linearize().await?;
         let (role, trust) = self.control.replica().read(|state: &State| {
-            let node = state.view().nodes().get(&peer.node);
+            let node = state.view().nodes().get(&peer);
             (node.map(|node| node.role), state.trust().cloned())
         });
         let role = role.ok_or_else(|| {
-            Status::permission_denied(format!("node {} was removed from the cluster", peer.node))
+            Status::permission_denied(format!("node {peer} was removed from the cluster"))
         })?;
         let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
         let (ca, _) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
-        let certificate = ca.sign(&csr, peer.node, role, now())?.to_vec();
+        let certificate = ca.sign(&csr, peer, role, now())?.to_vec();
         Ok(Response::new(v1::RenewResponse { certificate }))
     }
 }

@@ -4,7 +4,7 @@ use overlay_api::{convert, v1};
 use overlay_types::{NetworkId, NetworkSpec, Revision, Subnet};
 use tonic::{Request, Response, Status};
 
-use super::{Api, admit, invalid, needed, request_id, unexpected};
+use super::{Api, invalid, needed, request_id, unexpected};
 use crate::state::{Action, Response as Answer, State};
 
 fn spec(message: Option<v1::NetworkSpec>) -> Result<NetworkSpec, Status> {
@@ -42,7 +42,6 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::CreateNetworkRequest>,
     ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let action = Action::CreateNetwork {
             id: NetworkId::from_u128(rand::random()),
@@ -62,7 +61,6 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::UpdateNetworkRequest>,
     ) -> Result<Response<v1::UpdateNetworkResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let spec = spec(request.spec)?;
         let id = |state: &State| state.find_network(&request.network).map(|network| network.id);
@@ -85,7 +83,6 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::ListNetworksRequest>,
     ) -> Result<Response<v1::ListNetworksResponse>, Status> {
-        admit(&request)?;
         let list = |state: &State| Ok(state.view().networks().values().map(Into::into).collect());
         let networks = self.read(request.into_inner().consistency, list).await?;
         Ok(Response::new(v1::ListNetworksResponse { networks }))
@@ -95,7 +92,6 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::GetNetworkRequest>,
     ) -> Result<Response<v1::GetNetworkResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let get = |state: &State| details(state, &request.network);
         self.read(request.consistency, get).await.map(Response::new)
@@ -105,7 +101,6 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::RemoveNetworkRequest>,
     ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let write = request_id(&request.request_id)?;
         let find = |state: &State| state.find_network(&request.network).map(|network| network.id);

@@ -4,7 +4,7 @@ use overlay_api::{convert, v1};
 use overlay_types::{Epoch, NodeId, RequestId};
 use tonic::{Request, Response, Status};
 
-use super::{Api, admit_about, invalid};
+use super::{Api, gate::Caller, invalid};
 use crate::state::Action;
 
 impl Api {
@@ -25,7 +25,7 @@ impl v1::reports_server::Reports for Api {
         request: Request<v1::PublishKeyRequest>,
     ) -> Result<Response<v1::PublishKeyResponse>, Status> {
         let node = node(&request.get_ref().node)?;
-        admit_about(&request, node)?;
+        Caller::of(&request)?.speaks_for(node)?;
         let request = request.into_inner();
         let public = convert::bytes32("public", &request.public).map_err(invalid)?;
         let epoch = Epoch::new(request.epoch);
@@ -38,7 +38,7 @@ impl v1::reports_server::Reports for Api {
         request: Request<v1::ReportReadyRequest>,
     ) -> Result<Response<v1::ReportReadyResponse>, Status> {
         let node = node(&request.get_ref().node)?;
-        admit_about(&request, node)?;
+        Caller::of(&request)?.speaks_for(node)?;
         let request = request.into_inner();
         let public = convert::bytes32("public", &request.public).map_err(invalid)?;
         let epoch = Epoch::new(request.epoch);

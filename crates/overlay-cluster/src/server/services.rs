@@ -4,7 +4,7 @@ use overlay_api::v1;
 use overlay_types::{Revision, ServiceId, ServiceSpec};
 use tonic::{Request, Response, Status};
 
-use super::{Api, admit, invalid, needed, request_id, unexpected};
+use super::{Api, invalid, needed, request_id, unexpected};
 use crate::state::{Action, Response as Answer, State};
 
 impl Api {
@@ -28,7 +28,6 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::CreateServiceRequest>,
     ) -> Result<Response<v1::CreateServiceResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let id = ServiceId::from_u128(rand::random());
         let action = Action::CreateService { id, spec: self.service_spec(request.spec).await? };
@@ -45,7 +44,6 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::UpdateServiceRequest>,
     ) -> Result<Response<v1::UpdateServiceResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let spec = self.service_spec(request.spec).await?;
         let id = |state: &State| state.find_service(&request.service).map(|service| service.id);
@@ -67,7 +65,6 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
-        admit(&request)?;
         let list = |state: &State| Ok(state.view().services().values().map(Into::into).collect());
         let services = self.read(request.into_inner().consistency, list).await?;
         Ok(Response::new(v1::ListServicesResponse { services }))
@@ -77,7 +74,6 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::GetServiceRequest>,
     ) -> Result<Response<v1::GetServiceResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let get = |state: &State| {
             let service = state.find_service(&request.service)?;
@@ -91,7 +87,6 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::RemoveServiceRequest>,
     ) -> Result<Response<v1::RemoveServiceResponse>, Status> {
-        admit(&request)?;
         let request = request.into_inner();
         let write = request_id(&request.request_id)?;
         let find = |state: &State| state.find_service(&request.service).map(|service| service.id);

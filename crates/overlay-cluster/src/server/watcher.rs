@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admit, admit_about, invalid};
+use super::{Api, gate::Caller, invalid};
 use crate::{
     raft::replica::Replica,
     state::State,
@@ -31,14 +31,13 @@ impl v1::watcher_server::Watcher for Api {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        admit(&request)?;
         let node: Option<NodeId> = match request.get_ref().node.as_str() {
             "" => None,
             text => Some(convert::parse("node", text).map_err(invalid)?),
         };
         if let Some(node) = node {
             // Its view holds the gossip ring.
-            admit_about(&request, node)?;
+            Caller::of(&request)?.speaks_for(node)?;
         }
         let from = Revision::new(request.into_inner().from_revision);
         let interest = |state: &State| match node {

@@ -8,7 +8,6 @@ use core::{
 };
 use std::io;
 
-use overlay_types::Role;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -16,9 +15,9 @@ use tokio::{
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
-use tonic::{Request, Status, transport::server::Connected};
+use tonic::{Request, transport::server::Connected};
 
-use crate::ca::PeerIdentity;
+use crate::ca::Peer;
 
 /// A joiner makes one call; a connection without a client certificate that is older than this is
 /// closed, so that its place is free for others.
@@ -32,35 +31,15 @@ pub struct ConnectionInfo {
     pub local: SocketAddr,
     /// The peer's address.
     pub remote: SocketAddr,
-    /// Who the peer proved to be; `None` if it presented no certificate.
-    pub peer: Option<PeerIdentity>,
+    /// Who the peer proved to be; `None` if it presented no certificate. Whether it still is, the
+    /// clock and the replicated state know.
+    pub peer: Option<Peer>,
 }
 
 impl ConnectionInfo {
     /// The connection that `request` came over.
     pub fn of<T>(request: &Request<T>) -> Option<&Self> {
         request.extensions().get()
-    }
-
-    /// The caller, or `UNAUTHENTICATED` if it presented no certificate.
-    ///
-    /// Whether the node was removed since its certificate was signed, the replicated state knows.
-    pub fn member<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
-        Self::of(request)
-            .and_then(|info| info.peer)
-            .ok_or_else(|| Status::unauthenticated("this call needs a node certificate"))
-    }
-
-    /// Like [`member`](Self::member), or `PERMISSION_DENIED` if it is not a manager.
-    pub fn manager<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
-        let peer = Self::member(request)?;
-        match peer.role {
-            Role::Manager => Ok(peer),
-            Role::Worker => Err(Status::permission_denied(format!(
-                "node {} is a worker, and this call is for managers",
-                peer.node
-            ))),
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{ConnectionInfo, NodeTls, TlsConnection, connection::Anonymous};
-use crate::ca::PeerIdentity;
+use crate::ca::Peer;
 
 /// A handshake takes two round trips; a peer that needs longer than this is not there.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -190,7 +190,7 @@ async fn handshake(
     let stream = acceptor.accept(stream).await.map_err(Failure::Refused)?;
     let peer = match stream.get_ref().1.peer_certificates() {
         Some([certificate, ..]) => Some(
-            PeerIdentity::from_certificate(certificate)
+            Peer::from_certificate(certificate)
                 .map_err(|error| Failure::Refused(io::Error::other(error)))?,
         ),
         Some([]) | None => None,

@@ -152,7 +152,7 @@ async fn c02_who_answers_is_checked_before_the_secret_is_sent(
     match dialer.channel().await {
         Ok(channel) => {
             // The recorder hangs up when it has the secret.
-            ask(channel, "Anyone", token.secret().expose()).await.unwrap_err();
+            ask(channel, token.secret().expose()).await.unwrap_err();
             assert_eq!(refused, None);
             assert!(contains(&received.await.unwrap(), token.secret()));
         }

@@ -18,12 +18,11 @@ use tower::Service;
 
 use crate::ca::ConnectionInfo;
 
-/// Calls `method` (`Anyone`, `Member` or `Manager`) and returns "peer at address" as the server saw
-/// it.
-pub(super) async fn ask(channel: Channel, method: &str, message: &[u8]) -> Result<String, Status> {
+/// Returns "peer at address" as the server saw it.
+pub(super) async fn ask(channel: Channel, message: &[u8]) -> Result<String, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = format!("/test.Who/{method}").parse().unwrap();
+    let path = http::uri::PathAndQuery::from_static("/test.Who/AmI");
     let response = client.unary(Request::new(message.to_vec()), path, BareBytes).await?;
     Ok(String::from_utf8(response.into_inner()).unwrap())
 }
@@ -41,27 +40,20 @@ impl Service<http::Request<Body>> for Who {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = request.uri().path().to_owned();
         Box::pin(async move {
-            let handler = tower::service_fn(move |request: Request<Vec<u8>>| {
-                let answer = answer(&method, &request);
-                async move { answer.map(|text| Response::new(text.into_bytes())) }
+            let handler = tower::service_fn(|request: Request<Vec<u8>>| {
+                let answer = answer(&request);
+                async move { Ok(Response::new(answer.into_bytes())) }
             });
             Ok(tonic::server::Grpc::new(BareBytes).unary(handler, request).await)
         })
     }
 }
 
-fn answer(method: &str, request: &Request<Vec<u8>>) -> Result<String, Status> {
+fn answer(request: &Request<Vec<u8>>) -> String {
     let info = ConnectionInfo::of(request).expect("every connection has it");
-    let peer = match method {
-        "/test.Who/Anyone" => info.peer,
-        "/test.Who/Member" => Some(ConnectionInfo::member(request)?),
-        "/test.Who/Manager" => Some(ConnectionInfo::manager(request)?),
-        other => return Err(Status::unimplemented(other)),
-    };
-    let peer = peer.map_or_else(|| "nobody".to_owned(), |peer| peer.to_string());
-    Ok(format!("{peer} at {}", info.remote.ip()))
+    let peer = info.peer.map_or_else(|| "nobody".to_owned(), |peer| peer.identity.to_string());
+    format!("{peer} at {}", info.remote.ip())
 }
 
 #[derive(Clone, Copy, Default)]

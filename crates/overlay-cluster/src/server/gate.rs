@@ -1,0 +1,218 @@
+//! Who may call what on TCP 2377: one table, looked at before any service sees the call.
+//!
+//! ```text
+//!  call ──► path in the table? ──► certificate, still valid? ──► node and role in the state? ──► service
+//!             └ no: UNIMPLEMENTED     └ no: UNAUTHENTICATED        │  └ no: PERMISSION_DENIED
+//!                                                                  └ unknown here: look again when this
+//!                                                                    manager is not behind, or UNAVAILABLE
+//! ```
+//!
+//! The replicated state decides as much as the certificate: a node that was removed or demoted has
+//! a certificate that says otherwise for up to 90 days. What a node may do about itself only is up
+//! to the services, which ask the [`Caller`].
+//!
+//! - [`layer`]: the gate as a tower layer
+//! - [`guarded`]: answers that go on end when their caller would not be let in any more
+
+mod guarded;
+mod layer;
+
+use core::time::Duration;
+
+use overlay_api::status::with_reason;
+use overlay_types::{NodeId, Role, UnixMillis};
+use tonic::{Code, Request, Status};
+
+pub(super) use layer::Gate;
+
+use crate::{ca::Peer, state::State};
+
+/// Between two looks at the certificate behind an answer that goes on: clocks are set, and hosts
+/// suspended.
+const LONGEST_LOOK: Duration = Duration::from_mins(1);
+/// A certificate's end has whole seconds.
+const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+
+/// Who may make a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    /// Anyone: a join secret decides.
+    Anyone,
+    /// Nodes of the cluster.
+    Member,
+    /// Managers.
+    Manager,
+    /// Managers by their certificate that were not removed. A replica that lags, and so does not
+    /// know yet who was promoted, learns of it by these very calls. That a demoted manager could
+    /// make them is no loss: the root's key was in its hands (that is what root rotation is for),
+    /// and it has no vote any more.
+    Raft,
+}
+
+/// Every call that managers serve. What is not here is refused.
+const TABLE: &[(&str, Access)] = &[
+    ("/overlay.v1.Membership/Join", Access::Anyone),
+    ("/overlay.v1.Membership/Renew", Access::Member),
+    ("/overlay.v1.Nodes/ListNodes", Access::Member),
+    ("/overlay.v1.Nodes/GetNode", Access::Member),
+    ("/overlay.v1.Networks/CreateNetwork", Access::Member),
+    ("/overlay.v1.Networks/UpdateNetwork", Access::Member),
+    ("/overlay.v1.Networks/ListNetworks", Access::Member),
+    ("/overlay.v1.Networks/GetNetwork", Access::Member),
+    ("/overlay.v1.Networks/RemoveNetwork", Access::Member),
+    ("/overlay.v1.Services/CreateService", Access::Member),
+    ("/overlay.v1.Services/UpdateService", Access::Member),
+    ("/overlay.v1.Services/ListServices", Access::Member),
+    ("/overlay.v1.Services/GetService", Access::Member),
+    ("/overlay.v1.Services/RemoveService", Access::Member),
+    // About an endpoint of another node: managers only.
+    ("/overlay.v1.Endpoints/AttachEndpoint", Access::Member),
+    ("/overlay.v1.Endpoints/ListEndpoints", Access::Member),
+    ("/overlay.v1.Endpoints/GetEndpoint", Access::Member),
+    ("/overlay.v1.Endpoints/DetachEndpoint", Access::Member),
+    ("/overlay.v1.Keys/GetKeyStatus", Access::Member),
+    // A worker asks for it when it has used a key up.
+    ("/overlay.v1.Keys/RotateKeys", Access::Member),
+    // The view of another node: managers only.
+    ("/overlay.v1.Watcher/Watch", Access::Member),
+    ("/overlay.v1.Reports/PublishKey", Access::Member),
+    ("/overlay.v1.Reports/ReportReady", Access::Member),
+    ("/overlay.internal.v1.Raft/Append", Access::Raft),
+    ("/overlay.internal.v1.Raft/RequestVote", Access::Raft),
+    ("/overlay.internal.v1.Raft/InstallSnapshot", Access::Raft),
+    ("/overlay.internal.v1.Raft/Propose", Access::Manager),
+    ("/overlay.internal.v1.Raft/ReadIndex", Access::Manager),
+];
+
+fn access(path: &str) -> Result<Access, Refusal> {
+    let entry = TABLE.iter().find(|(known, _)| *known == path);
+    entry.map(|(_, access)| *access).ok_or_else(|| Refusal::NoSuchCall(path.to_owned()))
+}
+
+/// A node that was let in, in the lower of the roles that its certificate and the state give it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Caller {
+    node: NodeId,
+    role: Role,
+}
+
+impl Caller {
+    /// Who makes the call, as the gate found.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get().copied();
+        caller.ok_or_else(|| Status::internal("the call did not come through the gate"))
+    }
+
+    /// Who it is.
+    pub(super) const fn node(self) -> NodeId {
+        self.node
+    }
+
+    /// Refuses a worker that speaks for another node.
+    pub(super) fn speaks_for(self, node: NodeId) -> Result<(), Status> {
+        if self.node == node || self.role == Role::Manager {
+            return Ok(());
+        }
+        let message = format!("worker {} may not do this for node {node}", self.node);
+        Err(with_reason(Code::PermissionDenied, "other-node", message))
+    }
+}
+
+/// What the state of this manager says of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Member(Role),
+    /// It was removed, or it has not joined yet as far as this manager knows.
+    Absent,
+}
+
+impl Standing {
+    fn of(node: NodeId, state: &State) -> Self {
+        state.view().nodes().get(&node).map_or(Self::Absent, |node| Self::Member(node.role))
+    }
+}
+
+/// Whether the state includes every write that was acknowledged before the call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Freshness {
+    MayLag,
+    Current,
+}
+
+/// Why a call is not let in.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum Refusal {
+    #[error("this manager serves no call {0}")]
+    NoSuchCall(String),
+    #[error("this call needs a node certificate")]
+    NoCertificate,
+    #[error(
+        "the certificate of node {node} expired {} s ago; connect with a renewed one, or move the \
+         data directory away and join again",
+        now.since(*not_after).as_secs()
+    )]
+    Expired { node: NodeId, not_after: UnixMillis, now: UnixMillis },
+    #[error("node {0} was removed from the cluster; move its data directory away and join again")]
+    Removed(NodeId),
+    #[error("node {0} is a worker, and this call is for managers")]
+    NotManager(NodeId),
+    /// The state says less than the certificate. It may lag.
+    #[error("this manager does not know node {0} as its certificate does; ask again")]
+    InDoubt(NodeId),
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let (code, reason) = match refusal {
+            Refusal::NoSuchCall(_) => (Code::Unimplemented, "no-such-call"),
+            Refusal::NoCertificate => (Code::Unauthenticated, "no-certificate"),
+            Refusal::Expired { .. } => (Code::Unauthenticated, "certificate-expired"),
+            Refusal::Removed(_) => (Code::PermissionDenied, "node-removed"),
+            Refusal::NotManager(_) => (Code::PermissionDenied, "not-manager"),
+            Refusal::InDoubt(_) => (Code::Unavailable, "node-unknown"),
+        };
+        with_reason(code, reason, refusal.to_string())
+    }
+}
+
+/// Decides about one call at `now`.
+fn check(
+    access: Access,
+    peer: Option<Peer>,
+    (standing, freshness): (Standing, Freshness),
+    now: UnixMillis,
+) -> Result<Option<Caller>, Refusal> {
+    if access == Access::Anyone {
+        return Ok(None);
+    }
+    let Peer { identity, not_after } = peer.ok_or(Refusal::NoCertificate)?;
+    let (node, certified) = (identity.node, identity.role);
+    if now > not_after {
+        return Err(Refusal::Expired { node, not_after, now });
+    }
+    if access == Access::Raft {
+        return raft(node, certified);
+    }
+    let role = match (standing, certified) {
+        (Standing::Member(given), _) if given == certified => given,
+        // Promoted, and the certificate is not renewed yet.
+        (Standing::Member(Role::Manager), _) => certified,
+        (_, _) if freshness == Freshness::MayLag => return Err(Refusal::InDoubt(node)),
+        (Standing::Member(Role::Worker), _) => Role::Worker,
+        (Standing::Absent, _) => return Err(Refusal::Removed(node)),
+    };
+    if access == Access::Manager && role == Role::Worker {
+        return Err(Refusal::NotManager(node));
+    }
+    Ok(Some(Caller { node, role }))
+}
+
+fn raft(node: NodeId, certified: Role) -> Result<Option<Caller>, Refusal> {
+    match certified {
+        Role::Manager => Ok(Some(Caller { node, role: certified })),
+        Role::Worker => Err(Refusal::NotManager(node)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

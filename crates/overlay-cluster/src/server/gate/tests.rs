@@ -1,0 +1,130 @@
+//! Who is let in: the decision by table, and every call of the protocol against a real manager.
+
+mod served;
+
+use core::time::Duration;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use overlay_types::ClusterId;
+use rstest::rstest;
+
+use super::*;
+use crate::ca::PeerIdentity;
+
+/// Calls that managers do not serve: those of a node's unix socket.
+const LOCAL: &str = "/overlay.v1.LocalNode/";
+
+fn proto_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            proto_files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Paths of all calls of all services in the `.proto` files.
+fn calls() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlay-api/proto");
+    let mut files = Vec::new();
+    proto_files(&root, &mut files);
+    let mut calls = BTreeSet::new();
+    for file in protox::compile(files, [root]).unwrap().file {
+        for service in &file.service {
+            let prefix = format!("/{}.{}", file.package(), service.name());
+            calls.extend(service.method.iter().map(|m| format!("{prefix}/{}", m.name())));
+        }
+    }
+    calls
+}
+
+#[test]
+fn c04_every_call_is_in_the_table_once_and_nothing_else() {
+    let served: BTreeSet<String> =
+        calls().into_iter().filter(|call| !call.starts_with(LOCAL)).collect();
+    let known: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(known, served);
+    assert_eq!(known.len(), TABLE.len());
+}
+
+const NODE: NodeId = NodeId::from_u128(7);
+const NOW: UnixMillis = UnixMillis(1_000_000);
+
+const fn peer(role: Role) -> Peer {
+    let identity = PeerIdentity { cluster: ClusterId::from_u128(1), node: NODE, role };
+    Peer { identity, not_after: NOW }
+}
+
+fn decided(
+    access: Access,
+    peer: Option<Peer>,
+    standing: Standing,
+    freshness: Freshness,
+    now: UnixMillis,
+) -> String {
+    match check(access, peer, (standing, freshness), now) {
+        Ok(None) => "anyone".to_owned(),
+        Ok(Some(caller)) => caller.role.to_string(),
+        Err(refusal) => overlay_api::status::reason(&refusal.into()).to_owned(),
+    }
+}
+
+const WORKER: Standing = Standing::Member(Role::Worker);
+const MANAGER: Standing = Standing::Member(Role::Manager);
+
+/// By access: anyone, member, manager, raft.
+#[rstest]
+#[case::no_certificate(None, WORKER, ["anyone", "no-certificate", "no-certificate", "no-certificate"])]
+#[case::worker(Some(peer(Role::Worker)), WORKER, ["anyone", "worker", "not-manager", "not-manager"])]
+#[case::manager(Some(peer(Role::Manager)), MANAGER, ["anyone", "manager", "manager", "manager"])]
+#[case::promoted(Some(peer(Role::Worker)), MANAGER, ["anyone", "worker", "not-manager", "not-manager"])]
+#[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "not-manager", "manager"])]
+#[case::absent(Some(peer(Role::Worker)), Standing::Absent, ["anyone", "node-removed", "node-removed", "not-manager"])]
+#[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "node-removed", "node-removed", "manager"])]
+fn c04_certificate_and_state_decide(
+    #[case] peer: Option<Peer>,
+    #[case] standing: Standing,
+    #[case] expected: [&str; 4],
+) {
+    let by_access = [Access::Anyone, Access::Member, Access::Manager, Access::Raft];
+    let current = by_access.map(|a| decided(a, peer, standing, Freshness::Current, NOW));
+    assert_eq!(current, expected);
+
+    // A state that may lag says the same, or nothing.
+    let certified = peer.map(|peer| peer.identity.role);
+    let in_doubt = match (certified, standing) {
+        (Some(_), Standing::Absent) => true,
+        (Some(certified), Standing::Member(given)) => {
+            (certified, given) == (Role::Manager, Role::Worker)
+        }
+        (None, _) => false,
+    };
+    for (access, expected) in by_access.into_iter().zip(expected) {
+        let doubted = in_doubt && matches!(access, Access::Member | Access::Manager);
+        let expected = if doubted { "node-unknown" } else { expected };
+        assert_eq!(decided(access, peer, standing, Freshness::MayLag, NOW), expected);
+    }
+
+    // A millisecond later the certificate is over, whatever the state says.
+    let later = NOW.after(Duration::from_millis(1));
+    for access in [Access::Member, Access::Manager, Access::Raft] {
+        let expected = if peer.is_some() { "certificate-expired" } else { "no-certificate" };
+        assert_eq!(decided(access, peer, standing, Freshness::Current, later), expected);
+    }
+}
+
+#[test]
+fn c04_a_worker_speaks_for_itself_and_a_manager_for_all() {
+    let other = NodeId::from_u128(8);
+    let worker = Caller { node: NODE, role: Role::Worker };
+    worker.speaks_for(NODE).unwrap();
+    let refused = worker.speaks_for(other).unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains(&other.to_string()), "{refused}");
+    Caller { node: NODE, role: Role::Manager }.speaks_for(other).unwrap();
+}

@@ -1,0 +1,232 @@
+//! A manager on the loopback interface, and callers of every kind.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use overlay_api::{
+    status::reason,
+    v1::{self, watcher_client::WatcherClient},
+};
+use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::timeout};
+use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
+
+use super::{LOCAL, calls};
+use crate::{
+    ca::{
+        Dialer, JoinSecrets, NodeCredentials, NodeTls, PendingJoin, RootCa, TlsIncoming,
+        join::SigningRequest, root::NODE_VALIDITY,
+    },
+    control::{Control, ControlConfig, now},
+    raft::types::Member,
+    server::Api,
+    state::{Action, InitCluster, RotationPolicy, Trust, tests as made},
+};
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Longer than anything here takes; a test that waits this long has failed.
+const DEADLINE: core::time::Duration = core::time::Duration::from_secs(30);
+
+/// Calls that are not for all members. The rest of the protocol is.
+const ANYONE: &str = "/overlay.v1.Membership/Join";
+const MANAGERS: &str = "/overlay.internal.v1.Raft/";
+
+const FIRST: NodeId = NodeId::from_u128(1);
+const WORKER: NodeId = NodeId::from_u128(2);
+const MANAGER: NodeId = NodeId::from_u128(3);
+const STRANGER: NodeId = NodeId::from_u128(9);
+
+/// The only manager of a cluster, with a worker and another manager that is not running.
+struct Served {
+    ca: RootCa,
+    control: Control,
+    address: SocketAddr,
+    task: AbortHandle,
+    _folder: TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn credentials(ca: &RootCa, node: NodeId, role: Role, at: UnixMillis) -> NodeCredentials {
+    let pending = PendingJoin::new().unwrap();
+    let request = SigningRequest::from_der(pending.request()).unwrap();
+    let certificate = ca.sign(&request, node, role, at).unwrap();
+    let root = ca.certificate();
+    pending.complete(&certificate, root.der(), root.digest(), at).unwrap()
+}
+
+fn tls(ca: &RootCa, node: NodeId, role: Role, at: UnixMillis) -> Arc<NodeTls> {
+    Arc::new(NodeTls::new(&credentials(ca, node, role, at)).unwrap())
+}
+
+fn init(ca: &RootCa, node: Node) -> InitCluster {
+    let secrets = JoinSecrets::generate().unwrap();
+    let cluster = Cluster { id: ca.certificate().cluster(), ..made::cluster() };
+    let trust = Trust {
+        root_certificate: ca.certificate().to_pem(),
+        private_key: ca.key().to_pem().to_string(),
+        worker_secret: secrets.get(Role::Worker).expose().to_vec(),
+        manager_secret: secrets.get(Role::Manager).expose().to_vec(),
+    };
+    InitCluster { trust, node, ..made::init(cluster) }
+}
+
+impl Served {
+    async fn start() -> Self {
+        let ca = RootCa::generate(made::cluster().id, UnixMillis(0)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let tls = tls(&ca, FIRST, Role::Manager, now());
+        let control = Control::start(ControlConfig {
+            node: FIRST,
+            tls: Arc::clone(&tls),
+            store: folder.path().join("state"),
+            create: true,
+            advertise: LOCALHOST,
+            rotation: RotationPolicy::default(),
+            snapshot_after: 10_000,
+        });
+        let control = control.await.unwrap();
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = Node { control: address, ..made::node(1) };
+        let member = Member { name: Some(node.name.clone()), control: Some(address) };
+        control.form(member).await.unwrap();
+        let api = Api::new(control.clone(), watch::Sender::default().subscribe());
+        let incoming = TlsIncoming::new(listener, tls);
+        let task = tokio::spawn(async move { api.serve(incoming, core::future::pending()).await });
+        let served = Self { ca, control, address, task: task.abort_handle(), _folder: folder };
+        served.write(Action::InitCluster(Box::new(init(&served.ca, node)))).await;
+        served.write(Action::JoinNode(Node { role: Role::Worker, ..made::node(2) })).await;
+        served.write(Action::JoinNode(made::node(3))).await;
+        served
+    }
+
+    async fn write(&self, action: Action) {
+        let request = RequestId::from_u128(rand::random());
+        self.control.write(request, action).await.unwrap();
+    }
+
+    /// A connection of a node whose certificate was signed at `at`.
+    async fn dial(&self, node: NodeId, role: Role, at: UnixMillis) -> Channel {
+        let tls = tls(&self.ca, node, role, at);
+        Dialer::member(tls, LOCALHOST, self.address, None).channel().await.unwrap()
+    }
+
+    /// A connection of the worker, whose certificate ends in about two seconds.
+    async fn dial_before_the_end(&self) -> Channel {
+        let signed = now().0 + 2_000 - NODE_VALIDITY.as_millis() as u64;
+        self.dial(WORKER, Role::Worker, UnixMillis(signed)).await
+    }
+
+    async fn dial_without_certificate(&self) -> Channel {
+        let digest = self.ca.certificate().digest();
+        Dialer::joiner(digest, LOCALHOST, self.address).unwrap().channel().await.unwrap()
+    }
+}
+
+/// Makes a call with an empty request. The reason code of what came back; empty if there is none.
+async fn call(channel: &Channel, path: &str) -> String {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec = ProstCodec::<(), ()>::default();
+    let request = tonic::Request::new(());
+    let answer = client.server_streaming(request, path.parse().unwrap(), codec).await;
+    answer.map_or_else(|status| reason(&status).to_owned(), |_| String::new())
+}
+
+/// Reason codes of the gate.
+const GATE: [&str; 6] = [
+    "no-such-call",
+    "no-certificate",
+    "certificate-expired",
+    "node-removed",
+    "not-manager",
+    "node-unknown",
+];
+
+/// Calls everything, and tells where the answer of the gate is not `expected(call)`.
+async fn check_all(channel: &Channel, expected: impl Fn(&str) -> &'static str) {
+    let mut wrong = Vec::new();
+    for path in calls() {
+        let found = call(channel, &path).await;
+        let found = if GATE.contains(&found.as_str()) { found.as_str() } else { "" };
+        let expected = if path.starts_with(LOCAL) { "no-such-call" } else { expected(&path) };
+        if found != expected {
+            wrong.push(format!("{path}: {found:?} instead of {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a caller gets who may make no call of members.
+fn refused(path: &str, reason: &'static str) -> &'static str {
+    if path == ANYONE { "" } else { reason }
+}
+
+#[tokio::test]
+async fn c04_every_call_without_a_certificate_is_refused_but_for_joins() {
+    let served = Served::start().await;
+    let channel = served.dial_without_certificate().await;
+    check_all(&channel, |path| refused(path, "no-certificate")).await;
+    assert_eq!(call(&channel, "/overlay.v1.Nodes/NoSuchCall").await, "no-such-call");
+}
+
+#[tokio::test]
+async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
+    let served = Served::start().await;
+    let channel = served.dial(WORKER, Role::Worker, now()).await;
+    check_all(&channel, |path| if path.starts_with(MANAGERS) { "not-manager" } else { "" }).await;
+    // By its certificate it is a manager; by the state it is not.
+    let demoted = served.dial(WORKER, Role::Manager, now()).await;
+    for method in ["Propose", "ReadIndex"] {
+        assert_eq!(call(&demoted, &format!("{MANAGERS}{method}")).await, "not-manager");
+    }
+}
+
+#[tokio::test]
+async fn c04_every_call_of_a_manager_is_let_in() {
+    let served = Served::start().await;
+    let channel = served.dial(MANAGER, Role::Manager, now()).await;
+    check_all(&channel, |_| "").await;
+}
+
+#[tokio::test]
+async fn c04_every_call_with_an_expired_certificate_is_refused_and_watches_end() {
+    let served = Served::start().await;
+    let channel = served.dial_before_the_end().await;
+    let request = v1::WatchRequest::default();
+    let mut watch = WatcherClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
+    let ended = async {
+        loop {
+            if let Err(status) = watch.message().await.map(|message| message.unwrap()) {
+                return status;
+            }
+        }
+    };
+    let status = timeout(DEADLINE, ended).await.unwrap();
+    assert_eq!(reason(&status), "certificate-expired", "{status}");
+    check_all(&channel, |path| refused(path, "certificate-expired")).await;
+}
+
+#[tokio::test]
+async fn c04_a_manager_that_may_be_behind_says_ask_again() {
+    let served = Served::start().await;
+    let channel = served.dial(STRANGER, Role::Worker, now()).await;
+    // It is not behind: the node is in no state.
+    assert_eq!(call(&channel, "/overlay.v1.Nodes/ListNodes").await, "node-removed");
+    served.control.stop().await;
+    let mut client = v1::nodes_client::NodesClient::new(channel);
+    let consistency = Some(v1::Consistency { stale: true });
+    let asked = client.list_nodes(v1::ListNodesRequest { consistency }).await;
+    assert_eq!(asked.unwrap_err().code(), tonic::Code::Unavailable);
+    // Who is known is answered.
+    let channel = served.dial(WORKER, Role::Worker, now()).await;
+    let mut client = v1::nodes_client::NodesClient::new(channel);
+    client.list_nodes(v1::ListNodesRequest { consistency }).await.unwrap();
+}
