@@ -55,6 +55,36 @@ async fn c02_a_wrong_token_says_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c02_a_rotated_token_admits_and_the_one_before_does_not_whoever_leads() {
+    let mut lab = Lab::managers(3).await;
+    let before = lab.nodes[0].handle.tokens().unwrap();
+    let mut request = v1::RotateJoinTokenRequest::default();
+    request.set_role(v1::Role::Worker);
+    let rotated = lab.nodes[2].handle.rotate_token(request.clone()).await.unwrap().token;
+    assert_ne!(rotated, before.worker);
+
+    // Whichever manager led, a third of them is gone now.
+    lab.nodes[0].stop().await;
+    let worker = lab.start().await;
+    let join = |token: String| {
+        let remotes = lab.nodes[1..3].iter().map(|node| node.address.to_string()).collect();
+        lab.nodes[worker].handle.join(v1::JoinClusterRequest { token, remotes })
+    };
+    let refused = until("the managers have a leader", || async {
+        let error = join(before.worker.clone()).await.unwrap_err().to_string();
+        (!error.contains("no manager leads")).then_some(error)
+    });
+    let refused = refused.await;
+    assert!(refused.contains("its secret was rotated out"), "{refused}");
+    assert_eq!(join(rotated).await.unwrap().role(), v1::Role::Worker);
+    let tokens = lab.nodes[1].handle.tokens().unwrap();
+    assert_eq!(tokens.manager, before.manager);
+    // Only managers rotate.
+    let error = lab.nodes[worker].handle.rotate_token(request).await.unwrap_err();
+    assert!(error.to_string().contains("ask a manager"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c01_a_node_is_in_one_cluster() {
     let lab = Lab::managers(1).await;
     let again = lab.nodes[0].handle.init(v1::InitClusterRequest::default()).await;

@@ -15,7 +15,10 @@ mod watcher;
 
 pub use membership::authority;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use overlay_api::v1;
 use overlay_types::{NodeId, RequestId};
@@ -27,7 +30,10 @@ use tonic::{
 
 use self::gate::Gate;
 use crate::{
-    ca::TlsIncoming,
+    ca::{
+        TlsIncoming,
+        join::limit::{JoinCounts, JoinLimiter, JoinLimits},
+    },
     control::{Control, rejection_status},
     raft::transport::RaftService,
     state::{Rejection, State},
@@ -41,12 +47,23 @@ pub type Verdicts = BTreeMap<NodeId, v1::Liveness>;
 pub struct Api {
     control: Control,
     verdicts: watch::Receiver<Verdicts>,
+    joins: Arc<Mutex<JoinLimiter>>,
 }
 
 impl Api {
     /// Services of this manager. `verdicts` are shown in node lists.
-    pub const fn new(control: Control, verdicts: watch::Receiver<Verdicts>) -> Self {
-        Self { control, verdicts }
+    pub fn new(control: Control, verdicts: watch::Receiver<Verdicts>) -> Self {
+        let joins = JoinLimiter::new(JoinLimits::default());
+        Self { control, verdicts, joins: Arc::new(Mutex::new(joins)) }
+    }
+
+    fn joins(&self) -> MutexGuard<'_, JoinLimiter> {
+        self.joins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many joins were looked at and turned away.
+    pub fn join_counts(&self) -> JoinCounts {
+        self.joins().counts()
     }
 
     /// All services, behind the gate: calls come with a [`ConnectionInfo`](crate::ca::ConnectionInfo).

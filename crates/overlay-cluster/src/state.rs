@@ -54,7 +54,7 @@ pub use kind::Kind;
 pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
 pub use rotation::RotationPolicy;
-pub use trust::Trust;
+pub use trust::{OpaqueSecret, Trust};
 
 use self::{index::Index, requests::Requests};
 

@@ -139,6 +139,13 @@ impl v1::local_node_server::LocalNode for Local {
         Ok(Response::new(self.0.tokens()?))
     }
 
+    async fn rotate_join_token(
+        &self,
+        request: Request<v1::RotateJoinTokenRequest>,
+    ) -> Result<Response<v1::RotateJoinTokenResponse>, Status> {
+        Ok(Response::new(self.0.rotate_token(request.into_inner()).await?))
+    }
+
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,

@@ -9,7 +9,11 @@ use std::{
 };
 
 use overlay_cluster::{
-    ca::{NodeTls, TlsIncoming},
+    ca::{
+        NodeTls, TlsIncoming,
+        join::limit::JoinCounts,
+        tls::{HandshakeCounters, HandshakeCounts},
+    },
     control::{Control, ControlConfig, ControlError},
     server::{Api, Verdicts},
     state::RotationPolicy,
@@ -54,6 +58,8 @@ pub(crate) struct Heard {
 #[derive(Debug)]
 struct Running {
     control: Control,
+    api: Api,
+    handshakes: Arc<HandshakeCounters>,
     tasks: JoinSet<()>,
 }
 
@@ -79,6 +85,12 @@ impl ControlPlane {
         self.running().as_ref().map(|running| running.control.clone())
     }
 
+    /// What happened to callers, while it runs.
+    pub(crate) fn callers(&self) -> Option<(HandshakeCounts, JoinCounts)> {
+        let running = self.running();
+        running.as_ref().map(|running| (running.handshakes.read(), running.api.join_counts()))
+    }
+
     /// Opens the state, or makes it, and starts the raft core.
     pub(crate) async fn open(&self, create: bool) -> Result<Control, NodeError> {
         let Inner { disk, tls, addresses, rotation, .. } = &*self.0;
@@ -92,23 +104,25 @@ impl ControlPlane {
         let listener = listen(socket)
             .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
         let incoming = TlsIncoming::new(listener, Arc::clone(tls));
+        let handshakes = incoming.counters();
         let api = Api::new(control.clone(), heard.verdicts.subscribe());
+        let serving = api.clone();
         let (leader, alive) = (control.clone(), heard.alive.subscribe());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { leader.lead(alive).await });
         tasks.spawn(async move {
-            if let Err(error) = api.serve(incoming, std::future::pending()).await {
+            if let Err(error) = serving.serve(incoming, std::future::pending()).await {
                 tracing::error!(%error, "the management API ended");
             }
         });
-        *self.running() = Some(Running { control, tasks });
+        *self.running() = Some(Running { control, api, handshakes, tasks });
         Ok(())
     }
 
     /// Ends what it serves and closes the state.
     pub(crate) async fn stop(&self) {
         let running = self.running().take();
-        if let Some(Running { control, mut tasks }) = running {
+        if let Some(Running { control, mut tasks, .. }) = running {
             tasks.shutdown().await;
             control.stop().await;
         }

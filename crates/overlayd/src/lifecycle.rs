@@ -7,17 +7,18 @@ use std::{net::IpAddr, sync::Arc};
 use overlay_api::v1::{self, membership_client::MembershipClient};
 use overlay_cluster::{
     ca::{
-        CaError, Dialer, JoinSecrets, JoinToken, NodeCredentials, NodeTls, PendingJoin, RootCa,
-        join,
+        CaError, Dialer, JoinSecret, JoinSecrets, JoinToken, NodeCredentials, NodeTls, PendingJoin,
+        RootCa, join,
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
-    state::{Action, InitCluster, RotationPolicy, Trust},
+    state::{Action, InitCluster, OpaqueSecret, RotationPolicy, Trust},
 };
 use overlay_types::{
     Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
     NetworkId, Node, NodeId, Object, RequestId, Revision, Role, SpecError, View,
 };
+use tonic::Code;
 
 use crate::{
     Config, NodeError,
@@ -248,7 +249,8 @@ async fn ask(
         };
         match MembershipClient::new(channel).join(request.clone()).await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if status.code() == tonic::Code::Unavailable => {
+            // It has no quorum, or too many join there just now.
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
                 reasons.push(format!("{remote}: {}", status.message()));
             }
             Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
@@ -292,6 +294,27 @@ pub(crate) fn tokens(control: &Control) -> Result<v1::GetJoinTokensResponse, Nod
         JoinToken::new(ca.certificate().digest(), secrets.get(role).clone()).to_text().to_string()
     };
     Ok(v1::GetJoinTokensResponse { worker: token(Role::Worker), manager: token(Role::Manager) })
+}
+
+/// Replaces a join token. Returns the new one.
+pub(crate) async fn rotate_token(
+    control: &Control,
+    request: &v1::RotateJoinTokenRequest,
+) -> Result<String, NodeError> {
+    let invalid = |error: SpecError| NodeError::from(overlay_api::status::invalid(&error));
+    let role = Role::try_from(request.role()).map_err(invalid)?;
+    let write = match request.request_id.as_str() {
+        "" => RequestId::from_u128(rand::random()),
+        text => overlay_api::convert::parse("request_id", text).map_err(invalid)?,
+    };
+    let secret = OpaqueSecret(JoinSecret::generate()?.expose().to_vec());
+    control.write(write, Action::RotateJoinSecret { role, secret }).await?;
+    control.linearize().await?;
+    let tokens = tokens(control)?;
+    Ok(match role {
+        Role::Worker => tokens.worker,
+        Role::Manager => tokens.manager,
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 
 use overlay_api::v1::{self, keys_client::KeysClient, reports_client::ReportsClient};
 use overlay_cluster::{
-    ca::{NodeCredentials, NodeTls, PeerIdentity},
+    ca::{NodeCredentials, NodeTls, PeerIdentity, join::limit::JoinCounts, tls::HandshakeCounts},
     control::{Control, now},
     server::Verdicts,
 };
@@ -140,6 +140,11 @@ impl Member {
     /// The raft core and the applied state, while the node is a manager.
     pub(crate) fn control(&self) -> Option<Control> {
         self.control_plane.control()
+    }
+
+    /// What happened to those who called its control plane, while the node is a manager.
+    pub(crate) fn callers(&self) -> Option<(HandshakeCounts, JoinCounts)> {
+        self.control_plane.callers()
     }
 
     fn spawn_tasks(&self, reports: mpsc::Receiver<Report>) {

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 
 use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing};
 use overlay_api::v1::Liveness;
-use overlay_cluster::control::{Control, now};
+use overlay_cluster::{
+    ca::{join::limit::JoinCounts, tls::HandshakeCounts},
+    control::{Control, now},
+};
 use overlay_ipam::SubnetUsage;
 use prometheus_client::{
     collector::Collector,
@@ -76,6 +79,9 @@ impl Figures {
         if let Some(control) = member.control() {
             figures.control(&control);
             figures.addresses(&control);
+        }
+        if let Some((handshakes, joins)) = member.callers() {
+            figures.callers(handshakes, joins);
         }
         figures
     }
@@ -178,6 +184,38 @@ impl Figures {
         self.gauge("raft_applied_index", "Last entry applied", raft.applied_index as f64);
         self.gauge("raft_snapshot_index", "Last entry in the snapshot", raft.snapshot_index as f64);
         self.gauge("watches", "Watches that this manager serves", raft.watches as f64);
+    }
+
+    fn callers(&mut self, handshakes: HandshakeCounts, joins: JoinCounts) {
+        let samples = |counts: &[(&str, u64)]| {
+            let sample =
+                |(outcome, count): &(&str, u64)| (vec![(*outcome).to_owned()], *count as f64);
+            counts.iter().map(sample).collect::<Vec<_>>()
+        };
+        self.family(
+            "control_handshakes",
+            "Control connections, by how their handshake ended",
+            MetricType::Counter,
+            &["outcome"],
+            samples(&[
+                ("completed", handshakes.completed),
+                ("refused", handshakes.refused),
+                ("timed_out", handshakes.timed_out),
+                ("crowded_out", handshakes.crowded_out),
+                ("accept_failed", handshakes.accept_failed),
+            ]),
+        );
+        self.family(
+            "joins",
+            "Joins that were looked at, and those turned away because there were too many",
+            MetricType::Counter,
+            &["outcome"],
+            samples(&[
+                ("looked_at", joins.passed),
+                ("limited_source", joins.limited_source),
+                ("limited_total", joins.limited_total),
+            ]),
+        );
     }
 
     fn addresses(&mut self, control: &Control) {

@@ -205,11 +205,22 @@ impl NodeHandle {
 
     /// The join tokens; a manager has them.
     pub fn tokens(&self) -> Result<v1::GetJoinTokensResponse, NodeError> {
-        let member = self.member()?;
-        let control = member.control().ok_or_else(|| {
-            Status::failed_precondition("this node is a worker; ask a manager for join tokens")
-        })?;
-        lifecycle::tokens(&control)
+        lifecycle::tokens(&self.control_of_tokens()?)
+    }
+
+    /// Replaces a join token; the one before admits nobody any more. A manager can.
+    pub async fn rotate_token(
+        &self,
+        request: v1::RotateJoinTokenRequest,
+    ) -> Result<v1::RotateJoinTokenResponse, NodeError> {
+        let token = lifecycle::rotate_token(&self.control_of_tokens()?, &request).await?;
+        Ok(v1::RotateJoinTokenResponse { token })
+    }
+
+    fn control_of_tokens(&self) -> Result<control::Control, NodeError> {
+        let control = self.member()?.control();
+        let worker = "this node is a worker; ask a manager for join tokens";
+        control.ok_or_else(|| Status::failed_precondition(worker).into())
     }
 
     /// Waits until the node has taken up where it stopped and its socket is there. Never resolves

@@ -2,6 +2,8 @@
 //! the node checks what it got. A joiner gets the role that its secret stands for, a member the one
 //! that the cluster gives it.
 
+pub mod limit;
+
 use core::fmt;
 
 use overlay_types::{NodeId, UnixMillis};

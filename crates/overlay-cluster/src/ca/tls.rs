@@ -36,6 +36,7 @@ use rustls::{
 
 pub use connect::{DIAL_TIMEOUT, Dialer};
 pub use connection::{ANONYMOUS_LIFETIME, ConnectionInfo, TlsConnection};
+pub(in crate::ca) use listen::source_of;
 pub use listen::{
     HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_ANONYMOUS, MAX_HANDSHAKES,
     MAX_HANDSHAKES_PER_SOURCE, TlsIncoming,

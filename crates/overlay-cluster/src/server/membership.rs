@@ -1,15 +1,16 @@
 //! `overlay.v1.Membership`: how a host becomes a node and stays one.
 
-use overlay_api::v1;
+use overlay_api::{status::with_reason, v1};
 use overlay_types::{NodeId, RequestId, Role};
 use sha2::{Digest, Sha256};
-use tonic::{Request, Response, Status};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
 
 use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
     ca::{
-        CaError, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
-        join::{self, SigningRequest},
+        CaError, ConnectionInfo, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
+        join::{self, SigningRequest, limit::TooManyJoins},
     },
     control::now,
     state::{Action, Response as Answer, State, Trust},
@@ -41,14 +42,36 @@ fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
     NodeId::from_bytes(id)
 }
 
+impl Api {
+    /// Refuses a join of a source that tries too often, or when all together do.
+    fn check_rate<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let connection = ConnectionInfo::of(request)
+            .ok_or_else(|| Status::internal("the call did not come over a control connection"))?;
+        let source = connection.remote.ip();
+        let now = Instant::now().into_std();
+        self.joins().handle_join(source, now).map_err(|TooManyJoins { total, wait }| {
+            let who = if total { "all hosts".to_owned() } else { source.to_string() };
+            let seconds = wait.as_secs_f64().ceil();
+            with_reason(
+                Code::ResourceExhausted,
+                "join-rate",
+                format!("too many joins from {who}; try again in {seconds} s"),
+            )
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl v1::membership_server::Membership for Api {
     async fn join(
         &self,
         request: Request<v1::JoinRequest>,
     ) -> Result<Response<v1::JoinResponse>, Status> {
+        self.check_rate(&request)?;
         let request = request.into_inner();
         let write = request_id(&request.request_id)?;
+        // A secret that was rotated a moment ago decides here, too.
+        self.control.linearize().await?;
         let trust = self.control.replica().read(|state: &State| state.trust().cloned());
         let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
         let (ca, secrets) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;

@@ -145,6 +145,9 @@ impl State {
             Action::AdvanceGossipKey { to, deadline } => {
                 self.advance_gossip_key(context, *to, *deadline)
             }
+            Action::RotateJoinSecret { role, secret } => {
+                self.rotate_join_secret(context, *role, secret)
+            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use overlay_types::{
     Cluster, EndpointId, EndpointSpec, Epoch, EpochState, GossipKey, NetworkId, NetworkSpec, Node,
-    NodeId, RequestId, Revision, ServiceId, ServiceSpec, Subnet, UnixMillis,
+    NodeId, RequestId, Revision, Role, ServiceId, ServiceSpec, Subnet, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
-use super::Trust;
+use super::{OpaqueSecret, Trust};
 
 /// Host routes of one command. A host with a full routing table sends the aggregates.
 pub const MAX_HOST_ROUTES: usize = 16_384;
@@ -141,6 +141,13 @@ pub enum Action {
         to: Epoch,
         /// When the rotation after this one is due.
         deadline: UnixMillis,
+    },
+    /// Replaces a join secret; the one before admits nobody any more.
+    RotateJoinSecret {
+        /// What it admits as.
+        role: Role,
+        /// The new one, 16 bytes.
+        secret: OpaqueSecret,
     },
 }
 

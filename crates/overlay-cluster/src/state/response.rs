@@ -10,7 +10,7 @@ use super::Action;
 pub enum Response {
     /// Something was removed.
     Done,
-    /// The new cluster.
+    /// The cluster as it is now.
     Cluster(Cluster),
     /// The node as it is now.
     Node(Node),
@@ -33,7 +33,7 @@ impl Response {
     pub(super) const fn answers(&self, action: &Action) -> bool {
         matches!(
             (self, action),
-            (Self::Cluster(_), Action::InitCluster(_))
+            (Self::Cluster(_), Action::InitCluster(_) | Action::RotateJoinSecret { .. })
                 | (Self::Node(_), Action::JoinNode(_) | Action::UpdateNode { .. })
                 | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })

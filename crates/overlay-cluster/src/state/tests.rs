@@ -5,6 +5,7 @@ mod keys;
 mod networks;
 mod sequences;
 mod services;
+mod trust;
 
 use core::time::Duration;
 

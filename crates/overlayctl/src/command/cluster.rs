@@ -138,27 +138,47 @@ pub(crate) struct JoinToken {
     /// What the new node shall be
     #[arg(value_enum)]
     role: Role,
+    /// Make a new token first; the one before admits nobody any more
+    #[arg(long)]
+    rotate: bool,
     /// Print the token and nothing else
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl JoinToken {
-    /// Asks for the token.
+    /// Asks for the token, or for a new one.
     pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
         let node = session.connect().await?;
-        let answer = node.local().get_join_tokens(v1::GetJoinTokensRequest {}).await?.into_inner();
-        let (role, token) = match self.role {
-            Role::Worker => ("worker", answer.worker),
-            Role::Manager => ("manager", answer.manager),
-        };
+        let role = if self.role == Role::Worker { "worker" } else { "manager" };
+        let token = self.token(&node).await?;
         if self.quiet {
             return Ok(session.format.said(format!("{token}\n"), &token).into());
         }
         let tokens = Tokens { role, token, remotes: managers(&node).await };
         let command = view::join_command(&tokens.token, &tokens.remotes);
-        let sentence = format!("To add a {role}, run on its host:\n\n    {command}\n");
+        let mut sentence = format!("To add a {role}, run on its host:\n\n    {command}\n");
+        if self.rotate {
+            let rotated = "join token rotated; the one before admits nobody any more";
+            sentence.insert_str(0, &format!("The {role} {rotated}.\n\n"));
+        }
         Ok(session.format.said(sentence, &tokens).into())
+    }
+
+    async fn token(&self, node: &Node) -> Result<String, Failure> {
+        if self.rotate {
+            let mut request = v1::RotateJoinTokenRequest::default();
+            request.set_role(match self.role {
+                Role::Worker => v1::Role::Worker,
+                Role::Manager => v1::Role::Manager,
+            });
+            return Ok(node.local().rotate_join_token(request).await?.into_inner().token);
+        }
+        let tokens = node.local().get_join_tokens(v1::GetJoinTokensRequest {}).await?.into_inner();
+        Ok(match self.role {
+            Role::Worker => tokens.worker,
+            Role::Manager => tokens.manager,
+        })
     }
 }
 

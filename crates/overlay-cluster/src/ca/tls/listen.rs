@@ -199,7 +199,7 @@ async fn handshake(
 }
 
 /// What counts as one host: an IPv4 address, or the /64 that an IPv6 host chooses addresses from.
-fn source_of(address: IpAddr) -> IpAddr {
+pub(in crate::ca) fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let prefix = address.to_bits() >> 64 << 64;

@@ -113,7 +113,10 @@ impl Guard {
             if let Err(refusal) = look(&control, access, Some(peer), Freshness::Current) {
                 return refusal.into();
             }
-            let left = peer.not_after.since(control.now()).clamp(super::SHORTEST_LOOK, super::LONGEST_LOOK);
+            let left = peer
+                .not_after
+                .since(control.now())
+                .clamp(super::SHORTEST_LOOK, super::LONGEST_LOOK);
             // Whatever comes first, the next look decides.
             let _ = tokio::time::timeout(left, departures.changed()).await;
         }

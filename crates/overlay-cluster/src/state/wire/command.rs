@@ -8,7 +8,7 @@ use overlay_api::{
 use overlay_types::{Epoch, EpochState, GossipKey, Revision, SpecError, Subnet, UnixMillis};
 
 use super::{WireError, reading, required};
-use crate::state::{Action, Command, InitCluster, Trust};
+use crate::state::{Action, Command, InitCluster, OpaqueSecret, Trust};
 
 const COMMAND: &str = "command";
 
@@ -76,6 +76,12 @@ impl From<&Action> for Message {
                 spec: Some(spec.into()),
             }),
             Action::DetachEndpoint(id) => Self::DetachEndpoint(id.to_string()),
+            Action::RotateJoinSecret { role, secret } => {
+                Self::RotateJoinSecret(pb::RotateJoinSecret {
+                    role: v1::Role::from(*role).into(),
+                    secret: secret.0.clone(),
+                })
+            }
             keys => of_key_action(keys),
         }
     }
@@ -166,6 +172,10 @@ impl TryFrom<Message> for Action {
             Message::DetachEndpoint(id) => {
                 Self::DetachEndpoint(reading(COMMAND, parse("id", &id))?)
             }
+            Message::RotateJoinSecret(m) => Self::RotateJoinSecret {
+                role: reading(COMMAND, m.role().try_into())?,
+                secret: OpaqueSecret(m.secret),
+            },
             keys => return to_key_action(keys),
         })
     }

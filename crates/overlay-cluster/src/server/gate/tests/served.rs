@@ -17,7 +17,8 @@ use super::{LOCAL, calls};
 use crate::{
     ca::{
         Dialer, JoinSecrets, NodeCredentials, NodeTls, PendingJoin, RootCa, TlsIncoming,
-        join::SigningRequest, root::NODE_VALIDITY,
+        join::{SigningRequest, limit::JoinLimits},
+        root::NODE_VALIDITY,
     },
     control::{Control, ControlConfig, now},
     raft::types::Member,
@@ -42,6 +43,7 @@ const STRANGER: NodeId = NodeId::from_u128(9);
 struct Served {
     ca: RootCa,
     control: Control,
+    api: Api,
     address: SocketAddr,
     task: AbortHandle,
     _folder: TempDir,
@@ -99,8 +101,10 @@ impl Served {
         control.form(member).await.unwrap();
         let api = Api::new(control.clone(), watch::Sender::default().subscribe());
         let incoming = TlsIncoming::new(listener, tls);
-        let task = tokio::spawn(async move { api.serve(incoming, core::future::pending()).await });
-        let served = Self { ca, control, address, task: task.abort_handle(), _folder: folder };
+        let serving = api.clone();
+        let task =
+            tokio::spawn(async move { serving.serve(incoming, core::future::pending()).await });
+        let served = Self { ca, control, api, address, task: task.abort_handle(), _folder: folder };
         served.write(Action::InitCluster(Box::new(init(&served.ca, node)))).await;
         served.write(Action::JoinNode(Node { role: Role::Worker, ..made::node(2) })).await;
         served.write(Action::JoinNode(made::node(3))).await;
@@ -175,6 +179,27 @@ async fn c04_every_call_without_a_certificate_is_refused_but_for_joins() {
     let channel = served.dial_without_certificate().await;
     check_all(&channel, |path| refused(path, "no-certificate")).await;
     assert_eq!(call(&channel, "/overlay.v1.Nodes/NoSuchCall").await, "no-such-call");
+}
+
+#[tokio::test]
+async fn c02_joins_of_one_host_are_limited() {
+    let served = Served::start().await;
+    let channel = served.dial_without_certificate().await;
+    let limit = JoinLimits::default().per_source.burst;
+    let begun = tokio::time::Instant::now();
+    let mut looked_at = 0;
+    // Some come in again meanwhile, but not as fast as they are asked for.
+    let tried = timeout(DEADLINE, async {
+        while call(&channel, ANYONE).await != "join-rate" {
+            looked_at += 1;
+        }
+    });
+    tried.await.unwrap();
+    let refilled =
+        begun.elapsed().as_secs_f64() / JoinLimits::default().per_source.interval.as_secs_f64();
+    assert!(looked_at >= limit && f64::from(looked_at - limit) <= refilled + 1.0, "{looked_at}");
+    let counts = served.api.join_counts();
+    assert_eq!((counts.passed, counts.limited_source), (u64::from(looked_at), 1));
 }
 
 #[tokio::test]
