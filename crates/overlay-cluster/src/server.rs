@@ -13,8 +13,6 @@ mod reports;
 mod services;
 mod watcher;
 
-pub use membership::authority;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

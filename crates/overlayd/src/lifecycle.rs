@@ -7,8 +7,8 @@ use std::{net::IpAddr, sync::Arc};
 use overlay_api::v1::{self, membership_client::MembershipClient};
 use overlay_cluster::{
     ca::{
-        CaError, Dialer, JoinSecret, JoinSecrets, JoinToken, NodeCredentials, NodeTls, PendingJoin,
-        RootCa, join,
+        Authority, CaError, Dialer, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
+        join::SigningRequest,
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
@@ -48,19 +48,13 @@ pub(crate) async fn init(
     let id = ClusterId::from_u128(rand::random());
     let cluster = cluster(id, request)?;
     let node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
-    let ca = RootCa::generate(id, now())?;
-    let secrets = JoinSecrets::generate()?;
+    let authority = Authority::generate(id, now())?;
     let pending = PendingJoin::new()?;
-    let presented = secrets.get(Role::Manager);
-    let admission = join::admit(&ca, &secrets, presented, pending.request(), node.id, now())?;
-    let root = ca.certificate();
-    let credentials = pending.complete(&admission.certificate, root.der(), root.digest(), now())?;
-    let trust = Trust {
-        root_certificate: root.to_pem(),
-        private_key: ca.key().to_pem().to_string(),
-        worker_secret: secrets.get(Role::Worker).expose().to_vec(),
-        manager_secret: secrets.get(Role::Manager).expose().to_vec(),
-    };
+    let own = SigningRequest::from_der(pending.request())?;
+    let certificate = authority.sign(&own, node.id, node.role, now())?;
+    let root = authority.root();
+    let credentials = pending.complete(&certificate, root.der(), root.digest(), now())?;
+    let trust = authority.to_trust();
     disk.check_blank()?;
     let start = async {
         let control =
@@ -289,10 +283,8 @@ fn invalid_remote(text: &str, reason: &str) -> NodeError {
 pub(crate) fn tokens(control: &Control) -> Result<v1::GetJoinTokensResponse, NodeError> {
     let trust = control.replica().read(|state| state.trust().cloned());
     let trust = trust.ok_or(NodeError::NoCluster)?;
-    let (ca, secrets) = overlay_cluster::server::authority(&trust)?;
-    let token = |role| {
-        JoinToken::new(ca.certificate().digest(), secrets.get(role).clone()).to_text().to_string()
-    };
+    let authority = Authority::from_trust(&trust)?;
+    let token = |role| authority.token(role).to_text().to_string();
     Ok(v1::GetJoinTokensResponse { worker: token(Role::Worker), manager: token(Role::Manager) })
 }
 

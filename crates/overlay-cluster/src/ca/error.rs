@@ -112,6 +112,14 @@ pub enum CaError {
     /// The worker and the manager secret are the same.
     #[error("worker and manager join secret are equal, so a token would not say its role")]
     EqualSecrets,
+    /// A join secret in the replicated state that cannot be one.
+    #[error("the {role} join secret has {found} bytes instead of 16; rotate it")]
+    SecretLength {
+        /// What it should admit as.
+        role: Role,
+        /// How many there are.
+        found: usize,
+    },
     /// Certificates cannot be signed, for example because the clock is beyond what X.509 can write.
     #[error("cannot sign a certificate: {reason}")]
     Signing {

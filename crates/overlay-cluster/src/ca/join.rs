@@ -1,12 +1,11 @@
-//! Joining and renewal without I/O: a node makes a key and a signing request, a manager signs it,
-//! the node checks what it got. A joiner gets the role that its secret stands for, a member the one
-//! that the cluster gives it.
+//! Joining and renewal as the node sees them: it makes a key and a signing request, a manager signs
+//! it, the node checks what it got.
 
 pub mod limit;
 
 use core::fmt;
 
-use overlay_types::{NodeId, UnixMillis};
+use overlay_types::UnixMillis;
 use rcgen::{
     CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SubjectPublicKeyInfo,
@@ -14,10 +13,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
-use super::{
-    CaError, JoinSecret, JoinSecrets, NodeCredentials, PeerIdentity, PrivateKey, RootCa,
-    RootCertificate, RootDigest,
-};
+use super::{CaError, NodeCredentials, PrivateKey, RootCertificate, RootDigest};
 
 /// A signing request of ours has about 250 bytes; longer ones are not looked at.
 pub const MAX_REQUEST_LEN: usize = 1024;
@@ -99,33 +95,6 @@ impl fmt::Debug for SigningRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningRequest")
     }
-}
-
-/// A joiner that was let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// Who it is from now on.
-    pub identity: PeerIdentity,
-    /// Its certificate.
-    pub certificate: CertificateDer<'static>,
-}
-
-/// A manager's decision about a joiner: the secret says the role, `node` is the id that it gets.
-///
-/// A secret that matches none is [`CaError::JoinRefused`], whatever the request looks like.
-pub fn admit(
-    ca: &RootCa,
-    secrets: &JoinSecrets,
-    presented: &JoinSecret,
-    request: &[u8],
-    node: NodeId,
-    now: UnixMillis,
-) -> Result<Admission, CaError> {
-    let role = secrets.role_of(presented).ok_or(CaError::JoinRefused)?;
-    let request = SigningRequest::from_der(request)?;
-    let certificate = ca.sign(&request, node, role, now)?;
-    let identity = PeerIdentity { cluster: ca.certificate().cluster(), node, role };
-    Ok(Admission { identity, certificate })
 }
 
 #[cfg(test)]

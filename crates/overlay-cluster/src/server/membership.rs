@@ -9,25 +9,11 @@ use tonic::{Code, Request, Response, Status};
 use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
     ca::{
-        CaError, ConnectionInfo, JoinSecret, JoinSecrets, PrivateKey, RootCa, RootCertificate,
-        join::{self, SigningRequest, limit::TooManyJoins},
+        Authority, ConnectionInfo,
+        join::{SigningRequest, limit::TooManyJoins},
     },
-    control::now,
-    state::{Action, Response as Answer, State, Trust},
+    state::{Action, Response as Answer, State},
 };
-
-/// The CA and the join secrets, as the replicated state keeps them.
-pub fn authority(trust: &Trust) -> Result<(RootCa, JoinSecrets), CaError> {
-    let certificate = RootCertificate::from_pem(&trust.root_certificate)?;
-    let ca = RootCa::new(certificate, PrivateKey::from_pem(&trust.private_key)?)?;
-    let secrets = JoinSecrets::new(secret(&trust.worker_secret)?, secret(&trust.manager_secret)?)?;
-    Ok((ca, secrets))
-}
-
-/// A secret of any other length matches none.
-fn secret(bytes: &[u8]) -> Result<JoinSecret, CaError> {
-    bytes.try_into().map(JoinSecret::from_bytes).map_err(|_| CaError::JoinRefused)
-}
 
 /// The joiner's id: the same when it repeats the request because the answer was lost, and never one
 /// that it can choose, because nobody finds a request that hashes to a given id.
@@ -43,6 +29,12 @@ fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
 }
 
 impl Api {
+    fn authority(&self) -> Result<Authority, Status> {
+        let trust = self.control.replica().read(|state: &State| state.trust().cloned());
+        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
+        Authority::from_trust(&trust).map_err(|error| Status::internal(error.to_string()))
+    }
+
     /// Refuses a join of a source that tries too often, or when all together do.
     fn check_rate<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let connection = ConnectionInfo::of(request)
@@ -72,13 +64,10 @@ impl v1::membership_server::Membership for Api {
         let write = request_id(&request.request_id)?;
         // A secret that was rotated a moment ago decides here, too.
         self.control.linearize().await?;
-        let trust = self.control.replica().read(|state: &State| state.trust().cloned());
-        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
-        let (ca, secrets) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
-        let presented = secret(&request.secret)?;
+        let authority = self.authority()?;
         let csr = &request.certificate_request;
         let id = node_id(write, csr);
-        let admission = join::admit(&ca, &secrets, &presented, csr, id, now())?;
+        let admission = authority.admit(&request.secret, csr, id, self.control.now())?;
 
         let mut node = needed("node", request.node)?;
         node.id = id.to_string();
@@ -97,7 +86,7 @@ impl v1::membership_server::Membership for Api {
                 cluster: view.cluster().map(Into::into),
                 managers: managers.map(Into::into).collect(),
                 gossip_keys: view.gossip_keys().map(Into::into),
-                root: ca.certificate().der().to_vec(),
+                root: authority.root().der().to_vec(),
             }
         });
         Ok(Response::new(answer))
@@ -111,16 +100,14 @@ impl v1::membership_server::Membership for Api {
         let csr = SigningRequest::from_der(&request.into_inner().certificate_request)?;
         // A node that joined or was removed a moment ago may be new to this manager.
         self.control.linearize().await?;
-        let (role, trust) = self.control.replica().read(|state: &State| {
-            let node = state.view().nodes().get(&peer);
-            (node.map(|node| node.role), state.trust().cloned())
-        });
+        let role = self
+            .control
+            .replica()
+            .read(|state: &State| state.view().nodes().get(&peer).map(|node| node.role));
         let role = role.ok_or_else(|| {
             Status::permission_denied(format!("node {peer} was removed from the cluster"))
         })?;
-        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
-        let (ca, _) = authority(&trust).map_err(|e| Status::internal(e.to_string()))?;
-        let certificate = ca.sign(&csr, peer, role, now())?.to_vec();
+        let certificate = self.authority()?.sign(&csr, peer, role, self.control.now())?.to_vec();
         Ok(Response::new(v1::RenewResponse { certificate }))
     }
 }

@@ -1,49 +1,36 @@
 use std::{fs, process::Command};
 
-use overlay_types::{ClusterId, Role};
+use overlay_types::{ClusterId, NodeId, Role};
 use proptest::prelude::*;
 use rcgen::{DnType, KeyPair, PKCS_ECDSA_P384_SHA384};
 use rstest::rstest;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::ca::root::NODE_VALIDITY;
+use crate::ca::{Admission, Authority, JoinSecret, PeerIdentity, RootCa, root::NODE_VALIDITY};
 
 const CLUSTER: ClusterId = ClusterId::from_u128(9);
 const NODE: NodeId = NodeId::from_u128(7);
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-struct Manager {
-    ca: RootCa,
-    secrets: JoinSecrets,
+fn authority() -> Authority {
+    Authority::generate(CLUSTER, NOW).unwrap()
 }
 
-impl Manager {
-    fn new() -> Self {
-        Self {
-            ca: RootCa::generate(CLUSTER, NOW).unwrap(),
-            secrets: JoinSecrets::generate().unwrap(),
-        }
-    }
-
-    fn admit(&self, secret: &JoinSecret, request: &[u8]) -> Result<Admission, CaError> {
-        admit(&self.ca, &self.secrets, secret, request, NODE, NOW)
-    }
-
-    fn root(&self) -> &RootCertificate {
-        self.ca.certificate()
-    }
+/// Has `request` signed for who bears the token of `role`.
+fn admit(authority: &Authority, role: Role, request: &[u8]) -> Admission {
+    authority.admit(authority.token(role).secret().expose(), request, NODE, NOW).unwrap()
 }
 
 #[rstest]
 #[case(Role::Worker)]
 #[case(Role::Manager)]
 fn c02_the_secret_says_the_role(#[case] role: Role) {
-    let manager = Manager::new();
+    let authority = authority();
     let joiner = PendingJoin::new().unwrap();
-    let admission = manager.admit(manager.secrets.get(role), joiner.request()).unwrap();
+    let admission = admit(&authority, role, joiner.request());
     assert_eq!(admission.identity, PeerIdentity { cluster: CLUSTER, node: NODE, role });
-    let root = manager.root();
+    let root = authority.root();
     let credentials =
         joiner.complete(&admission.certificate, root.der(), root.digest(), NOW).unwrap();
     assert_eq!(credentials.identity(), admission.identity);
@@ -61,14 +48,15 @@ fn c02_the_secret_says_the_role(#[case] role: Role) {
 
 #[test]
 fn c02_a_rotated_out_secret_is_refused_like_any_other() {
-    let mut manager = Manager::new();
+    let before = authority();
+    let mut trust = before.to_trust();
+    trust.worker_secret = JoinSecret::generate().unwrap().expose().to_vec();
+    let authority = Authority::from_trust(&trust).unwrap();
     let joiner = PendingJoin::new().unwrap();
-    let old = manager.secrets.get(Role::Worker).clone();
-    manager.secrets =
-        manager.secrets.rotated(Role::Worker, JoinSecret::generate().unwrap()).unwrap();
-    let never = JoinSecret::from_bytes([1; 16]);
-    for (secret, request) in [(&old, joiner.request()), (&never, joiner.request()), (&never, &[])] {
-        let error = manager.admit(secret, request).unwrap_err();
+    let old = before.token(Role::Worker);
+    let old: &[u8] = old.secret().expose();
+    for (secret, request) in [(old, joiner.request()), (&[1; 16], joiner.request()), (old, &[])] {
+        let error = authority.admit(secret, request, NODE, NOW).unwrap_err();
         assert_eq!(error, CaError::JoinRefused);
         // The answer says no more to a guesser; a joiner knows what it means.
         let answer = Status::from(error);
@@ -82,16 +70,15 @@ fn c02_a_rotated_out_secret_is_refused_like_any_other() {
 
 #[test]
 fn c02_the_joiner_checks_what_it_got() {
-    let manager = Manager::new();
-    let root = manager.root().clone();
-    let secret = manager.secrets.get(Role::Worker);
-    let other = Manager::new();
-    let complete = |certificate: &Admission, joiner: PendingJoin, digest, now| {
-        joiner.complete(&certificate.certificate, root.der(), digest, now).map(|_| ())
+    let authority = authority();
+    let root = authority.root().clone();
+    let other = Authority::generate(CLUSTER, NOW).unwrap();
+    let complete = |admission: &Admission, joiner: PendingJoin, digest, now| {
+        joiner.complete(&admission.certificate, root.der(), digest, now).map(|_| ())
     };
     let join = || {
         let joiner = PendingJoin::new().unwrap();
-        (manager.admit(secret, joiner.request()).unwrap(), joiner)
+        (admit(&authority, Role::Worker, joiner.request()), joiner)
     };
 
     let (good, joiner) = join();
@@ -100,7 +87,7 @@ fn c02_the_joiner_checks_what_it_got() {
         Err(CaError::OtherRoot { expected: other.root().digest() })
     );
     let (_, joiner) = join();
-    let foreign = other.admit(other.secrets.get(Role::Worker), joiner.request()).unwrap();
+    let foreign = admit(&other, Role::Worker, joiner.request());
     assert_eq!(
         complete(&foreign, joiner, root.digest(), NOW),
         Err(CaError::UnknownIssuer { cluster: CLUSTER })
@@ -170,12 +157,12 @@ fn bad_requests_are_refused() {
 
 #[test]
 fn what_a_request_asks_for_is_ignored() {
-    let manager = Manager::new();
+    let authority = authority();
     let mut params = CertificateParams::new(vec!["any.node.overlay".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::OrganizationalUnitName, "manager");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
-    let admission = manager.admit(manager.secrets.get(Role::Worker), request.der()).unwrap();
+    let admission = admit(&authority, Role::Worker, request.der());
     assert_eq!(PeerIdentity::from_certificate(&admission.certificate).unwrap().role, Role::Worker);
 }
 

@@ -16,14 +16,14 @@ use tonic_prost::ProstCodec;
 use super::{LOCAL, calls};
 use crate::{
     ca::{
-        Dialer, JoinSecrets, NodeCredentials, NodeTls, PendingJoin, RootCa, TlsIncoming,
+        Authority, Dialer, NodeCredentials, NodeTls, PendingJoin, TlsIncoming,
         join::{SigningRequest, limit::JoinLimits},
         root::NODE_VALIDITY,
     },
     control::{Control, ControlConfig, now},
     raft::types::Member,
     server::Api,
-    state::{Action, InitCluster, RotationPolicy, Trust, tests as made},
+    state::{Action, InitCluster, RotationPolicy, tests as made},
 };
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -41,7 +41,7 @@ const STRANGER: NodeId = NodeId::from_u128(9);
 
 /// The only manager of a cluster, with a worker and another manager that is not running.
 struct Served {
-    ca: RootCa,
+    authority: Authority,
     control: Control,
     api: Api,
     address: SocketAddr,
@@ -55,35 +55,28 @@ impl Drop for Served {
     }
 }
 
-fn credentials(ca: &RootCa, node: NodeId, role: Role, at: UnixMillis) -> NodeCredentials {
+fn credentials(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> NodeCredentials {
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = ca.sign(&request, node, role, at).unwrap();
-    let root = ca.certificate();
+    let certificate = authority.sign(&request, node, role, at).unwrap();
+    let root = authority.root();
     pending.complete(&certificate, root.der(), root.digest(), at).unwrap()
 }
 
-fn tls(ca: &RootCa, node: NodeId, role: Role, at: UnixMillis) -> Arc<NodeTls> {
-    Arc::new(NodeTls::new(&credentials(ca, node, role, at)).unwrap())
+fn tls(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> Arc<NodeTls> {
+    Arc::new(NodeTls::new(&credentials(authority, node, role, at)).unwrap())
 }
 
-fn init(ca: &RootCa, node: Node) -> InitCluster {
-    let secrets = JoinSecrets::generate().unwrap();
-    let cluster = Cluster { id: ca.certificate().cluster(), ..made::cluster() };
-    let trust = Trust {
-        root_certificate: ca.certificate().to_pem(),
-        private_key: ca.key().to_pem().to_string(),
-        worker_secret: secrets.get(Role::Worker).expose().to_vec(),
-        manager_secret: secrets.get(Role::Manager).expose().to_vec(),
-    };
-    InitCluster { trust, node, ..made::init(cluster) }
+fn init(authority: &Authority, node: Node) -> InitCluster {
+    let cluster = Cluster { id: authority.root().cluster(), ..made::cluster() };
+    InitCluster { trust: authority.to_trust(), node, ..made::init(cluster) }
 }
 
 impl Served {
     async fn start() -> Self {
-        let ca = RootCa::generate(made::cluster().id, UnixMillis(0)).unwrap();
+        let authority = Authority::generate(made::cluster().id, UnixMillis(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let tls = tls(&ca, FIRST, Role::Manager, now());
+        let tls = tls(&authority, FIRST, Role::Manager, now());
         let control = Control::start(ControlConfig {
             node: FIRST,
             tls: Arc::clone(&tls),
@@ -104,8 +97,9 @@ impl Served {
         let serving = api.clone();
         let task =
             tokio::spawn(async move { serving.serve(incoming, core::future::pending()).await });
-        let served = Self { ca, control, api, address, task: task.abort_handle(), _folder: folder };
-        served.write(Action::InitCluster(Box::new(init(&served.ca, node)))).await;
+        let served =
+            Self { authority, control, api, address, task: task.abort_handle(), _folder: folder };
+        served.write(Action::InitCluster(Box::new(init(&served.authority, node)))).await;
         served.write(Action::JoinNode(Node { role: Role::Worker, ..made::node(2) })).await;
         served.write(Action::JoinNode(made::node(3))).await;
         served
@@ -118,7 +112,7 @@ impl Served {
 
     /// A connection of a node whose certificate was signed at `at`.
     async fn dial(&self, node: NodeId, role: Role, at: UnixMillis) -> Channel {
-        let tls = tls(&self.ca, node, role, at);
+        let tls = tls(&self.authority, node, role, at);
         Dialer::member(tls, LOCALHOST, self.address, None).channel().await.unwrap()
     }
 
@@ -129,7 +123,7 @@ impl Served {
     }
 
     async fn dial_without_certificate(&self) -> Channel {
-        let digest = self.ca.certificate().digest();
+        let digest = self.authority.root().digest();
         Dialer::joiner(digest, LOCALHOST, self.address).unwrap().channel().await.unwrap()
     }
 }

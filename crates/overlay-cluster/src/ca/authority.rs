@@ -1,0 +1,158 @@
+//! What a manager decides with: the CA and the join secrets.
+
+use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
+use rustls_pki_types::CertificateDer;
+
+use super::{
+    CaError, JoinSecret, JoinSecrets, JoinToken, PeerIdentity, PrivateKey, RootCa, RootCertificate,
+    join::SigningRequest,
+};
+use crate::state::Trust;
+
+/// The CA of a cluster, and the secrets that admit to it. Whoever has it is the cluster.
+#[derive(Debug)]
+pub struct Authority {
+    ca: RootCa,
+    secrets: JoinSecrets,
+}
+
+/// A joiner that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Who it is from now on.
+    pub identity: PeerIdentity,
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+}
+
+impl Authority {
+    /// A new root and new secrets for `cluster`.
+    pub fn generate(cluster: ClusterId, now: UnixMillis) -> Result<Self, CaError> {
+        Ok(Self { ca: RootCa::generate(cluster, now)?, secrets: JoinSecrets::generate()? })
+    }
+
+    /// As the replicated state keeps it.
+    pub fn from_trust(trust: &Trust) -> Result<Self, CaError> {
+        let certificate = RootCertificate::from_pem(&trust.root_certificate)?;
+        let ca = RootCa::new(certificate, PrivateKey::from_pem(&trust.private_key)?)?;
+        let secret = |role: Role, bytes: &[u8]| {
+            JoinSecret::from_slice(bytes).ok_or(CaError::SecretLength { role, found: bytes.len() })
+        };
+        let secrets = JoinSecrets::new(
+            secret(Role::Worker, &trust.worker_secret)?,
+            secret(Role::Manager, &trust.manager_secret)?,
+        )?;
+        Ok(Self { ca, secrets })
+    }
+
+    /// For the replicated state.
+    pub fn to_trust(&self) -> Trust {
+        let secret = |role| self.secrets.get(role).expose().to_vec();
+        Trust {
+            root_certificate: self.root().to_pem(),
+            private_key: self.ca.key().to_pem().to_string(),
+            worker_secret: secret(Role::Worker),
+            manager_secret: secret(Role::Manager),
+        }
+    }
+
+    /// The root certificate.
+    pub fn root(&self) -> &RootCertificate {
+        self.ca.certificate()
+    }
+
+    /// The token that lets its bearer join as `role`.
+    pub fn token(&self, role: Role) -> JoinToken {
+        JoinToken::new(self.root().digest(), self.secrets.get(role).clone())
+    }
+
+    /// Decides about a joiner: the secret says the role, `node` is the id that it gets.
+    ///
+    /// A secret that matches none is [`CaError::JoinRefused`], whatever the request looks like.
+    pub fn admit(
+        &self,
+        presented: &[u8],
+        request: &[u8],
+        node: NodeId,
+        now: UnixMillis,
+    ) -> Result<Admission, CaError> {
+        let role =
+            JoinSecret::from_slice(presented).and_then(|secret| self.secrets.role_of(&secret));
+        let role = role.ok_or(CaError::JoinRefused)?;
+        let certificate = self.ca.sign(&SigningRequest::from_der(request)?, node, role, now)?;
+        let identity = PeerIdentity { cluster: self.root().cluster(), node, role };
+        Ok(Admission { identity, certificate })
+    }
+
+    /// A certificate for a node that is known, in the role that the cluster gives it.
+    pub fn sign(
+        &self,
+        request: &SigningRequest,
+        node: NodeId,
+        role: Role,
+        now: UnixMillis,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        self.ca.sign(request, node, role, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::ca::PendingJoin;
+
+    const NODE: NodeId = NodeId::from_u128(7);
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn authority() -> Authority {
+        Authority::generate(ClusterId::from_u128(9), NOW).unwrap()
+    }
+
+    #[test]
+    fn c02_what_the_state_keeps_admits_and_signs_as_before() {
+        let before = authority();
+        let after = Authority::from_trust(&before.to_trust()).unwrap();
+        let joiner = PendingJoin::new().unwrap();
+        for role in [Role::Worker, Role::Manager] {
+            let token = before.token(role);
+            assert_eq!(after.token(role), token);
+            let presented = token.secret().expose();
+            let admission = after.admit(presented, joiner.request(), NODE, NOW).unwrap();
+            assert_eq!(admission.identity.role, role);
+        }
+        let request = SigningRequest::from_der(joiner.request()).unwrap();
+        let renewed = after.sign(&request, NODE, Role::Worker, NOW).unwrap();
+        let root = before.root();
+        joiner.complete(&renewed, root.der(), root.digest(), NOW).unwrap();
+    }
+
+    #[rstest]
+    #[case::none(&[])]
+    #[case::short(&[1; 15])]
+    #[case::long(&[1; 17])]
+    #[case::other(&[1; 16])]
+    fn c02_what_is_no_secret_is_refused_like_a_wrong_one(#[case] presented: &[u8]) {
+        let joiner = PendingJoin::new().unwrap();
+        for request in [joiner.request(), b"no request"] {
+            let refused = authority().admit(presented, request, NODE, NOW);
+            assert_eq!(refused, Err(CaError::JoinRefused));
+        }
+    }
+
+    #[rstest]
+    #[case::key(|trust: &mut Trust, other: &Trust| trust.private_key.clone_from(&other.private_key), "private key: it does not belong to the root certificate")]
+    #[case::certificate(|trust: &mut Trust, _: &Trust| trust.root_certificate.clear(), "no certificate in PEM")]
+    #[case::secret(|trust: &mut Trust, _: &Trust| trust.manager_secret.truncate(3), "manager join secret has 3 bytes instead of 16")]
+    #[case::equal(|trust: &mut Trust, _: &Trust| trust.manager_secret = trust.worker_secret.clone(), "join secret are equal")]
+    fn parts_that_do_not_belong_together_say_which(
+        #[case] damage: fn(&mut Trust, &Trust),
+        #[case] reason: &str,
+    ) {
+        let mut trust = authority().to_trust();
+        damage(&mut trust, &authority().to_trust());
+        let error = Authority::from_trust(&trust).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
