@@ -4,7 +4,10 @@ use overlay_api::v1::{
     self, networks_client::NetworksClient, nodes_client::NodesClient, watcher_client::WatcherClient,
 };
 
-use crate::lab::{Lab, until};
+use crate::{
+    lab::{Lab, until},
+    metrics::{scrape, value},
+};
 
 /// `None` when the manager that was asked is just restarting.
 async fn nodes(lab: &Lab, place: usize) -> Option<Vec<v1::NodeStatus>> {
@@ -137,4 +140,22 @@ async fn c04_a_certificate_is_renewed_while_its_connections_are_in_use() {
         lab.nodes[place].restart().await;
     }
     all_alive(&lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c04_a_node_watches_with_its_new_certificate_before_the_old_one_ends() {
+    let mut lab = Lab::managers(1).await;
+    let token = lab.nodes[0].handle.tokens().unwrap().worker;
+    let worker = lab.start().await;
+    lab.join(worker, &token).await.unwrap();
+    all_alive(&lab).await;
+    let figure = async |name: &str| value(&scrape(&lab.nodes[0]).await, name).unwrap();
+    let handshakes = "overlay_control_handshakes_total{outcome=\"completed\"}";
+    let (made, watches) = (figure(handshakes).await, figure("overlay_watches").await);
+    lab.nodes[worker].handle.renew().await.unwrap();
+    until("the node watches over a new connection", || async {
+        let again = figure("overlay_watches").await == watches;
+        (again && figure(handshakes).await > made).then_some(())
+    })
+    .await;
 }

@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::lab::{Lab, LabNode, METRICS_PORT, until};
 
-async fn scrape(node: &LabNode) -> String {
+pub(crate) async fn scrape(node: &LabNode) -> String {
     let mut stream = TcpStream::connect((node.address, METRICS_PORT)).await.unwrap();
     let request = "GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -18,7 +18,7 @@ async fn scrape(node: &LabNode) -> String {
 }
 
 /// The value of the sample that is written like this.
-fn value(text: &str, sample: &str) -> Option<f64> {
+pub(crate) fn value(text: &str, sample: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok())
 }

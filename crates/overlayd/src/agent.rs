@@ -106,7 +106,13 @@ impl Viewer {
 /// Watches until the task is ended.
 pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
     loop {
-        if let Err(status) = follow(node, &managers, &viewer).await {
+        let mut renewed = managers.renewed();
+        let broken_off = tokio::select! {
+            outcome = follow(node, &managers, &viewer) => outcome,
+            // Managers end the watch when the certificate that it began with does.
+            _ = renewed.changed() => continue,
+        };
+        if let Err(status) = broken_off {
             tracing::debug!(reason = status.message(), "watch broken off; asking another manager");
         }
         managers.failed();

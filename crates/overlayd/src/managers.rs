@@ -8,6 +8,7 @@ use std::{
 use overlay_cluster::ca::{Dialer, NodeTls};
 use overlay_types::{NodeId, Role, View};
 use rustls::ClientConfig;
+use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
 /// The managers of the cluster, and a connection to one of them.
@@ -94,6 +95,11 @@ impl Managers {
         }
         let message = format!("no manager answers ({})", reasons.join("; "));
         Err(Status::unavailable(message))
+    }
+
+    /// Follows whether the certificate was renewed: what goes on for long moves to a new connection.
+    pub(crate) fn renewed(&self) -> watch::Receiver<()> {
+        self.0.tls.replaced()
     }
 
     /// The connection in use failed: another manager is tried next.

@@ -33,6 +33,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
+use tokio::sync::watch;
 
 pub use connect::{DIAL_TIMEOUT, Dialer};
 pub use connection::{ANONYMOUS_LIFETIME, ConnectionInfo, TlsConnection};
@@ -51,7 +52,10 @@ const HTTP2: &[u8] = b"h2";
 /// The TLS configurations of a node. New credentials take effect with the next handshake;
 /// connections in use keep what they were made with.
 #[derive(Debug)]
-pub struct NodeTls(ArcSwap<Configs>);
+pub struct NodeTls {
+    configs: ArcSwap<Configs>,
+    replaced: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct Configs {
@@ -65,7 +69,8 @@ struct Configs {
 impl NodeTls {
     /// Configurations of the node that `credentials` name.
     pub fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
-        Ok(Self(ArcSwap::from_pointee(Configs::new(credentials)?)))
+        let configs = ArcSwap::from_pointee(Configs::new(credentials)?);
+        Ok(Self { configs, replaced: watch::Sender::default() })
     }
 
     /// Takes newer credentials of the same node. The role may be another one.
@@ -77,33 +82,40 @@ impl NodeTls {
         if new.node != old.node {
             return Err(CaError::OtherNode { expected: old.node, found: new.node });
         }
-        self.0.store(Arc::new(Configs::new(credentials)?));
+        self.configs.store(Arc::new(Configs::new(credentials)?));
+        self.replaced.send_replace(());
         Ok(())
+    }
+
+    /// Follows whether newer credentials were taken. What was connected before ends with the
+    /// certificate that it was connected with.
+    pub fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
     }
 
     /// Who the node is.
     pub fn identity(&self) -> PeerIdentity {
-        self.0.load().identity
+        self.configs.load().identity
     }
 
     /// From when to when its certificate is valid.
     pub fn validity(&self) -> Range<UnixMillis> {
-        self.0.load().validity.clone()
+        self.configs.load().validity.clone()
     }
 
     /// The cluster's root certificate.
     pub fn root(&self) -> RootCertificate {
-        self.0.load().root.clone()
+        self.configs.load().root.clone()
     }
 
     /// For accepting: asks for a client certificate, and takes none or one of this cluster.
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.load().server)
+        Arc::clone(&self.configs.load().server)
     }
 
     /// For dialing managers. The server name says whom: see [`Dialer::member`].
     pub fn client_config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.0.load().client)
+        Arc::clone(&self.configs.load().client)
     }
 }
 
