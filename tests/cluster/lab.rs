@@ -103,6 +103,11 @@ impl LabNode {
         std::fs::read(self.config.data_dir.join(name)).unwrap()
     }
 
+    /// Whether the node's data directory has this file.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.config.data_dir.join(name).exists()
+    }
+
     /// Flips a bit in the last byte of a file in the node's data directory.
     pub(crate) fn damage(&self, file: &str) {
         let path = self.config.data_dir.join(file);

@@ -4,6 +4,7 @@ mod lab;
 
 mod attach;
 mod garbage;
+mod lifecycle;
 mod liveness;
 mod membership;
 mod metrics;

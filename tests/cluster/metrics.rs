@@ -45,10 +45,11 @@ async fn o04_prometheus_reads_what_the_node_does() {
     })
     .await;
     let texts = [scrape(&lab.nodes[0]).await, scrape(&lab.nodes[1]).await];
-    let sum = |sample: &str| texts.iter().map(|text| value(text, sample).unwrap()).sum::<f64>();
-    assert_eq!(sum("overlay_raft_leader"), 1.0);
-    assert_eq!(sum("overlay_raft_voters"), 4.0);
-    assert_eq!(sum("overlay_endpoints"), 1.0);
+    let sum =
+        |sample: &str| texts.iter().map(|text| value(text, sample).unwrap()).sum::<f64>() as u64;
+    assert_eq!(sum("overlay_raft_leader"), 1);
+    assert_eq!(sum("overlay_raft_voters"), 4);
+    assert_eq!(sum("overlay_endpoints"), 1);
     let used = "overlay_ipam_addresses{network=\"backend\",use=\"used\"}";
     assert_eq!(value(&texts[0], used), Some(1.0));
     let expiry = value(&texts[1], "overlay_certificate_expiry_timestamp_seconds").unwrap();

@@ -15,8 +15,8 @@ use overlay_api::{
     status::FIELD,
     v1::{
         self, keys_client::KeysClient, local_node_client::LocalNodeClient,
-        networks_client::NetworksClient, services_client::ServicesClient,
-        watcher_client::WatcherClient,
+        networks_client::NetworksClient, nodes_client::NodesClient,
+        services_client::ServicesClient, watcher_client::WatcherClient,
     },
 };
 use overlay_cluster::ca::{JoinToken, PendingJoin};
@@ -125,19 +125,24 @@ impl Stage {
         stage
     }
 
-    /// What an update of the network and the service has to be based on.
-    async fn revisions(&self) -> [(&'static str, String); 2] {
+    /// What an update of the network, the service and the node has to be based on.
+    async fn revisions(&self) -> [(&'static str, String); 3] {
         let channel = self.lab.nodes[0].channel().await;
         let request = v1::GetNetworkRequest { network: "net".into(), ..Default::default() };
         let mut networks = NetworksClient::new(channel.clone());
         let network = networks.get_network(request).await.unwrap().into_inner().network.unwrap();
         let request = v1::GetServiceRequest { service: "svc".into(), ..Default::default() };
-        let mut services = ServicesClient::new(channel);
+        let mut services = ServicesClient::new(channel.clone());
         let service = services.get_service(request).await.unwrap().into_inner().service.unwrap();
+        let own = self.lab.nodes[0].handle.node().unwrap().to_string();
+        let request = v1::GetNodeRequest { node: own, ..Default::default() };
+        let status = NodesClient::new(channel).get_node(request).await.unwrap().into_inner();
+        let node = status.node.unwrap().node.unwrap();
         let revision = |meta: Option<v1::Meta>| meta.unwrap().changed_at.to_string();
         [
             ("$NETWORK_REVISION", revision(network.meta)),
             ("$SERVICE_REVISION", revision(service.meta)),
+            ("$REVISION_OF_NODE", revision(node.meta)),
         ]
     }
 

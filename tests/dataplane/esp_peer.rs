@@ -99,7 +99,11 @@ impl Association {
 
     /// The reverse, of a packet whose sequence number has no high half yet.
     fn open(self, packet: &[u8]) -> Result<Content> {
-        ensure!(packet.len() % 4 == 0 && packet.len() >= 16 + 4 + 16, "{} octets", packet.len());
+        ensure!(
+            packet.len().is_multiple_of(4) && packet.len() >= 16 + 4 + 16,
+            "{} octets",
+            packet.len()
+        );
         let (header, sealed) = packet.split_at(16);
         ensure!(header[..4] == self.spi.to_be_bytes(), "another SPI");
         let sequence = u32::from_be_bytes(header[4..8].try_into()?);

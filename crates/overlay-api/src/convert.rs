@@ -14,6 +14,7 @@ mod service;
 use core::str::FromStr;
 
 pub use key::bytes32;
+pub use node::availability;
 
 use overlay_types::{Meta, Name, Revision, SpecError};
 

@@ -32,6 +32,13 @@ pub fn invalid_field(field: &'static str, message: impl Into<String>) -> Status 
     status
 }
 
+/// `FAILED_PRECONDITION` that names the field: something has to change before the call can be met.
+pub fn refused(reason: &'static str, field: &'static str, message: impl Into<String>) -> Status {
+    let mut status = with_reason(Code::FailedPrecondition, reason, message);
+    status.metadata_mut().insert(FIELD, MetadataValue::from_static(field));
+    status
+}
+
 /// The reason code that a status carries; empty if it has none.
 pub fn reason(status: &Status) -> &str {
     status.metadata().get(REASON).and_then(|v| v.to_str().ok()).unwrap_or_default()

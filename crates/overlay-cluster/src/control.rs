@@ -212,6 +212,12 @@ impl Control {
         votes.metrics(condition, "this manager votes").await.is_ok()
     }
 
+    /// Whether the raft group has the node as a voter or learner, as far as this manager knows.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        let metrics = self.raft().metrics().borrow().clone();
+        metrics.membership_config.membership().nodes().any(|(id, _)| *id == node)
+    }
+
     /// The manager that leads, as far as this one knows.
     pub async fn leader(&self) -> Option<NodeId> {
         self.raft().current_leader().await

@@ -34,6 +34,7 @@ mod index;
 mod key;
 mod kind;
 mod network;
+mod node;
 mod port;
 mod query;
 mod rejection;

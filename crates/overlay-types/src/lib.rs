@@ -41,8 +41,9 @@ pub use name::Name;
 pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
-    Capabilities, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState, GossipKey, GossipKeys,
-    KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Role, Service, UnixMillis,
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState,
+    GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Role, Service,
+    UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};
 pub use service::{EndpointMode, ServiceDraft, ServiceNetwork, ServiceSpec};

@@ -56,6 +56,9 @@ pub struct Cluster {
     pub default_pools: Vec<DefaultPool>,
     /// Time from one key epoch to the next.
     pub rotation_period: Duration,
+    /// Nodes that were removed while a certificate of theirs may still be valid, and until when:
+    /// nobody talks to them.
+    pub removed_nodes: BTreeMap<NodeId, UnixMillis>,
 }
 
 /// What a node may do in the cluster.
@@ -66,6 +69,30 @@ pub enum Role {
     Manager,
     /// Carries endpoints.
     Worker,
+}
+
+/// Whether a node takes endpoints and new flows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// It takes both.
+    #[default]
+    Active,
+    /// It takes no new endpoints; those that are there go on.
+    Pause,
+    /// As [`Pause`](Self::Pause), and its tasks get no new flows: flows that they have go on, names
+    /// do not resolve to them.
+    Drain,
+}
+
+impl fmt::Display for Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        })
+    }
 }
 
 impl fmt::Display for Role {
@@ -118,6 +145,10 @@ pub struct Node {
     pub name: Name,
     /// What it may do.
     pub role: Role,
+    /// Whether it takes endpoints.
+    pub availability: Availability,
+    /// What its operator notes about it.
+    pub labels: BTreeMap<String, String>,
     /// Where managers answer: gRPC over TLS. For a worker the address it would answer on.
     pub control: SocketAddr,
     /// Where its gossip answers, UDP and TCP.

@@ -44,11 +44,13 @@ enum Verb {
     Init(cluster::Init),
     /// Join this node to a cluster
     Join(cluster::Join),
+    /// Take this node out of its cluster
+    Leave(cluster::Leave),
     /// Print the token, and the command, that joins a node to the cluster
     JoinToken(cluster::JoinToken),
     /// Show this node's cluster, role and counters
     Status(cluster::Status),
-    /// Look at nodes
+    /// Look at, change and remove nodes
     #[command(subcommand)]
     Node(node::Verb),
     /// Create, look at and remove networks
@@ -72,6 +74,7 @@ impl Cli {
         match self.verb {
             Verb::Init(verb) => verb.run(&session).await,
             Verb::Join(verb) => verb.run(&session).await,
+            Verb::Leave(verb) => verb.run(&session).await,
             Verb::JoinToken(verb) => verb.run(&session).await,
             Verb::Status(verb) => verb.run(&session).await,
             Verb::Node(verb) => verb.run(&session).await,

@@ -98,6 +98,14 @@ impl Format {
         }
     }
 
+    /// What a command prints that changed something: the names.
+    pub(crate) fn changed(self, names: &[String]) -> String {
+        match self {
+            Self::Json => document(&json!({ "changed": names })),
+            Self::Table => names.iter().fold(String::new(), |text, name| text + name + "\n"),
+        }
+    }
+
     /// A sentence for people, a document for programs.
     pub(crate) fn said<T: Serialize>(self, sentence: String, item: &T) -> String {
         match self {

@@ -17,7 +17,7 @@ use overlay_api::v1;
 use serde::Serialize;
 
 pub(crate) use self::{
-    cluster::{Initialized, Joined, Status, Tokens, join_command},
+    cluster::{Initialized, Joined, Left, Status, Tokens, join_command},
     endpoint::Endpoint,
     key::Keys,
     network::{Network, NetworkDetail},

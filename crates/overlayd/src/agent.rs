@@ -67,14 +67,14 @@ impl Viewer {
         self.0.names.clone()
     }
 
-    /// Masks dead nodes in names.
-    pub(crate) fn set_dead(&self, dead: BTreeSet<NodeId>) {
+    /// Has names resolve to no tasks of these nodes.
+    pub(crate) fn set_masked(&self, nodes: BTreeSet<NodeId>) {
         let mut guard = self.0.directory.lock().unwrap_or_else(PoisonError::into_inner);
         let (directory, masked) = &mut *guard;
-        if *masked != dead {
-            directory.set_dead(dead.iter().copied());
+        if *masked != nodes {
+            directory.set_dead(nodes.iter().copied());
             self.0.names.publish(directory.clone());
-            *masked = dead;
+            *masked = nodes;
         }
     }
 

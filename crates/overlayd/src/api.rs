@@ -132,6 +132,15 @@ impl v1::local_node_server::LocalNode for Local {
         Ok(Response::new(to_the_end(join).await?))
     }
 
+    async fn leave_cluster(
+        &self,
+        request: Request<v1::LeaveClusterRequest>,
+    ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
+        let handle = self.0.clone();
+        let leave = async move { handle.leave(request.into_inner()).await };
+        Ok(Response::new(to_the_end(leave).await?))
+    }
+
     async fn get_join_tokens(
         &self,
         _request: Request<v1::GetJoinTokensRequest>,

@@ -46,6 +46,7 @@ struct Inner {
     rotation: RotationPolicy,
     heard: Heard,
     running: Mutex<Option<Running>>,
+    serving: watch::Sender<bool>,
 }
 
 /// What gossip tells the control plane.
@@ -72,8 +73,8 @@ impl ControlPlane {
         rotation: RotationPolicy,
         heard: Heard,
     ) -> Self {
-        let running = Mutex::default();
-        Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running }))
+        let (running, serving) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running, serving }))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -116,6 +117,7 @@ impl ControlPlane {
             }
         });
         *self.running() = Some(Running { control, api, handshakes, tasks });
+        self.0.serving.send_replace(true);
         Ok(())
     }
 
@@ -126,6 +128,14 @@ impl ControlPlane {
             tasks.shutdown().await;
             control.stop().await;
         }
+        self.0.serving.send_replace(false);
+    }
+
+    /// Waits until it does not run.
+    pub(crate) async fn stopped(&self) {
+        let mut serving = self.0.serving.subscribe();
+        // Its sender lives as long as this handle.
+        let _ = serving.wait_for(|serving| !serving).await;
     }
 }
 

@@ -107,9 +107,10 @@ impl Disk {
         self.write("node.pem", credentials.to_pem().as_bytes())
     }
 
-    /// Removes what makes this host a node of its cluster, after a join or init that failed.
+    /// Removes what makes this host a node of its cluster: after it left, or after a join or init that
+    /// failed.
     pub(crate) fn forget(&self) {
-        for name in ["node.pem", "view", "ports", "state"] {
+        for name in ["node.pem", "view", "ports", "state", "incarnation"] {
             // What is not there need not be removed.
             let _ = fs::remove_file(self.path(name));
         }

@@ -2,9 +2,9 @@
 //! the one it was.
 
 use core::{net::SocketAddr, time::Duration};
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use overlay_api::v1::{self, membership_client::MembershipClient};
+use overlay_api::v1::{self, membership_client::MembershipClient, nodes_client::NodesClient};
 use overlay_cluster::{
     ca::{
         Authority, CaError, Dialer, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
@@ -15,16 +15,17 @@ use overlay_cluster::{
     state::{Action, InitCluster, OpaqueSecret, RotationPolicy, Trust},
 };
 use overlay_types::{
-    Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch, GossipKey, Meta,
-    NetworkId, Node, NodeId, Object, RequestId, Revision, Role, SpecError, View,
+    Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch,
+    GossipKey, Meta, NetworkId, Node, NodeId, Object, RequestId, Revision, Role, SpecError, View,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     Config, NodeError,
     config::Addresses,
     control_plane::start_control,
     disk::Disk,
+    managers::Managers,
     member::{Member, Start},
     routes,
 };
@@ -33,6 +34,8 @@ use crate::{
 const ROTATION_PERIOD: Duration = Duration::from_hours(12);
 /// How long a join waits for a new manager's vote. It takes a second, and long on a large state.
 const VOTE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a leave waits for the managers to go on without this one. It takes a second.
+const RELIEF_PATIENCE: Duration = Duration::from_secs(10);
 /// UDP ports: VXLAN (RFC 7348 §5), VXLAN inside ESP, ESP in UDP (RFC 3948 §2).
 const VXLAN_PORT: u16 = 4789;
 const ENCRYPTED_VXLAN_PORT: u16 = 4788;
@@ -126,6 +129,7 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
             0 => ROTATION_PERIOD,
             millis => Duration::from_millis(millis),
         },
+        removed_nodes: BTreeMap::new(),
     })
 }
 
@@ -146,6 +150,8 @@ fn own_node(
         gossip: addresses.gossip,
         data_path: addresses.data_path,
         capabilities,
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
     })
 }
 
@@ -176,16 +182,42 @@ pub(crate) async fn join(
         disk.keep_credentials(&credentials)?;
         let (disk, control) = (disk.clone(), None);
         let credentials = &credentials;
+        let view = view.clone();
         let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
         Member::start(start).await
     };
-    let member = start.await.inspect_err(|_| disk.forget())?;
+    let member = match start.await {
+        Ok(member) => member,
+        Err(error) => {
+            disk.forget();
+            give_back(&credentials, &view, addresses).await;
+            return Err(error);
+        }
+    };
     if let Some(control) = member.control()
         && !control.wait_for_vote(VOTE_PATIENCE).await
     {
         tracing::warn!("this manager has no vote yet; the leader gives it one when it has the log");
     }
     Ok(member)
+}
+
+/// Has the cluster forget a node that joined and could not start.
+async fn give_back(credentials: &NodeCredentials, view: &View, addresses: Addresses) {
+    let told = async {
+        let tls = Arc::new(NodeTls::new(credentials)?);
+        let identity = tls.identity();
+        let managers = Managers::new(identity.node, tls, addresses.control.ip());
+        managers.learn(view);
+        if identity.role == Role::Manager {
+            demote(&managers, identity.node).await?;
+        }
+        remove(&managers, identity.node).await
+    };
+    if let Err(error) = told.await {
+        let node = credentials.identity().node;
+        tracing::error!(%error, %node, "the cluster lists this node, which could not start; remove it");
+    }
 }
 
 /// Takes up where the node stopped. A manager whose kept view is lost makes it from its own state.
@@ -216,6 +248,76 @@ pub(crate) async fn resume(
     }
     let disk = disk.clone();
     Member::start(Start { config, addresses, disk, credentials, view, control, fresh: false }).await
+}
+
+/// Has the cluster remove this node. Says why the cluster still lists it, if it does.
+pub(crate) async fn leave(member: &Member, force: bool) -> Result<String, NodeError> {
+    let identity = member.identity();
+    if identity.role == Role::Manager && !force {
+        let name = member.viewer.read(|view| {
+            view.nodes().get(&identity.node).map_or(String::new(), |node| node.name.to_string())
+        });
+        return Err(overlay_api::status::refused(
+            "node-is-manager",
+            "force",
+            format!(
+                "this node is a manager; demote it first (overlayctl node demote {name}), or leave \
+                 with --force"
+            ),
+        )
+        .into());
+    }
+    match remove_self(member).await {
+        Ok(()) => Ok(String::new()),
+        Err(error) if force => Ok(error.to_string()),
+        Err(NodeError::Refused(status)) if status.code() == Code::Unavailable => {
+            Err(Status::unavailable(format!(
+                "{}; leave --force erases what this node keeps, and leaves it to a manager to \
+                 remove it from the cluster",
+                status.message()
+            ))
+            .into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A manager is demoted first, and waits until the raft group is without it.
+async fn remove_self(member: &Member) -> Result<(), NodeError> {
+    let identity = member.identity();
+    if identity.role == Role::Manager {
+        demote(&member.managers, identity.node).await?;
+        if !member.relieved(RELIEF_PATIENCE).await {
+            let message = "the other managers have not taken this node out of their group yet";
+            return Err(Status::unavailable(message).into());
+        }
+    }
+    remove(&member.managers, identity.node).await
+}
+
+async fn demote(managers: &Managers, node: NodeId) -> Result<(), NodeError> {
+    let mut nodes = NodesClient::new(managers.channel().await?);
+    let request = v1::GetNodeRequest { node: node.to_string(), consistency: None };
+    let status = nodes.get_node(request).await?.into_inner().node.unwrap_or_default();
+    let known = status.node.unwrap_or_default();
+    let request = v1::UpdateNodeRequest {
+        node: node.to_string(),
+        role: v1::Role::Worker.into(),
+        availability: known.availability,
+        labels: known.labels,
+        changed_at: known.meta.unwrap_or_default().changed_at,
+        request_id: String::new(),
+    };
+    nodes.update_node(request).await?;
+    Ok(())
+}
+
+async fn remove(managers: &Managers, node: NodeId) -> Result<(), NodeError> {
+    let mut nodes = NodesClient::new(managers.channel().await?);
+    let request =
+        v1::RemoveNodeRequest { node: node.to_string(), force: false, request_id: String::new() };
+    nodes.remove_node(request).await?;
+    Ok(())
 }
 
 /// Asks each manager in turn until one decides.

@@ -18,10 +18,10 @@ use overlay_cluster::{
 use overlay_crypto::keyring::RingKeys;
 use overlay_dataplane::user::{SwitchConfig, UserDataplane};
 use overlay_gossip::{
-    Identity,
+    GossipError, Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
-use overlay_types::{NodeId, Role, UnixMillis, View};
+use overlay_types::{Availability, NodeId, Role, UnixMillis, View};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -181,6 +181,11 @@ impl Member {
         self.renewal.renew().await
     }
 
+    /// Waits until this node, which was demoted, is a worker. Says whether it is.
+    pub(crate) async fn relieved(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.control_plane.stopped()).await.is_ok()
+    }
+
     /// Takes the credentials that are on the disk now.
     pub(crate) fn reload(&self) -> Result<(), NodeError> {
         let credentials = self.disk.credentials(now())?.ok_or(NodeError::NoCluster)?;
@@ -275,31 +280,53 @@ async fn follow_view(
     own: NodeId,
 ) {
     let mut revision = viewer.revision();
-    let mut told = (BTreeSet::new(), None);
+    let mut told = Told::default();
     loop {
         reconciler.wake();
-        let (addresses, keys) = viewer.read(|view| {
-            let others = view.nodes().values().filter(|node| node.id != own);
-            let keys = view.gossip_keys().and_then(RingKeys::from_replicated);
-            (others.map(|node| node.gossip).collect(), keys)
-        });
-        if told.0 != addresses {
-            if gossip.set_members_hint(addresses.iter().copied().collect()).await.is_err() {
-                return;
-            }
-            told.0 = addresses;
-        }
-        if let Some(keys) = keys
-            && told.1.as_ref() != Some(&keys)
-        {
-            if gossip.set_keys(keys.clone()).await.is_err() {
-                return;
-            }
-            told.1 = Some(keys);
-        }
-        if revision.changed().await.is_err() {
+        let tell = viewer.read(|view| Told::from_view(view, own));
+        if told.differences(&tell, &gossip).await.is_err() || revision.changed().await.is_err() {
             return;
         }
+        told = tell;
+    }
+}
+
+/// What gossip is told from the view.
+#[derive(Default)]
+struct Told {
+    addresses: BTreeSet<SocketAddr>,
+    keys: Option<RingKeys>,
+    removed: BTreeSet<NodeId>,
+}
+
+impl Told {
+    fn from_view(view: &View, own: NodeId) -> Self {
+        let others = view.nodes().values().filter(|node| node.id != own);
+        let removed = view.cluster().map(|cluster| cluster.removed_nodes.keys().copied());
+        Self {
+            addresses: others.map(|node| node.gossip).collect(),
+            keys: view.gossip_keys().and_then(RingKeys::from_replicated),
+            removed: removed.into_iter().flatten().collect(),
+        }
+    }
+
+    /// Tells gossip where `new` differs.
+    async fn differences(&self, new: &Self, gossip: &GossipHandle) -> Result<(), GossipError> {
+        if new.addresses != self.addresses {
+            gossip.set_members_hint(new.addresses.iter().copied().collect()).await?;
+        }
+        if let Some(keys) = &new.keys
+            && new.keys != self.keys
+        {
+            gossip.set_keys(keys.clone()).await?;
+        }
+        if new.removed != self.removed
+            && let Err(error) = gossip.set_removed(new.removed.clone()).await
+        {
+            // The managers refuse removed nodes all the same, and the key turns.
+            tracing::error!(%error, "gossip does not refuse the nodes that were removed");
+        }
+        Ok(())
     }
 }
 
@@ -323,7 +350,7 @@ async fn follow_members(judged: Judged) {
         let now = Instant::now();
         let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
         let dead = liveness::dead(&judgement);
-        viewer.set_dead(dead.clone());
+        viewer.set_masked(viewer.read(|view| masked(view, &dead)));
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);
@@ -339,6 +366,12 @@ async fn follow_members(judged: Judged) {
             return;
         }
     }
+}
+
+/// Nodes whose tasks no name resolves to: those that are dead, and those that are drained.
+fn masked(view: &View, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let drained = view.nodes().values().filter(|node| node.availability == Availability::Drain);
+    drained.map(|node| node.id).chain(dead.iter().copied()).collect()
 }
 
 /// What the key rotation reports reaches a manager. What does not is reported again.

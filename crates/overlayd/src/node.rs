@@ -9,7 +9,7 @@ use std::{
 };
 
 use overlay_api::v1::{self, endpoints_client::EndpointsClient};
-use overlay_cluster::control;
+use overlay_cluster::control::{self, Figures};
 use overlay_dataplane::{
     desired::PortKind,
     sa::SaSet,
@@ -203,6 +203,20 @@ impl NodeHandle {
         })
     }
 
+    /// Takes the node out of its cluster. What it kept of it is erased, so that it can join another.
+    pub async fn leave(
+        &self,
+        request: v1::LeaveClusterRequest,
+    ) -> Result<v1::LeaveClusterResponse, NodeError> {
+        let _busy = self.0.busy.lock().await;
+        let member = self.member()?;
+        let remains = lifecycle::leave(&member, request.force).await?;
+        self.take();
+        member.stop().await;
+        self.0.disk.forget();
+        Ok(v1::LeaveClusterResponse { remains })
+    }
+
     /// The join tokens; a manager has them.
     pub fn tokens(&self) -> Result<v1::GetJoinTokensResponse, NodeError> {
         lifecycle::tokens(&self.control_of_tokens()?)
@@ -240,6 +254,11 @@ impl NodeHandle {
     /// Gets a new certificate from a manager now. Connections in use go on.
     pub async fn renew(&self) -> Result<(), NodeError> {
         self.member()?.renew().await
+    }
+
+    /// Figures of the raft core; `None` on a worker.
+    pub fn figures(&self) -> Result<Option<Figures>, NodeError> {
+        Ok(self.member()?.control().map(|control| control.figures()))
     }
 
     /// This node's id.

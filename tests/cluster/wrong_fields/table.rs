@@ -42,6 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
     let codes: BTreeMap<&str, Code> = [
         ("INVALID_ARGUMENT", Code::InvalidArgument),
         ("NOT_FOUND", Code::NotFound),
+        ("FAILED_PRECONDITION", Code::FailedPrecondition),
         ("ABORTED", Code::Aborted),
         ("UNAVAILABLE", Code::Unavailable),
         ("PERMISSION_DENIED", Code::PermissionDenied),

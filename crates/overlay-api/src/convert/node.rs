@@ -2,7 +2,10 @@
 
 use core::time::Duration;
 
-use overlay_types::{Capabilities, Cluster, DataplaneKind, DefaultPool, Node, Role, SpecError};
+use overlay_types::{
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, Node, Role, SpecError,
+    UnixMillis,
+};
 
 use super::{meta, name, parse, required, small};
 use crate::v1;
@@ -18,6 +21,11 @@ impl From<&Cluster> for v1::Cluster {
             default_pools: cluster.default_pools.iter().map(Into::into).collect(),
             rotation_period_ms: u64::try_from(cluster.rotation_period.as_millis())
                 .unwrap_or(u64::MAX),
+            removed_nodes: cluster
+                .removed_nodes
+                .iter()
+                .map(|(node, until)| v1::RemovedNode { node: node.to_string(), until: until.0 })
+                .collect(),
         }
     }
 }
@@ -38,6 +46,11 @@ impl TryFrom<v1::Cluster> for Cluster {
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
             rotation_period: Duration::from_millis(message.rotation_period_ms),
+            removed_nodes: message
+                .removed_nodes
+                .into_iter()
+                .map(|m| Ok((parse("removed_nodes.node", &m.node)?, UnixMillis(m.until))))
+                .collect::<Result<_, SpecError>>()?,
         })
     }
 }
@@ -78,6 +91,33 @@ impl TryFrom<v1::Role> for Role {
             v1::Role::Unspecified => Err(SpecError::new("role", "", "a role is manager or worker")),
         }
     }
+}
+
+impl From<Availability> for v1::Availability {
+    fn from(availability: Availability) -> Self {
+        match availability {
+            Availability::Active => Self::Active,
+            Availability::Pause => Self::Pause,
+            Availability::Drain => Self::Drain,
+        }
+    }
+}
+
+impl From<v1::Availability> for Availability {
+    fn from(message: v1::Availability) -> Self {
+        match message {
+            v1::Availability::Active => Self::Active,
+            v1::Availability::Pause => Self::Pause,
+            v1::Availability::Drain => Self::Drain,
+        }
+    }
+}
+
+/// An availability as a message has it.
+pub fn availability(value: i32) -> Result<Availability, SpecError> {
+    v1::Availability::try_from(value).map(Into::into).map_err(|_| {
+        SpecError::new("availability", value, "an availability is active, pause or drain")
+    })
 }
 
 impl From<Capabilities> for v1::Capabilities {
@@ -121,6 +161,8 @@ impl From<&Node> for v1::Node {
             gossip: node.gossip.to_string(),
             data_path: node.data_path.to_string(),
             capabilities: Some(node.capabilities.into()),
+            availability: v1::Availability::from(node.availability).into(),
+            labels: node.labels.clone(),
         }
     }
 }
@@ -138,6 +180,8 @@ impl TryFrom<v1::Node> for Node {
             gossip: parse("node.gossip", &message.gossip)?,
             data_path: parse("node.data_path", &message.data_path)?,
             capabilities: required("node.capabilities", message.capabilities)?.try_into()?,
+            availability: availability(message.availability)?,
+            labels: message.labels,
         })
     }
 }

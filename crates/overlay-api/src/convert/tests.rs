@@ -70,6 +70,8 @@ fn node() -> Node {
         control: "[::1]:2377".parse().unwrap(),
         gossip: "127.0.0.1:7946".parse().unwrap(),
         data_path: "127.0.0.1".parse().unwrap(),
+        availability: overlay_types::Availability::Drain,
+        labels: std::collections::BTreeMap::new(),
         capabilities: Capabilities {
             dataplane: DataplaneKind::User,
             encryption: true,
@@ -103,6 +105,7 @@ fn one_of_each() -> Vec<Object> {
             esp_port: 4500,
             default_pools: vec![pool],
             rotation_period: Duration::from_hours(12),
+            removed_nodes: [(NodeId::from_u128(9), UnixMillis(7))].into(),
         }),
         Object::Node(node()),
         Object::Network(network()),

@@ -86,6 +86,12 @@ async fn step_membership(control: &Control) {
         Step::Promote(id) => {
             raft.change_membership(ChangeMembers::AddVoterIds([id].into()), false).await
         }
+        Step::Remove(id) if group.voters.contains(&id) => {
+            raft.change_membership(ChangeMembers::RemoveVoters([id].into()), false).await
+        }
+        Step::Remove(id) => {
+            raft.change_membership(ChangeMembers::RemoveNodes([id].into()), false).await
+        }
     };
     if let Err(error) = outcome {
         tracing::warn!(%error, "raft group not changed yet");

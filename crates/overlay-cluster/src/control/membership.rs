@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   node with role manager ──► learner ── caught up ──► voter
-//!   member without node ─────► removed
+//!   member that is no manager any more ───────────────► removed
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,8 @@ pub(super) enum Step {
     AddLearner(NodeId, Member),
     /// It has the log: let it vote.
     Promote(NodeId),
+    /// It is no manager: it neither votes nor gets the log.
+    Remove(NodeId),
 }
 
 /// The next step from `group` to the managers among `nodes`; `None` when there is nothing to do
@@ -40,7 +42,15 @@ pub(super) fn next_step<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     group: &Group,
 ) -> Option<Step> {
-    nodes.into_iter().filter(|node| node.role == Role::Manager).find_map(|node| {
+    let managers: BTreeMap<NodeId, &Node> = nodes
+        .into_iter()
+        .filter(|node| node.role == Role::Manager)
+        .map(|node| (node.id, node))
+        .collect();
+    // Before the cluster is made there is a member and no node.
+    let former = || group.members.keys().find(|id| !managers.contains_key(id)).copied();
+    let former = if managers.is_empty() { None } else { former() };
+    let added = managers.values().find_map(|node| {
         let member = member(node);
         let caught_up =
             group.matched.get(&node.id).is_some_and(|index| index + CAUGHT_UP >= group.last);
@@ -51,7 +61,8 @@ pub(super) fn next_step<'a>(
         } else {
             None
         }
-    })
+    });
+    added.or(former.map(Step::Remove))
 }
 
 /// A node as a member of the group.
@@ -75,6 +86,8 @@ mod tests {
             control: control.parse().unwrap(),
             gossip: control.parse().unwrap(),
             data_path: [127, 0, 0, 1].into(),
+            availability: overlay_types::Availability::Active,
+            labels: BTreeMap::new(),
             capabilities: Capabilities {
                 dataplane: DataplaneKind::User,
                 encryption: true,
@@ -103,6 +116,26 @@ mod tests {
         assert_eq!(next_step(&nodes, &group), Some(Step::Promote(third)));
         group.voters.insert(third);
         assert_eq!(next_step(&nodes, &group), None);
+    }
+
+    #[test]
+    fn c06_who_is_no_manager_any_more_is_removed_after_others_are_added() {
+        let nodes = [node(1, Role::Manager), node(2, Role::Worker), node(3, Role::Manager)];
+        let [first, demoted, third] = nodes.each_ref().map(|n| n.id);
+        let gone = NodeId::from_u128(9);
+        let mut group = Group { last: 10, ..Group::default() };
+        for (id, member) in [(first, member(&nodes[0])), (demoted, member(&nodes[1]))] {
+            group.members.insert(id, member);
+            group.voters.insert(id);
+        }
+        group.members.insert(gone, member(&nodes[1]));
+        assert_eq!(next_step(&nodes, &group), Some(Step::AddLearner(third, member(&nodes[2]))));
+        group.members.insert(third, member(&nodes[2]));
+        assert_eq!(next_step(&nodes, &group), Some(Step::Remove(demoted)));
+        group.members.remove(&demoted);
+        assert_eq!(next_step(&nodes, &group), Some(Step::Remove(gone)));
+        // A group that was just formed has no nodes yet.
+        assert_eq!(next_step([], &group), None);
     }
 
     #[test]

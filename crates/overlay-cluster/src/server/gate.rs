@@ -55,6 +55,9 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Membership/Renew", Access::Member),
     ("/overlay.v1.Nodes/ListNodes", Access::Member),
     ("/overlay.v1.Nodes/GetNode", Access::Member),
+    ("/overlay.v1.Nodes/UpdateNode", Access::Manager),
+    // About another node: managers only.
+    ("/overlay.v1.Nodes/RemoveNode", Access::Member),
     ("/overlay.v1.Networks/CreateNetwork", Access::Member),
     ("/overlay.v1.Networks/UpdateNetwork", Access::Member),
     ("/overlay.v1.Networks/ListNetworks", Access::Member),
@@ -122,13 +125,22 @@ impl Caller {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Standing {
     Member(Role),
-    /// It was removed, or it has not joined yet as far as this manager knows.
+    /// It was removed.
+    Removed,
+    /// It has not joined yet, as far as this manager knows.
     Absent,
 }
 
 impl Standing {
     fn of(node: NodeId, state: &State) -> Self {
-        state.view().nodes().get(&node).map_or(Self::Absent, |node| Self::Member(node.role))
+        let removed = |state: &State| {
+            state.view().cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&node))
+        };
+        match state.view().nodes().get(&node) {
+            Some(node) => Self::Member(node.role),
+            None if removed(state) => Self::Removed,
+            None => Self::Absent,
+        }
     }
 }
 
@@ -152,7 +164,7 @@ enum Refusal {
         now.since(*not_after).as_secs()
     )]
     Expired { node: NodeId, not_after: UnixMillis, now: UnixMillis },
-    #[error("node {0} was removed from the cluster; move its data directory away and join again")]
+    #[error("node {0} was removed from the cluster; have it leave with --force and join again")]
     Removed(NodeId),
     #[error("node {0} is a worker, and this call is for managers")]
     NotManager(NodeId),
@@ -190,6 +202,9 @@ fn check(
     if now > not_after {
         return Err(Refusal::Expired { node, not_after, now });
     }
+    if standing == Standing::Removed {
+        return Err(Refusal::Removed(node));
+    }
     if access == Access::Raft {
         return raft(node, certified);
     }
@@ -199,7 +214,7 @@ fn check(
         (Standing::Member(Role::Manager), _) => certified,
         (_, _) if freshness == Freshness::MayLag => return Err(Refusal::InDoubt(node)),
         (Standing::Member(Role::Worker), _) => Role::Worker,
-        (Standing::Absent, _) => return Err(Refusal::Removed(node)),
+        (Standing::Absent | Standing::Removed, _) => return Err(Refusal::Removed(node)),
     };
     if access == Access::Manager && role == Role::Worker {
         return Err(Refusal::NotManager(node));

@@ -7,6 +7,19 @@ use tonic::{Request, Response, Status};
 use super::{Api, request_id, unexpected};
 use crate::state::{Response as Answer, State};
 
+impl Api {
+    /// Turns the gossip ring. While its last turn is not over, that is turn enough.
+    pub(super) async fn turn_gossip_key(&self) {
+        let policy = self.control.rotation();
+        let turn = |state: &State| policy.start_gossip(state, self.control.now(), rand::random());
+        let gossip = self.control.replica().read(turn);
+        let turn = self.control.write(RequestId::from_u128(rand::random()), gossip).await;
+        if let Err(status) = turn {
+            tracing::info!(reason = status.message(), "gossip key not rotated now");
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl v1::keys_server::Keys for Api {
     async fn get_key_status(
@@ -35,17 +48,9 @@ impl v1::keys_server::Keys for Api {
     ) -> Result<Response<v1::RotateKeysResponse>, Status> {
         let request = request_id(&request.into_inner().request_id)?;
         let policy = self.control.rotation();
-        let actions = |state: &State| {
-            let (now, fresh) = (self.control.now(), rand::random());
-            Ok((policy.start(state, now), policy.start_gossip(state, now, fresh)))
-        };
-        let (data, gossip) = self.read(None, actions).await?;
+        let data = self.read(None, |state| Ok(policy.start(state, self.control.now()))).await?;
         let answer = self.control.write(request, data).await?;
-        // The gossip ring turns too. While its last turn is not over, that is turn enough.
-        let turn = self.control.write(RequestId::from_u128(rand::random()), gossip).await;
-        if let Err(status) = turn {
-            tracing::info!(reason = status.message(), "gossip key not rotated now");
-        }
+        self.turn_gossip_key().await;
         match answer {
             Answer::Epoch(epoch) => {
                 Ok(Response::new(v1::RotateKeysResponse { epoch: epoch.epoch.get() }))

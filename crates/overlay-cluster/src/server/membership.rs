@@ -107,6 +107,11 @@ impl v1::membership_server::Membership for Api {
         let role = role.ok_or_else(|| {
             Status::permission_denied(format!("node {peer} was removed from the cluster"))
         })?;
+        if role == Role::Worker && self.control.is_member(peer) {
+            // It would drop out of the group that still counts on it.
+            let message = "the raft group still has this node as a member; ask again in a moment";
+            return Err(Status::unavailable(message));
+        }
         let certificate = self.authority()?.sign(&csr, peer, role, self.control.now())?.to_vec();
         Ok(Response::new(v1::RenewResponse { certificate }))
     }

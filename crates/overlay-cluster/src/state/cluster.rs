@@ -1,4 +1,4 @@
-//! The cluster and its nodes.
+//! The cluster: what it starts with.
 
 use overlay_ipam::Pools;
 use overlay_types::{
@@ -8,7 +8,7 @@ use overlay_types::{
 
 use super::{
     Applied, InitCluster, Rejection, Response, State,
-    apply::{Context, MAX_NODES, Outcome, check_room},
+    apply::{Context, Outcome},
     kind::Kind,
 };
 
@@ -68,30 +68,6 @@ impl State {
         self.trust = Some(init.trust.clone());
         Ok(Applied { response: Response::Cluster(cluster), changes })
     }
-
-    pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
-        if let Some(old) = self.view.nodes().get(&node.id) {
-            return Ok(put_node(context, old, node));
-        }
-        check_room(Kind::Node, self.view.nodes().len(), MAX_NODES)?;
-        let node = Node { meta: context.created(), ..node.clone() };
-        Ok(Applied::put(Response::Node(node.clone()), Object::Node(node)))
-    }
-
-    pub(super) fn update_node(&self, context: Context, node: &Node, based_on: Revision) -> Outcome {
-        let old = self.node(node.id)?;
-        check_fresh(Kind::Node, &old.name, based_on, old.meta.changed_at)?;
-        Ok(put_node(context, old, node))
-    }
-}
-
-fn put_node(context: Context, old: &Node, node: &Node) -> Applied {
-    let node = Node { meta: old.meta, ..node.clone() };
-    if node == *old {
-        return Applied::unchanged(Response::Node(node));
-    }
-    let node = Node { meta: context.changed(old.meta), ..node };
-    Applied::put(Response::Node(node.clone()), Object::Node(node))
 }
 
 /// Refuses an update that was made from an old object.

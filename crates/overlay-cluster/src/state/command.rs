@@ -38,6 +38,8 @@ pub enum Action {
         /// Revision of the node that the update was made from.
         based_on: Revision,
     },
+    /// Removes a worker with its endpoints and public keys.
+    RemoveNode(NodeId),
     /// Creates a network.
     CreateNetwork {
         /// Its id.

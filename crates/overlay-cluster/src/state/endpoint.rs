@@ -4,8 +4,8 @@ use core::net::IpAddr;
 
 use overlay_ipam::{Family, Request};
 use overlay_types::{
-    Addresses, Endpoint, EndpointId, EndpointSpec, MacAddr, Network, NetworkId, Node, Object,
-    ObjectKey, object::EndpointExtras,
+    Addresses, Availability, Endpoint, EndpointId, EndpointSpec, MacAddr, Network, NetworkId, Node,
+    Object, ObjectKey, object::EndpointExtras,
 };
 
 use super::{
@@ -29,7 +29,12 @@ impl State {
             return Err(Rejection::IdTaken { kind: Kind::Endpoint, id: id.to_string() });
         }
         let network = self.network(spec.network)?;
-        check_capabilities(self.node(spec.node)?, network)?;
+        let node = self.node(spec.node)?;
+        check_capabilities(node, network)?;
+        if node.availability != Availability::Active {
+            let (node, availability) = (node.name.clone(), node.availability);
+            return Err(Rejection::NodeNotActive { node, availability });
+        }
         self.check_admission(network, spec)?;
         if let Some(mac) = spec.mac
             && let Some(holder) = self.index.macs.get(&(network.id, mac))

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use overlay_ipam::IpamError;
 use overlay_types::{
-    DataplaneKind, Epoch, EpochState, MacAddr, Name, NodeId, PortSpec, RequestId, Revision,
-    SpecError, Vni,
+    Availability, DataplaneKind, Epoch, EpochState, MacAddr, Name, NodeId, PortSpec, RequestId,
+    Revision, SpecError, Vni,
 };
 use serde::{Deserialize, Serialize};
 
@@ -263,6 +263,35 @@ pub enum Rejection {
         port: PortSpec,
         /// Its protocol.
         protocol: String,
+    },
+
+    /// The cluster would be left without a manager.
+    #[error(
+        "node {node:?} is the only manager; promote another first (overlayctl node promote), or end \
+         the cluster with leave --force on its nodes"
+    )]
+    LastManager {
+        /// Its name.
+        node: Name,
+    },
+
+    /// A manager cannot be removed as it is.
+    #[error("node {node:?} is a manager; demote it first (overlayctl node demote {node})")]
+    NodeIsManager {
+        /// Its name.
+        node: Name,
+    },
+
+    /// The node takes no endpoints.
+    #[error(
+        "node {node:?} takes no endpoints: its availability is {availability}; attach to another, \
+         or set it to active (overlayctl node update --availability active {node})"
+    )]
+    NodeNotActive {
+        /// Its name.
+        node: Name,
+        /// Its availability.
+        availability: Availability,
     },
 
     /// A rotation is under way.

@@ -3,16 +3,18 @@
 mod endpoints;
 mod keys;
 mod networks;
+mod nodes;
 mod sequences;
 mod services;
 mod trust;
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use overlay_types::{
-    Capabilities, Cluster, ClusterId, DataplaneKind, Endpoint, EndpointDraft, EndpointId, Epoch,
-    GossipKey, Meta, Network, NetworkDraft, NetworkId, Node, NodeId, PortSpec, RequestId, Role,
-    Service, ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
+    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, Endpoint, EndpointDraft,
+    EndpointId, Epoch, GossipKey, Meta, Network, NetworkDraft, NetworkId, Node, NodeId, PortSpec,
+    RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
 };
 
 use super::{Action, Applied, Command, InitCluster, Rejection, Response, State, Trust};
@@ -34,6 +36,8 @@ pub(crate) fn node(number: u128) -> Node {
         control: ([192, 0, 2, host], 2377).into(),
         gossip: ([192, 0, 2, host], 7946).into(),
         data_path: [192, 0, 2, host].into(),
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
         capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
     }
 }
@@ -47,6 +51,7 @@ pub(crate) fn cluster() -> Cluster {
         esp_port: 4500,
         default_pools: Vec::new(),
         rotation_period: Duration::from_hours(12),
+        removed_nodes: BTreeMap::new(),
     }
 }
 

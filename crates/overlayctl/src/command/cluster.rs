@@ -1,4 +1,4 @@
-//! `init`, `join`, `join-token`, `status`.
+//! `init`, `join`, `leave`, `join-token`, `status`.
 
 use core::num::NonZeroU8;
 
@@ -11,7 +11,7 @@ use crate::{
     duration,
     failure::Failure,
     session::{Node, Session},
-    view::{self, Initialized, Joined, Tokens},
+    view::{self, Initialized, Joined, Left, Tokens},
 };
 
 /// Length of the subnets that are cut from an IPv6 pool, whatever is asked for IPv4: interface
@@ -123,6 +123,24 @@ impl Join {
         let node = session.connect().await?;
         let joined = Joined::from(node.local().join_cluster(request).await?.into_inner());
         Ok(session.format.said(joined.sentence(), &joined).into())
+    }
+}
+
+/// `leave`
+#[derive(Args, Debug)]
+pub(crate) struct Leave {
+    /// Also when the node is a manager, and when no manager can be told
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Leave {
+    /// Leaves the cluster.
+    pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
+        let node = session.connect().await?;
+        let request = v1::LeaveClusterRequest { force: self.force };
+        let left = Left::from(node.local().leave_cluster(request).await?.into_inner());
+        Ok(session.format.said(left.sentence(), &left).into())
     }
 }
 

@@ -49,6 +49,33 @@ pub(crate) struct Tokens {
     pub(crate) remotes: Vec<String>,
 }
 
+/// Answer to `leave`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Left {
+    /// Why the cluster still lists the node; empty if it does not.
+    remains: String,
+}
+
+impl From<v1::LeaveClusterResponse> for Left {
+    fn from(message: v1::LeaveClusterResponse) -> Self {
+        Self { remains: message.remains }
+    }
+}
+
+impl Left {
+    /// For people.
+    pub(crate) fn sentence(&self) -> String {
+        if self.remains.is_empty() {
+            return "This node left its cluster.\n".to_owned();
+        }
+        format!(
+            "This node forgot its cluster, which may still list it ({}); remove it there with \
+             overlayctl node rm.\n",
+            self.remains
+        )
+    }
+}
+
 /// Answer to `join`.
 #[derive(Serialize, Debug)]
 pub(crate) struct Joined {

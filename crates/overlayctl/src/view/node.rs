@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::BTreeMap;
+
 use overlay_api::v1;
 use serde::Serialize;
 
@@ -16,6 +18,9 @@ pub(crate) struct Node {
     /// Verdict of gossip: `alive`, `dead`, `left` or `unknown`.
     liveness: &'static str,
     leader: bool,
+    /// `active`, `pause` or `drain`.
+    availability: &'static str,
+    labels: BTreeMap<String, String>,
     /// It is the node that was asked.
     current: bool,
     control: String,
@@ -54,6 +59,12 @@ impl Node {
                 v1::Liveness::Unknown => "unknown",
             },
             leader,
+            availability: match node.availability() {
+                v1::Availability::Active => "active",
+                v1::Availability::Pause => "pause",
+                v1::Availability::Drain => "drain",
+            },
+            labels: node.labels,
             current: node.id == current,
             dataplane: match capabilities.dataplane() {
                 v1::DataplaneKind::Kernel => "kernel",
@@ -72,6 +83,15 @@ impl Node {
         }
     }
 
+    /// Docker's words for the availability.
+    fn availability(&self) -> &'static str {
+        match self.availability {
+            "pause" => "Pause",
+            "drain" => "Drain",
+            _ => "Active",
+        }
+    }
+
     /// Docker's words for the role and the state of a manager; nothing for workers.
     fn manager_status(&self) -> &'static str {
         match (self.role, self.leader, self.liveness) {
@@ -86,7 +106,7 @@ impl Node {
 
 impl Listed for Node {
     const COLUMNS: &'static [&'static str] =
-        &["ID", "HOSTNAME", "STATUS", "MANAGER STATUS", "DATA PATH", "DATAPLANE"];
+        &["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "DATA PATH", "DATAPLANE"];
 
     fn id(&self) -> &str {
         &self.id
@@ -110,6 +130,7 @@ impl Listed for Node {
         vec![
             self.name.clone(),
             status.into(),
+            self.availability().into(),
             self.manager_status().into(),
             self.data_path.clone(),
             self.dataplane.into(),
@@ -119,11 +140,13 @@ impl Listed for Node {
 
 impl Inspected for Node {
     fn fields(&self) -> Vec<(&'static str, String)> {
+        let labels: Vec<String> = self.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         vec![
             ("ID", self.id.clone()),
             ("Hostname", self.name.clone()),
             ("Role", self.role.into()),
             ("Status", self.liveness.into()),
+            ("Availability", self.availability().into()),
             ("Manager status", self.manager_status().into()),
             ("Control", self.control.clone()),
             ("Gossip", self.gossip.clone()),
@@ -131,6 +154,7 @@ impl Inspected for Node {
             ("Dataplane", self.dataplane.into()),
             ("Encryption", self.encryption.to_string()),
             ("IPv6", self.ipv6.to_string()),
+            ("Labels", labels.join("\n")),
         ]
     }
 }

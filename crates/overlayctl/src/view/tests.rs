@@ -76,11 +76,11 @@ fn o02_node_ls() {
     ];
     let nodes: Vec<_> = nodes.into_iter().map(|status| Node::new(status, ONE)).collect();
     let expected = "\
-ID                            HOSTNAME   STATUS    MANAGER STATUS   DATA PATH   DATAPLANE
-0000000000000000000000one *   one        Ready     Leader           192.0.2.1   unknown
-t                             three      Ready     Reachable        192.0.2.1   unknown
-0000000000000000000000two     two        Down      Unreachable      192.0.2.1   unknown
-w                             worker     Unknown                    192.0.2.1   unknown
+ID                            HOSTNAME   STATUS    AVAILABILITY   MANAGER STATUS   DATA PATH   DATAPLANE
+0000000000000000000000one *   one        Ready     Active         Leader           192.0.2.1   unknown
+t                             three      Ready     Active         Reachable        192.0.2.1   unknown
+0000000000000000000000two     two        Down      Active         Unreachable      192.0.2.1   unknown
+w                             worker     Unknown   Active                          192.0.2.1   unknown
 ";
     let listing = Listing { quiet: false, no_trunc: true };
     assert_eq!(Format::Table.list(nodes, listing), expected);

@@ -39,6 +39,8 @@ fn node(number: u8, data_path: IpAddr) -> Object {
         control: (data_path, 2377).into(),
         gossip: (data_path, 7946).into(),
         data_path,
+        availability: overlay_types::Availability::Active,
+        labels: std::collections::BTreeMap::new(),
         capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
     })
 }

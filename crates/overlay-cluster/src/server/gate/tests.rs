@@ -86,6 +86,8 @@ const MANAGER: Standing = Standing::Member(Role::Manager);
 #[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "not-manager", "manager"])]
 #[case::absent(Some(peer(Role::Worker)), Standing::Absent, ["anyone", "node-removed", "node-removed", "not-manager"])]
 #[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "node-removed", "node-removed", "manager"])]
+#[case::removed(Some(peer(Role::Worker)), Standing::Removed, ["anyone", "node-removed", "node-removed", "node-removed"])]
+#[case::removed(Some(peer(Role::Manager)), Standing::Removed, ["anyone", "node-removed", "node-removed", "node-removed"])]
 fn c04_certificate_and_state_decide(
     #[case] peer: Option<Peer>,
     #[case] standing: Standing,
@@ -102,7 +104,7 @@ fn c04_certificate_and_state_decide(
         (Some(certified), Standing::Member(given)) => {
             (certified, given) == (Role::Manager, Role::Worker)
         }
-        (None, _) => false,
+        (None, _) | (Some(_), Standing::Removed) => false,
     };
     for (access, expected) in by_access.into_iter().zip(expected) {
         let doubted = in_doubt && matches!(access, Access::Member | Access::Manager);

@@ -52,6 +52,9 @@ impl Rejection {
             Self::MacTaken { .. } => "mac-in-use",
             Self::PortTaken { .. } => "port-in-use",
             Self::NoFreePort { .. } => "ports-exhausted",
+            Self::LastManager { .. } => "last-manager",
+            Self::NodeIsManager { .. } => "node-is-manager",
+            Self::NodeNotActive { .. } => "node-not-active",
             Self::RotationRunning { .. } => "rotation-running",
             Self::EpochStep { .. } => "epoch-step",
             Self::EpochNumber { .. } => "epoch-number",
@@ -80,6 +83,9 @@ impl Rejection {
             | Self::VniTaken { .. }
             | Self::MacTaken { .. }
             | Self::PortTaken { .. }
+            | Self::LastManager { .. }
+            | Self::NodeIsManager { .. }
+            | Self::NodeNotActive { .. }
             | Self::RotationRunning { .. }
             | Self::NotReady { .. } => Class::FailedPrecondition,
             Self::TooMany { .. } | Self::NoFreePort { .. } => Class::ResourceExhausted,
@@ -102,6 +108,8 @@ impl Rejection {
             Self::Stale { .. } => "changed_at",
             Self::VniTaken { .. } => "vni",
             Self::MacTaken { .. } => "mac",
+            Self::LastManager { .. } => "role",
+            Self::NodeIsManager { .. } | Self::NodeNotActive { .. } => "node",
             Self::PortTaken { .. } | Self::NoFreePort { .. } | Self::NoIngress { .. } => "publish",
             _ => return None,
         })

@@ -43,6 +43,7 @@ impl From<&Action> for Message {
                 node: Some(node.into()),
                 based_on: based_on.get(),
             }),
+            Action::RemoveNode(id) => Self::RemoveNode(id.to_string()),
             Action::CreateNetwork { id, spec, host_routes } => {
                 Self::CreateNetwork(pb::CreateNetwork {
                     id: id.to_string(),
@@ -143,6 +144,7 @@ impl TryFrom<Message> for Action {
                 node: reading(COMMAND, required(COMMAND, "node", m.node)?.try_into())?,
                 based_on: Revision::new(m.based_on),
             },
+            Message::RemoveNode(id) => Self::RemoveNode(reading(COMMAND, parse("id", &id))?),
             Message::CreateNetwork(m) => Self::CreateNetwork {
                 id: reading(COMMAND, parse("id", &m.id))?,
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,

@@ -23,6 +23,8 @@ fn node(number: u8) -> Object {
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
         capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
     })
 }

@@ -200,7 +200,8 @@ async fn c02_joins_of_one_host_are_limited() {
 async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
     let served = Served::start().await;
     let channel = served.dial(WORKER, Role::Worker, now()).await;
-    check_all(&channel, |path| if path.starts_with(MANAGERS) { "not-manager" } else { "" }).await;
+    let of_managers = |path: &str| path.starts_with(MANAGERS) || path.ends_with("/UpdateNode");
+    check_all(&channel, |path| if of_managers(path) { "not-manager" } else { "" }).await;
     // By its certificate it is a manager; by the state it is not.
     let demoted = served.dial(WORKER, Role::Manager, now()).await;
     for method in ["Propose", "ReadIndex"] {

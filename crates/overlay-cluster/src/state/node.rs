@@ -1,0 +1,120 @@
+//! Nodes: joining, changing, removing.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use overlay_types::{Change, Cluster, Node, NodeId, Object, ObjectKey, Revision, Role};
+
+use super::{
+    Applied, Rejection, Response, State,
+    apply::{Context, MAX_NODES, Outcome, check_room},
+    cluster::check_fresh,
+    kind::Kind,
+};
+use crate::ca::root::{BACKDATE, NODE_VALIDITY};
+
+/// Labels of one node, and bytes of a key or value: notes, not files. Every node holds them all.
+const MAX_LABELS: usize = 64;
+/// See [`MAX_LABELS`].
+const MAX_LABEL_LEN: usize = 256;
+
+/// How long a removed node is remembered: as long as a certificate that was signed just before the
+/// removal, by a manager whose clock is ahead.
+const REMEMBERED: Duration = Duration::from_secs(NODE_VALIDITY.as_secs() + BACKDATE.as_secs());
+
+impl State {
+    pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
+        check_labels(&node.labels)?;
+        if let Some(old) = self.view.nodes().get(&node.id) {
+            return Ok(put_node(context, old, node));
+        }
+        let removed = self.view.cluster().is_some_and(|c| c.removed_nodes.contains_key(&node.id));
+        if removed {
+            let reason = "the node was removed; join again with a new key";
+            return Err(Rejection::invalid("node", node.id, reason));
+        }
+        check_room(Kind::Node, self.view.nodes().len(), MAX_NODES)?;
+        let node = Node { meta: context.created(), ..node.clone() };
+        Ok(Applied::put(Response::Node(node.clone()), Object::Node(node)))
+    }
+
+    pub(super) fn update_node(&self, context: Context, node: &Node, based_on: Revision) -> Outcome {
+        let old = self.node(node.id)?;
+        check_fresh(Kind::Node, &old.name, based_on, old.meta.changed_at)?;
+        check_labels(&node.labels)?;
+        if old.role == Role::Manager && node.role != Role::Manager && self.managers() == 1 {
+            return Err(Rejection::LastManager { node: old.name.clone() });
+        }
+        Ok(put_node(context, old, node))
+    }
+
+    /// Everything of the node goes with it: its endpoints give their addresses back (C07), and
+    /// nobody derives a key with it any more.
+    pub(super) fn remove_node(&mut self, context: Context, id: NodeId) -> Outcome {
+        let node = self.node(id)?;
+        if node.role == Role::Manager {
+            return Err(Rejection::NodeIsManager { node: node.name.clone() });
+        }
+        let endpoints: Vec<_> = self
+            .view
+            .endpoints()
+            .values()
+            .filter(|endpoint| endpoint.node == id)
+            .map(|endpoint| (endpoint.id, endpoint.network, endpoint.addresses))
+            .collect();
+        let keys = self.view.node_keys().keys().filter(|(_, node)| *node == id);
+        let mut changes: Vec<Change> =
+            keys.map(|key| Change::Delete(ObjectKey::NodeKey(key.0, key.1))).collect();
+        for (endpoint, network, addresses) in endpoints {
+            for address in addresses.iter() {
+                self.release(network, address);
+            }
+            changes.push(Change::Delete(ObjectKey::Endpoint(endpoint)));
+        }
+        changes.push(Change::Delete(ObjectKey::Node(id)));
+        if let Some(cluster) = self.view.cluster() {
+            changes.push(Change::Put(Object::Cluster(without(cluster, id, context))));
+        }
+        Ok(Applied { response: Response::Done, changes })
+    }
+
+    /// How many managers there are.
+    fn managers(&self) -> usize {
+        self.view.nodes().values().filter(|node| node.role == Role::Manager).count()
+    }
+}
+
+/// The cluster, remembering that the node was removed, and forgetting those whose certificates have
+/// ended.
+fn without(cluster: &Cluster, id: NodeId, context: Context) -> Cluster {
+    let mut removed_nodes = cluster.removed_nodes.clone();
+    removed_nodes.retain(|_, until| *until > context.at);
+    removed_nodes.insert(id, context.at.after(REMEMBERED));
+    Cluster { meta: context.changed(cluster.meta), removed_nodes, ..cluster.clone() }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejection> {
+    if labels.len() > MAX_LABELS {
+        let reason = format!("a node has {MAX_LABELS} labels at most");
+        return Err(Rejection::invalid("labels", labels.len(), reason));
+    }
+    let long = |(key, value): &(&String, &String)| key.len().max(value.len()) > MAX_LABEL_LEN;
+    if let Some((key, _)) = labels.iter().find(long) {
+        let start: String = key.chars().take(32).collect();
+        let reason = format!("key and value have {MAX_LABEL_LEN} bytes each at most");
+        return Err(Rejection::invalid("labels", start, reason));
+    }
+    if labels.contains_key("") {
+        return Err(Rejection::invalid("labels", "", "a label has a key"));
+    }
+    Ok(())
+}
+
+fn put_node(context: Context, old: &Node, node: &Node) -> Applied {
+    let node = Node { meta: old.meta, ..node.clone() };
+    if node == *old {
+        return Applied::unchanged(Response::Node(node));
+    }
+    let node = Node { meta: context.changed(old.meta), ..node };
+    Applied::put(Response::Node(node.clone()), Object::Node(node))
+}
