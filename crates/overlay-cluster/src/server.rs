@@ -1,7 +1,7 @@
 //! What a manager answers on TCP 2377: the public API, joins, watches, and other managers.
 //!
-//! Every call passes the [`gate`], which says who may make it; the services see calls of nodes only
-//! (but for `Membership.Join`), and check what is about one node.
+//! Every call passes the gate (`gate.rs`), which says who may make it; the services see calls of
+//! nodes only (but for `Membership.Join`), and check what is about one node.
 
 mod endpoints;
 mod gate;
