@@ -10,7 +10,7 @@ use overlay_api::{
 use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::timeout};
-use tonic::transport::Channel;
+use tonic::{Status, Streaming, transport::Channel};
 use tonic_prost::ProstCodec;
 
 use super::{LOCAL, calls};
@@ -23,7 +23,7 @@ use crate::{
     control::{Control, ControlConfig, now},
     raft::types::Member,
     server::Api,
-    state::{Action, InitCluster, RotationPolicy, tests as made},
+    state::{Action, InitCluster, RotationPolicy, State, tests as made},
 };
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -162,6 +162,15 @@ async fn check_all(channel: &Channel, expected: impl Fn(&str) -> &'static str) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Why a watch ends.
+async fn end(watch: &mut Streaming<v1::WatchResponse>) -> Status {
+    loop {
+        if let Err(status) = watch.message().await.map(|message| message.expect("a status")) {
+            return status;
+        }
+    }
+}
+
 /// What a caller gets who may make no call of members.
 fn refused(path: &str, reason: &'static str) -> &'static str {
     if path == ANYONE { "" } else { reason }
@@ -222,16 +231,37 @@ async fn c04_every_call_with_an_expired_certificate_is_refused_and_watches_end()
     let channel = served.dial_before_the_end().await;
     let request = v1::WatchRequest::default();
     let mut watch = WatcherClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
-    let ended = async {
-        loop {
-            if let Err(status) = watch.message().await.map(|message| message.unwrap()) {
-                return status;
-            }
-        }
-    };
-    let status = timeout(DEADLINE, ended).await.unwrap();
+    let status = timeout(DEADLINE, end(&mut watch)).await.unwrap();
     assert_eq!(reason(&status), "certificate-expired", "{status}");
     check_all(&channel, |path| refused(path, "certificate-expired")).await;
+}
+
+#[tokio::test]
+async fn c04_every_call_of_a_removed_node_is_refused_and_its_watch_ends_at_once() {
+    let served = Served::start().await;
+    let worker = served.dial(WORKER, Role::Worker, now()).await;
+    let manager = served.dial(MANAGER, Role::Manager, now()).await;
+    let request = v1::WatchRequest { node: WORKER.to_string(), ..Default::default() };
+    let mut watches = Vec::new();
+    for channel in [&worker, &manager] {
+        let watch = WatcherClient::new(channel.clone()).watch(request.clone()).await;
+        watches.push(watch.unwrap().into_inner());
+    }
+    let read = |state: &State| state.view().nodes()[&MANAGER].clone();
+    let node = served.control.replica().read(read);
+    let based_on = node.meta.changed_at;
+    let demoted = Node { role: Role::Worker, ..node };
+    served.write(Action::UpdateNode { node: demoted, based_on }).await;
+    served.write(Action::RemoveNode(WORKER)).await;
+    served.write(Action::RemoveNode(MANAGER)).await;
+    for watch in &mut watches {
+        let status = timeout(DEADLINE, end(watch)).await.unwrap();
+        assert_eq!(reason(&status), "node-removed", "{status}");
+    }
+    // Raft included, whatever the certificates say.
+    for channel in [&worker, &manager] {
+        check_all(channel, |path| refused(path, "node-removed")).await;
+    }
 }
 
 #[tokio::test]
