@@ -177,7 +177,7 @@ impl JoinToken {
         let command = view::join_command(&tokens.token, &tokens.remotes);
         let mut sentence = format!("To add a {role}, run on its host:\n\n    {command}\n");
         if self.rotate {
-            let rotated = "join token rotated; the one before admits nobody any more";
+            let rotated = "join token was rotated; the one before admits nobody any more";
             sentence.insert_str(0, &format!("The {role} {rotated}.\n\n"));
         }
         Ok(session.format.said(sentence, &tokens).into())
