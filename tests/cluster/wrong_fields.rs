@@ -89,6 +89,12 @@ fn r06_every_field_of_every_call_has_a_case() {
     assert!(unknown.is_empty(), "cases for fields that do not exist: {unknown:#?}");
 }
 
+/// One of the aux addresses of a subnet that has too many.
+fn aux_address(number: u16) -> String {
+    let [high, low] = number.to_be_bytes();
+    format!("aux_addresses {{ key: 'a{number}' value: '10.71.{}.{low}' }} ", high + 1)
+}
+
 /// A node that is the only manager, one that is in no cluster, and what the cases refer to.
 struct Stage {
     lab: Lab,
@@ -108,6 +114,9 @@ impl Stage {
             ("$NODE", node.to_string()),
             ("$TOKEN", text),
             ("$SECRET", token.secret().expose().escape_ascii().to_string()),
+            ("$LONG", "x".repeat(257)),
+            ("$LABELS", (0..65).map(|n| format!("labels {{ key: '{n}' }} ")).collect()),
+            ("$AUX_ADDRESSES", (0..257).map(aux_address).collect()),
             ("$CSR", PendingJoin::new().unwrap().request().escape_ascii().to_string()),
         ];
         let mut stage = Self { lab, pool: descriptors(), names };

@@ -30,8 +30,7 @@
 //! - [`error`]: why a call was refused, and what is free instead
 //!
 //! Inside: `subnet` is the layout and the taken addresses of one subnet, kept in an `offset_set`:
-//! a `bitmap` up to 2^24 addresses, `runs` beyond; `quarantine` is the queue of released addresses;
-//! `unicast` knows blocks that can be no subnet.
+//! a `bitmap` up to 2^24 addresses, `runs` beyond; `quarantine` is the queue of released addresses.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -46,15 +45,13 @@ mod quarantine;
 pub mod request;
 mod runs;
 mod subnet;
-mod unicast;
 pub mod usage;
 
 pub use error::IpamError;
-pub use network::{MAX_SUBNETS, NetworkIpam};
+pub use network::NetworkIpam;
 pub use pools::{MAX_POOLS, Occupied, Owner, Pools};
 pub use quarantine::LIMIT as QUARANTINE_LIMIT;
 pub use request::{Family, Request};
-pub use subnet::MAX_AUX_ADDRESSES;
 pub use usage::{AddressState, Reservation, SubnetUsage};
 
 #[cfg(test)]

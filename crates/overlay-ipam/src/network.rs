@@ -14,8 +14,7 @@ use crate::{
     usage::{AddressState, SubnetUsage},
 };
 
-/// Subnets of one network.
-pub const MAX_SUBNETS: usize = NetworkSpec::MAX_SUBNETS;
+const MAX_SUBNETS: usize = NetworkSpec::MAX_SUBNETS;
 
 /// The subnets of one network and who may have their addresses.
 ///

@@ -2,13 +2,12 @@
 
 use core::{fmt, net::IpAddr};
 
-use overlay_types::{DefaultPool, SpecError, Subnet};
+use overlay_types::{DefaultPool, SpecError, Subnet, unicast};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{IpamError, Pool},
     request::{Family, Request},
-    unicast,
 };
 
 /// Pools of one cluster. Each network that names no subnet searches all of them.

@@ -3,18 +3,13 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use overlay_types::{SpecError, Subnet, SubnetSpec};
+use overlay_types::{SpecError, Subnet, SubnetSpec, unicast};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     offset_set::{OffsetSet, OffsetSetRepr},
-    unicast,
     usage::{Reservation, SubnetUsage},
 };
-
-/// Aux addresses of one subnet. They travel one by one in every snapshot; whole ranges are kept
-/// free by an `ip-range`.
-pub const MAX_AUX_ADDRESSES: usize = 256;
 
 /// A subnet. Addresses are offsets from its first one.
 ///
@@ -282,8 +277,9 @@ fn reserve_aux(
     reserved: &mut BTreeMap<u128, Reservation>,
     spec: &SubnetSpec,
 ) -> Result<(), SpecError> {
-    if spec.aux_addresses.len() > MAX_AUX_ADDRESSES {
-        let reason = format!("a subnet has at most {MAX_AUX_ADDRESSES}; use an ip-range instead");
+    let most = SubnetSpec::MAX_AUX_ADDRESSES;
+    if spec.aux_addresses.len() > most {
+        let reason = format!("a subnet has at most {most}; use an ip-range instead");
         return Err(SpecError::new("aux-address", spec.aux_addresses.len(), reason));
     }
     for (name, address) in &spec.aux_addresses {

@@ -14,6 +14,8 @@
 //! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests
 //! - [`number`]: VNI, SPI, epoch, revision, incarnation
 //! - [`mac`], [`subnet`], [`name`]: addresses and names
+//! - [`unicast`]: which subnets endpoints can live in
+//! - [`label`]: bounds of labels
 //! - [`port`]: published ports, in both grammars
 //! - [`network`], [`service`], [`endpoint`]: what users ask for
 //! - [`object`]: what the cluster made of it
@@ -23,6 +25,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod id;
+pub mod label;
 pub mod mac;
 pub mod name;
 pub mod network;
@@ -31,6 +34,7 @@ pub mod object;
 pub mod port;
 pub mod service;
 pub mod subnet;
+pub mod unicast;
 pub mod view;
 
 pub use endpoint::{Addresses, EndpointDraft, EndpointSpec};

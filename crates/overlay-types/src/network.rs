@@ -1,11 +1,11 @@
 //! What a user asks of an overlay network.
 
 use core::{net::IpAddr, ops::Deref};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, SpecError, Subnet, Vni};
+use crate::{Name, SpecError, Subnet, Vni, label, number::from_digits, unicast};
 
 /// A requested subnet and how addresses are handed out in it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub struct SubnetSpec {
 }
 
 impl SubnetSpec {
+    /// Most aux addresses of one subnet. They travel one by one in every snapshot; whole ranges are
+    /// kept free by an `ip-range`.
+    pub const MAX_AUX_ADDRESSES: usize = 256;
+
     /// A subnet whose every address may be handed out.
     pub const fn new(subnet: Subnet) -> Self {
         Self { subnet, ip_range: None, gateway: None, aux_addresses: BTreeMap::new() }
@@ -92,7 +96,7 @@ impl NetworkDraft {
             "encrypted" => self.encrypted = flag()?,
             "multicast" => self.multicast = flag()?,
             "mtu" | "com.docker.network.driver.mtu" => {
-                let mtu = value.parse().map_err(|_| {
+                let mtu = from_digits(value).ok_or_else(|| {
                     SpecError::new("mtu", value, "an MTU is a number").found_in(option, value)
                 })?;
                 self.mtu = Some(mtu);
@@ -212,6 +216,7 @@ impl TryFrom<NetworkDraft> for NetworkSpec {
     type Error = SpecError;
 
     fn try_from(draft: NetworkDraft) -> Result<Self, SpecError> {
+        label::check(&draft.labels)?;
         check_families(&draft)?;
         for (index, spec) in draft.subnets.iter().enumerate() {
             check_subnet(spec)?;
@@ -270,14 +275,7 @@ fn check_families(draft: &NetworkDraft) -> Result<(), SpecError> {
 
 fn check_subnet(spec: &SubnetSpec) -> Result<(), SpecError> {
     let SubnetSpec { subnet, ip_range, gateway, aux_addresses } = spec;
-    let longest = if subnet.is_ipv4() { 30 } else { 126 };
-    if subnet.prefix_len() > longest || subnet.prefix_len() == 0 {
-        let reason = format!("the length of its prefix must be 1-{longest}");
-        return Err(SpecError::new("subnet", subnet, reason));
-    }
-    if subnet.first().is_multicast() || subnet.first().is_unspecified() {
-        return Err(SpecError::new("subnet", subnet, "its addresses are not unicast addresses"));
-    }
+    unicast::check("subnet", *subnet)?;
     if let Some(range) = ip_range.filter(|r| !subnet.contains_subnet(*r)) {
         let reason = format!("it does not lie in the subnet {subnet}");
         return Err(SpecError::new("ip-range", range, reason));
@@ -285,14 +283,18 @@ fn check_subnet(spec: &SubnetSpec) -> Result<(), SpecError> {
     if let Some(gateway) = gateway {
         check_host("gateway", *gateway, *subnet)?;
     }
-    let mut used: Vec<IpAddr> = gateway.iter().copied().collect();
+    let most = SubnetSpec::MAX_AUX_ADDRESSES;
+    if aux_addresses.len() > most {
+        let reason = format!("a subnet has at most {most}; use an ip-range instead");
+        return Err(SpecError::new("aux-address", aux_addresses.len(), reason));
+    }
+    let mut used: BTreeSet<IpAddr> = gateway.iter().copied().collect();
     for address in aux_addresses.values() {
         check_host("aux-address", *address, *subnet)?;
-        if used.contains(address) {
+        if !used.insert(*address) {
             let reason = "it is the gateway or another aux address already";
             return Err(SpecError::new("aux-address", address, reason));
         }
-        used.push(*address);
     }
     Ok(())
 }
@@ -312,6 +314,8 @@ fn check_host(field: &'static str, address: IpAddr, subnet: Subnet) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use core::net::Ipv4Addr;
+
     use rstest::rstest;
 
     use super::*;
@@ -368,6 +372,9 @@ mod tests {
     #[case(&["10.11.0.1/16"], &[], &[], &[], &[], "subnet", "10.11.0.1/16")]
     #[case(&["10.11.0.0/31"], &[], &[], &[], &[], "subnet", "10.11.0.0/31")]
     #[case(&["224.0.0.0/8"], &[], &[], &[], &[], "subnet", "224.0.0.0/8")]
+    #[case(&["192.0.0.0/2"], &[], &[], &[], &[], "subnet", "192.0.0.0/2")]
+    #[case(&["127.0.0.0/8"], &[], &[], &[], &[], "subnet", "127.0.0.0/8")]
+    #[case(&["fe80::/64"], &[], &[], &[], &[], "subnet", "fe80::/64")]
     #[case(&["10.1.0.0/16", "10.1.2.0/24"], &[], &[], &[], &[], "subnet", "10.1.2.0/24")]
     #[case(&["10.1.0.0/16"], &["10.2.0.0/24"], &[], &[], &[], "ip-range", "10.2.0.0/24")]
     #[case(&["10.1.0.0/16"], &[], &["10.1.0.0"], &[], &[], "gateway", "10.1.0.0")]
@@ -379,7 +386,9 @@ mod tests {
     #[case(&[], &[], &[], &[], &["mtu=67"], "mtu", "67")]
     #[case(&["fd00::/64"], &[], &[], &[], &["mtu=1279"], "mtu", "1279")]
     #[case(&[], &[], &[], &[], &["mtu=x"], "mtu", "x")]
+    #[case(&[], &[], &[], &[], &["mtu=+1400"], "mtu", "+1400")]
     #[case(&[], &[], &[], &[], &["vni=4095"], "vni", "4095")]
+    #[case(&[], &[], &[], &[], &["vni=+5000"], "vni", "+5000")]
     #[case(&[], &[], &[], &[], &["encrypted=maybe"], "opt", "maybe")]
     #[case(&[], &[], &[], &[], &["colour=red"], "opt", "colour")]
     fn n01_refusals_name_field_and_value(
@@ -404,5 +413,34 @@ mod tests {
         assert!(NetworkSpec::try_from(only_v6).is_ok());
         let none = NetworkDraft { ipv4: false, ..draft() };
         assert_eq!(NetworkSpec::try_from(none).unwrap_err().field(), "ipv4");
+    }
+
+    fn refused(draft: NetworkDraft) -> (&'static str, String) {
+        let error = NetworkSpec::try_from(draft).unwrap_err();
+        (error.field(), error.value().to_owned())
+    }
+
+    #[test]
+    fn r06_aux_addresses_of_a_subnet_are_bounded() {
+        let with = |count: u32| {
+            let mut spec = SubnetSpec::new("10.11.0.0/16".parse().unwrap());
+            spec.aux_addresses = (0..count)
+                .map(|n| (format!("a{n}").parse().unwrap(), Ipv4Addr::from(0x0a0b_0101 + n).into()))
+                .collect();
+            NetworkDraft { subnets: vec![spec], ..draft() }
+        };
+        assert!(NetworkSpec::try_from(with(256)).is_ok());
+        assert_eq!(refused(with(257)), ("aux-address", "257".to_owned()));
+    }
+
+    #[test]
+    fn r06_labels_and_subnets_of_a_network_are_bounded() {
+        let labels = |count: u32| (0..count).map(|n| (n.to_string(), String::new())).collect();
+        assert!(NetworkSpec::try_from(NetworkDraft { labels: labels(64), ..draft() }).is_ok());
+        let many = NetworkDraft { labels: labels(65), ..draft() };
+        assert_eq!(refused(many), ("label", "65".to_owned()));
+        let subnet = |n| SubnetSpec::new(format!("10.{n}.0.0/16").parse().unwrap());
+        let many = NetworkDraft { subnets: (0..65).map(subnet).collect(), ..draft() };
+        assert_eq!(refused(many), ("subnet", "65".to_owned()));
     }
 }

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::SpecError;
 
+/// The number that `text` writes in decimal digits and nothing else: no sign, no space.
+pub(crate) fn from_digits<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// VXLAN network identifier: 24 bits (RFC 7348 §5).
 ///
 /// Overlay networks use [`Vni::MIN_OVERLAY`] and above; lower values are left to hand-made tunnels.
@@ -56,9 +61,8 @@ impl FromStr for Vni {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        let number = text
-            .parse()
-            .map_err(|_| SpecError::new("vni", text, "a VNI is a number, 4096-16777215"))?;
+        let number = from_digits(text)
+            .ok_or_else(|| SpecError::new("vni", text, "a VNI is a number, 4096-16777215"))?;
         Self::for_overlay(number)
     }
 }
@@ -178,6 +182,7 @@ mod tests {
     #[case("16777216", None)]
     #[case("x", None)]
     #[case("", None)]
+    #[case("+5000", None)]
     fn n10_vni_of_a_network(#[case] text: &str, #[case] number: Option<u32>) {
         let parsed = text.parse::<Vni>();
         assert_eq!(parsed.as_ref().ok().map(|v| v.get()), number);

@@ -12,7 +12,7 @@ use core::{fmt, net::IpAddr, num::NonZeroU16, ops::RangeInclusive, str::FromStr}
 
 use serde::{Deserialize, Serialize};
 
-use crate::SpecError;
+use crate::{SpecError, number::from_digits};
 
 /// Transport protocol of a port.
 #[derive(
@@ -285,9 +285,9 @@ fn parse_range(
     text: &str,
     part: &str,
 ) -> Result<RangeInclusive<u16>, SpecError> {
-    let port = |digits: &str| match digits.parse::<NonZeroU16>() {
-        Ok(port) if digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port.get()),
-        _ => Err(SpecError::new(field, digits, "a port is 1-65535").found_in(text, digits)),
+    let port = |digits: &str| match from_digits::<NonZeroU16>(digits) {
+        Some(port) => Ok(port.get()),
+        None => Err(SpecError::new(field, digits, "a port is 1-65535").found_in(text, digits)),
     };
     let Some((first, last)) = part.split_once('-') else {
         return port(part).map(|p| p..=p);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, NetworkId, PortSpec, SpecError, port::PublishMode};
+use crate::{Name, NetworkId, PortSpec, SpecError, label, port::PublishMode};
 
 /// How the name of a service resolves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -120,6 +120,7 @@ impl TryFrom<ServiceDraft> for ServiceSpec {
     type Error = SpecError;
 
     fn try_from(draft: ServiceDraft) -> Result<Self, SpecError> {
+        label::check(&draft.labels)?;
         if draft.networks.len() > Self::MAX_NETWORKS {
             let reason = "a service is on at most 64 networks";
             return Err(SpecError::new("network", draft.networks.len(), reason));
@@ -199,5 +200,27 @@ mod tests {
             ..ServiceDraft::new("web".parse().unwrap())
         };
         assert_eq!(ServiceSpec::try_from(draft).unwrap_err().field(), "network");
+    }
+
+    #[test]
+    fn r06_parts_of_a_service_are_bounded() {
+        let draft = || ServiceDraft::new("web".parse().unwrap());
+        let network = |id: u128, aliases: usize| ServiceNetwork {
+            network: NetworkId::from_u128(id),
+            aliases: (0..aliases).map(|n| format!("a{n}").parse().unwrap()).collect(),
+        };
+        let port = |n: u16| PortSpec::parse(&format!("{n}:80")).unwrap().remove(0);
+        let mut cases = vec![
+            (ServiceDraft { networks: (0..65).map(|n| network(n, 0)).collect(), ..draft() }, "65"),
+            (ServiceDraft { networks: vec![network(1, 65)], ..draft() }, "65"),
+            (ServiceDraft { ports: (1..=1025).map(port).collect(), ..draft() }, "1025"),
+        ];
+        let labels = (0..65).map(|n| (n.to_string(), String::new())).collect();
+        cases.push((ServiceDraft { labels, ..draft() }, "65"));
+        let fields = ["network", "alias", "publish", "label"];
+        for ((draft, value), field) in cases.into_iter().zip(fields) {
+            let error = ServiceSpec::try_from(draft).unwrap_err();
+            assert_eq!((error.field(), error.value()), (field, value));
+        }
     }
 }

@@ -29,8 +29,6 @@ pub(super) const STAGE: &[(&str, &str)] = &[
 
 /// Fields of which no value is wrong, by their full name or as `RPC PATH`, and why.
 pub(super) const FREE: &[(&str, &str)] = &[
-    ("overlay.v1.NetworkSpec.labels", "any text"),
-    ("overlay.v1.ServiceSpec.labels", "any text"),
     ("overlay.v1.Meta.created_at", "a request's is ignored"),
     ("overlay.v1.Meta.changed_at", "a request's is ignored"),
     ("Membership.Join node.id", "the manager decides"),

@@ -1,9 +1,8 @@
 //! Nodes: joining, changing, removing.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 
-use overlay_types::{Change, Cluster, Node, NodeId, Object, ObjectKey, Revision, Role};
+use overlay_types::{Change, Cluster, Node, NodeId, Object, ObjectKey, Revision, Role, label};
 
 use super::{
     Applied, Rejection, Response, State,
@@ -13,18 +12,13 @@ use super::{
 };
 use crate::ca::root::{BACKDATE, NODE_VALIDITY};
 
-/// Labels of one node, and bytes of a key or value: notes, not files. Every node holds them all.
-const MAX_LABELS: usize = 64;
-/// See [`MAX_LABELS`].
-const MAX_LABEL_LEN: usize = 256;
-
 /// How long a removed node is remembered: as long as a certificate that was signed just before the
 /// removal, by a manager whose clock is ahead.
 const REMEMBERED: Duration = Duration::from_secs(NODE_VALIDITY.as_secs() + BACKDATE.as_secs());
 
 impl State {
     pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
-        check_labels(&node.labels)?;
+        label::check(&node.labels)?;
         if let Some(old) = self.view.nodes().get(&node.id) {
             return Ok(put_node(context, old, node));
         }
@@ -41,7 +35,7 @@ impl State {
     pub(super) fn update_node(&self, context: Context, node: &Node, based_on: Revision) -> Outcome {
         let old = self.node(node.id)?;
         check_fresh(Kind::Node, &old.name, based_on, old.meta.changed_at)?;
-        check_labels(&node.labels)?;
+        label::check(&node.labels)?;
         if old.role == Role::Manager && node.role != Role::Manager && self.managers() == 1 {
             return Err(Rejection::LastManager { node: old.name.clone() });
         }
@@ -91,23 +85,6 @@ fn without(cluster: &Cluster, id: NodeId, context: Context) -> Cluster {
     removed_nodes.retain(|_, until| *until > context.at);
     removed_nodes.insert(id, context.at.after(REMEMBERED));
     Cluster { meta: context.changed(cluster.meta), removed_nodes, ..cluster.clone() }
-}
-
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejection> {
-    if labels.len() > MAX_LABELS {
-        let reason = format!("a node has {MAX_LABELS} labels at most");
-        return Err(Rejection::invalid("labels", labels.len(), reason));
-    }
-    let long = |(key, value): &(&String, &String)| key.len().max(value.len()) > MAX_LABEL_LEN;
-    if let Some((key, _)) = labels.iter().find(long) {
-        let start: String = key.chars().take(32).collect();
-        let reason = format!("key and value have {MAX_LABEL_LEN} bytes each at most");
-        return Err(Rejection::invalid("labels", start, reason));
-    }
-    if labels.contains_key("") {
-        return Err(Rejection::invalid("labels", "", "a label has a key"));
-    }
-    Ok(())
 }
 
 fn put_node(context: Context, old: &Node, node: &Node) -> Applied {

@@ -1,9 +1,10 @@
 //! Each refusal: field, value, and a message that helps.
 
+use overlay_types::{NetworkSpec, SubnetSpec};
 use rstest::rstest;
 
 use super::{ip, network, spec};
-use crate::{Family, MAX_AUX_ADDRESSES, MAX_SUBNETS, NetworkIpam};
+use crate::{Family, NetworkIpam};
 
 #[rstest]
 #[case("10.0.9.0/31", "subnet", "10.0.9.0/31", "no room")]
@@ -100,13 +101,13 @@ fn bounds_are_kept() {
     assert_eq!(NetworkIpam::new([]).unwrap_err().field(), "subnet");
 
     let mut many = spec("10.0.0.0/16");
-    for n in 0..=MAX_AUX_ADDRESSES {
+    for n in 0..=SubnetSpec::MAX_AUX_ADDRESSES {
         let address = many.subnet.nth(n as u128 + 2).unwrap();
         many.aux_addresses.insert(format!("aux{n}").parse().unwrap(), address);
     }
     assert_eq!(NetworkIpam::new([many]).unwrap_err().field(), "aux-address");
 
-    let specs = (0..=MAX_SUBNETS).map(|n| spec(&format!("10.{n}.0.0/24")));
+    let specs = (0..=NetworkSpec::MAX_SUBNETS).map(|n| spec(&format!("10.{n}.0.0/24")));
     let error = NetworkIpam::new(specs).unwrap_err();
     assert_eq!(error.value(), "10.64.0.0/24");
     let overlap = NetworkIpam::new(["10.0.9.0/24", "10.0.0.0/16"].map(spec)).unwrap_err();

@@ -89,7 +89,7 @@ fn labels_are_notes_and_not_files() {
     ];
     for labels in cases {
         let change = update(&lab, 2, |node| node.labels = labels.into_iter().collect());
-        assert_eq!(lab.refuse(change).field(), Some("labels"));
+        assert_eq!(lab.refuse(change).field(), Some("label"));
     }
     let change = update(&lab, 2, |node| node.labels = [("rack".into(), "7".into())].into());
     lab.run(change);

@@ -1,6 +1,6 @@
-//! Which blocks can be a subnet at all.
+//! Which blocks endpoints can have addresses of.
 
-use overlay_types::{SpecError, Subnet};
+use crate::{SpecError, Subnet};
 
 /// Blocks that no endpoint's address may come from, with the reason (RFC 6890 registries).
 const FORBIDDEN: [(&str, &str); 8] = [
@@ -14,13 +14,15 @@ const FORBIDDEN: [(&str, &str); 8] = [
     ("ff00::/8", "multicast"),
 ];
 
-/// Longest prefix of a subnet with room for a gateway and an endpoint.
-pub(crate) const fn longest_prefix(subnet: Subnet) -> u8 {
+/// Length of the longest prefix that leaves room for a gateway and an endpoint, in the family of
+/// `subnet`.
+pub const fn longest_prefix(subnet: Subnet) -> u8 {
     if subnet.is_ipv4() { 30 } else { 126 }
 }
 
-/// Whether endpoints can have addresses of `block`; errors call it `field`.
-pub(crate) fn check(field: &'static str, block: Subnet) -> Result<(), SpecError> {
+/// Refuses a block that is too small, or overlaps one that holds no unicast addresses; the error
+/// calls it `field`.
+pub fn check(field: &'static str, block: Subnet) -> Result<(), SpecError> {
     let longest = longest_prefix(block);
     if block.prefix_len() > longest {
         let reason =
