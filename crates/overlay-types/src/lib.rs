@@ -18,8 +18,8 @@
 //! - [`label`]: bounds of labels
 //! - [`port`]: published ports, in both grammars
 //! - [`network`], [`service`], [`endpoint`]: what users ask for
-//! - [`object`]: what the cluster made of it
-//! - [`view`]: the objects that a node holds, and changes to them
+//! - [`object`]: what the cluster made of it, and changes to it
+//! - [`view`]: the objects that a node holds
 //! - [`error`]: the error that points at the offending part of an input
 
 pub mod endpoint;
@@ -45,11 +45,11 @@ pub use name::Name;
 pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
-    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState,
-    GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Role, Service,
-    UnixMillis,
+    Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState,
+    GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Object,
+    ObjectKey, Role, Service, UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};
 pub use service::{EndpointMode, ServiceDraft, ServiceNetwork, ServiceSpec};
 pub use subnet::Subnet;
-pub use view::{Change, Object, ObjectKey, View};
+pub use view::View;

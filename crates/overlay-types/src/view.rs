@@ -6,79 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    EndpointId, Epoch, NetworkId, NodeId, Revision, ServiceId,
-    object::{Cluster, Endpoint, GossipKeys, KeyEpoch, Network, Node, NodeKey, Service},
+    Change, Cluster, Endpoint, EndpointId, Epoch, GossipKeys, KeyEpoch, Network, NetworkId, Node,
+    NodeId, NodeKey, Object, ObjectKey, Revision, Service, ServiceId,
 };
-
-/// Any replicated object.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Object {
-    /// The cluster itself.
-    Cluster(Cluster),
-    /// A node.
-    Node(Node),
-    /// A network.
-    Network(Network),
-    /// A service.
-    Service(Service),
-    /// An endpoint.
-    Endpoint(Endpoint),
-    /// A key epoch.
-    KeyEpoch(KeyEpoch),
-    /// A node's public key.
-    NodeKey(NodeKey),
-    /// The gossip ring.
-    GossipKeys(GossipKeys),
-}
-
-/// Names one replicated object.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum ObjectKey {
-    /// The cluster itself.
-    Cluster,
-    /// A node.
-    Node(NodeId),
-    /// A network.
-    Network(NetworkId),
-    /// A service.
-    Service(ServiceId),
-    /// An endpoint.
-    Endpoint(EndpointId),
-    /// A key epoch.
-    KeyEpoch(Epoch),
-    /// A node's public key for an epoch.
-    NodeKey(Epoch, NodeId),
-    /// The gossip ring.
-    GossipKeys,
-}
-
-impl Object {
-    /// What names this object.
-    pub const fn key(&self) -> ObjectKey {
-        match self {
-            Self::Cluster(_) => ObjectKey::Cluster,
-            Self::Node(o) => ObjectKey::Node(o.id),
-            Self::Network(o) => ObjectKey::Network(o.id),
-            Self::Service(o) => ObjectKey::Service(o.id),
-            Self::Endpoint(o) => ObjectKey::Endpoint(o.id),
-            Self::KeyEpoch(o) => ObjectKey::KeyEpoch(o.epoch),
-            Self::NodeKey(o) => ObjectKey::NodeKey(o.epoch, o.node),
-            Self::GossipKeys(_) => ObjectKey::GossipKeys,
-        }
-    }
-}
-
-/// One step from a state to the next.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Change {
-    /// The object now is so; it may be new.
-    Put(Object),
-    /// The object is gone.
-    Delete(ObjectKey),
-}
 
 /// Replicated objects by key, with indexes of the endpoints.
 ///
@@ -304,7 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Addresses, MacAddr, object::Meta};
+    use crate::{Addresses, MacAddr, Meta};
 
     fn endpoint(id: u8, network: u8, service: Option<u8>) -> Endpoint {
         Endpoint {

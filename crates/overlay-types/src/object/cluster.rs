@@ -1,0 +1,40 @@
+//! The cluster itself.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, UnixMillis};
+use crate::{ClusterId, NodeId, Subnet};
+
+/// What holds for the whole cluster; one object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster's id.
+    pub id: ClusterId,
+    /// Writes that made and changed it.
+    pub meta: Meta,
+    /// UDP port of plain VXLAN, 1024-49151.
+    pub vxlan_port: u16,
+    /// UDP port of VXLAN inside ESP; never seen outside it.
+    pub encrypted_vxlan_port: u16,
+    /// UDP port of ESP (RFC 3948).
+    pub esp_port: u16,
+    /// Pools for networks without a requested subnet, in order of preference.
+    pub default_pools: Vec<DefaultPool>,
+    /// Time from one key epoch to the next.
+    pub rotation_period: Duration,
+    /// Nodes that were removed while a certificate of theirs may still be valid, and until when:
+    /// nobody talks to them.
+    pub removed_nodes: BTreeMap<NodeId, UnixMillis>,
+}
+
+/// A pool that networks without a requested subnet take theirs from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DefaultPool {
+    /// The pool.
+    pub pool: Subnet,
+    /// Length of the prefix of each subnet cut from it.
+    pub subnet_len: u8,
+}
