@@ -5,7 +5,7 @@
 //!       ──> verify    reads the tree, changes nothing
 //!       ──> cargo test, cargo check of the fuzz targets, then every example
 //!
-//!  fix · bench · lab  stand alone
+//!  fix · bench · sim · lab  stand alone
 //! ```
 #![expect(clippy::print_stdout, reason = "a command-line tool reports on stdout")]
 
@@ -13,6 +13,7 @@ mod bench;
 mod lab;
 mod report;
 mod setup;
+mod sim;
 mod test;
 mod verify;
 mod workspace;
@@ -50,6 +51,16 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
     },
+    /// Simulate whole clusters under faults, one for each seed; a seed that fails is printed with the
+    /// command that replays it
+    Sim {
+        /// How many seeds
+        #[arg(long, value_name = "N", default_value_t = 300)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, value_name = "S", default_value_t = 1)]
+        first_seed: u64,
+    },
     /// Run a command as root of a fresh network namespace: `cargo xtask lab -- ip link`
     Lab {
         /// The command and its arguments
@@ -65,6 +76,7 @@ fn main() -> Result<()> {
         Chore::Fix => fix(&Workspace::load()?),
         Chore::Test => test::run(&Workspace::load()?),
         Chore::Bench { names, save } => bench::run(&Workspace::load()?, &names, save.as_deref()),
+        Chore::Sim { seeds, first_seed } => sim::run(&Workspace::load()?, seeds, first_seed),
         Chore::Lab { command } => lab::run(&command),
     }
 }

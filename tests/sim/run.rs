@@ -1,0 +1,127 @@
+//! One seed, from the first node to the last check.
+
+use core::time::Duration;
+use std::{cell::RefCell, panic, sync::Once, thread};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{runtime, task::JoinSet};
+
+use crate::{
+    check::{self, Violation},
+    client::Client,
+    cluster::{Cluster, Size},
+    entropy,
+    faults::Faults,
+    history::History,
+    nodes,
+    plant::Plant,
+    trace::Trace,
+};
+
+/// What a run came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) seed: u64,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) calls: usize,
+    /// What happened. Two runs of one seed have the same.
+    pub(crate) log: Vec<String>,
+}
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `seed` on a thread of its own, whose randomness is all from the seed.
+///
+/// As the first thing in its process: tokio counts the runtimes that there have been, and seeds them
+/// with their number too. See [`child`](crate::child).
+pub(crate) fn run(seed: u64, plant: Option<Plant>) -> Outcome {
+    note_panics();
+    drop(nodes::credentials(nodes::manager(0)));
+    let thread = thread::Builder::new().name(format!("seed {seed}"));
+    let thread = thread.spawn(move || {
+        entropy::seed(seed);
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(simulate(seed, plant))
+    });
+    thread.expect("a thread").join().unwrap_or_else(|_| Outcome {
+        seed,
+        violations: vec![Violation::new("no-panic", "the run itself panicked")],
+        calls: 0,
+        log: Vec::new(),
+    })
+}
+
+/// Tasks that panic do it silently; no part of a node may.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+            usual(info);
+        }));
+    });
+}
+
+fn size(random: &mut StdRng) -> Size {
+    let managers = [3, 3, 3, 3, 5, 5, 7][random.random_range(0..7)];
+    let workers = if random.random_bool(0.04) {
+        random.random_range(10..=50)
+    } else {
+        random.random_range(3..10)
+    };
+    Size { managers, workers }
+}
+
+async fn simulate(seed: u64, plant: Option<Plant>) -> Outcome {
+    let trace = Trace::new();
+    let history = History::new(trace.clone());
+    let mut random = StdRng::seed_from_u64(seed);
+    let size = size(&mut random);
+    let mut cluster = Cluster::form(seed, size, plant, trace.clone()).await;
+    let violations = use_and_check(&mut cluster, &history, &mut random, size).await;
+    let log = trace.take();
+    cluster.stop();
+    let mut violations: Vec<Violation> = violations;
+    let panics = PANICS.with_borrow_mut(std::mem::take);
+    violations.extend(panics.into_iter().map(|text| Violation::new("no-panic", text)));
+    Outcome { seed, violations, calls: history.calls().len(), log }
+}
+
+async fn use_and_check(
+    cluster: &mut Cluster,
+    history: &History,
+    random: &mut StdRng,
+    size: Size,
+) -> Vec<Violation> {
+    let registers = 2;
+    let mut clients = JoinSet::new();
+    let client = |number: usize, seed: u64| {
+        let home = nodes::worker(number % size.workers);
+        let net = cluster.shared.net.clone();
+        let with = (size.managers, registers);
+        Client::new((net, history.clone()), home, with, cluster.plant, seed)
+    };
+    client(0, random.random()).set_up().await;
+    for number in 0..random.random_range(3..6) {
+        clients.spawn(client(number, random.random()).run());
+    }
+    let span = Duration::from_millis(random.random_range(3_500..7_000));
+    let faults = Faults::new(random.random());
+    let mut violations = faults.run(cluster, span).await;
+    // Nobody waits for what is under way now.
+    clients.shutdown().await;
+    cluster.heal().await;
+    let controls: Vec<_> = cluster.voters.iter().filter_map(|voter| voter.control()).collect();
+    let calls = history.calls();
+    let last = check::converged::check(&controls, &cluster.agents(), &mut violations).await;
+    violations.extend(check::durable::check(&calls, &last, &cluster.shared.ledger));
+    violations.extend(cluster.shared.ledger.take_violations());
+    violations.extend(check::unique_address::check(&calls));
+    violations.extend(check::exactly_once::check(&calls, &cluster.shared.ledger));
+    violations.extend(check::linearizable::check(&calls));
+    violations
+}
