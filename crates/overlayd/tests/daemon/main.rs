@@ -1,10 +1,12 @@
-//! The binary under its service manager.
+//! The binary under its service manager, and under fire.
+
+mod kill;
 
 use std::{
     fs,
     net::Ipv4Addr,
     os::unix::net::UnixDatagram,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -22,25 +24,41 @@ struct Daemon {
     child: Child,
     manager: UnixDatagram,
     folder: tempfile::TempDir,
+    address: Ipv4Addr,
+}
+
+fn spawn(folder: &Path, address: Ipv4Addr) -> Child {
+    let path = |name: &str| folder.join(name);
+    let stderr = fs::OpenOptions::new().create(true).append(true).open(path("stderr")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_overlayd"))
+        .args(["--config", path("overlayd.toml").to_str().unwrap()])
+        .args(["--data-dir", path("data").to_str().unwrap()])
+        .args(["--socket", path("socket").to_str().unwrap()])
+        .args(["--advertise-addr", &address.to_string()])
+        .env("NOTIFY_SOCKET", path("notify"))
+        .stderr(Stdio::from(stderr))
+        .spawn()
+        .unwrap()
 }
 
 impl Daemon {
     fn start(address: Ipv4Addr, log: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let manager = UnixDatagram::bind(path("notify")).unwrap();
+        let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        write_log(&path("overlayd.toml"), log);
-        let child = Command::new(env!("CARGO_BIN_EXE_overlayd"))
-            .args(["--config", path("overlayd.toml").to_str().unwrap()])
-            .args(["--data-dir", path("data").to_str().unwrap()])
-            .args(["--socket", path("socket").to_str().unwrap()])
-            .args(["--advertise-addr", &address.to_string()])
-            .env("NOTIFY_SOCKET", path("notify"))
-            .stderr(Stdio::from(fs::File::create(path("stderr")).unwrap()))
-            .spawn()
-            .unwrap();
-        Self { child, manager, folder }
+        write_log(&folder.path().join("overlayd.toml"), log);
+        let child = spawn(folder.path(), address);
+        Self { child, manager, folder, address }
+    }
+
+    /// Starts it again, on the same folder.
+    fn restart(&mut self) {
+        self.child = spawn(self.folder.path(), self.address);
+    }
+
+    /// The socket for local callers.
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
     }
 
     fn notified(&self) -> String {
