@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - [`config`]: what a node is told; file, environment, flags
-//! - [`node`]: [`Node`] and its handle
+//! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
 //! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
 //! - `agent`, `managers`: the watch, and which manager is asked
 //! - `liveness`: who is dead, from gossip and the view
@@ -29,6 +29,7 @@ mod api;
 pub mod config;
 mod control_plane;
 mod disk;
+mod endpoint;
 pub mod error;
 mod keys;
 mod lifecycle;

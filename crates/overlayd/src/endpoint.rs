@@ -1,0 +1,158 @@
+//! Endpoints of this node: attached in the cluster first, then plugged in here.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use overlay_api::v1::{self, endpoints_client::EndpointsClient};
+use overlay_dataplane::{
+    desired::PortKind,
+    user::ports::{MemoryPort, interface::is_device_name},
+};
+use overlay_types::{EndpointId, SpecError, View};
+use tonic::{Code, Status};
+
+use crate::{NodeError, NodeHandle, member::Member, reconcile::Progress};
+
+/// How long an attach waits for the endpoint to be plugged in. Watch and dataplane take
+/// milliseconds; a manager that dies in between costs two seconds.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
+
+impl NodeHandle {
+    /// Attaches an endpoint to this node and waits until it is plugged in. Without a port in the
+    /// request it is a port in memory, for [`take_memory_port`](Self::take_memory_port).
+    pub async fn attach(
+        &self,
+        mut request: v1::AttachEndpointRequest,
+    ) -> Result<v1::AttachEndpointResponse, NodeError> {
+        let member = self.member()?;
+        let port = port_kind(request.port.take())?;
+        let own = member.identity().node.to_string();
+        let spec = request.spec.get_or_insert_default();
+        if spec.node.is_empty() {
+            spec.node.clone_from(&own);
+        }
+        if spec.node != own {
+            let reason = "it is not this node; ask that one to attach its endpoint";
+            return Err(invalid("node", &spec.node, reason));
+        }
+        let mut client = EndpointsClient::new(member.managers.channel().await?);
+        let answer = client.attach_endpoint(request).await?.into_inner();
+        let id: EndpointId = answer
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.id.parse().ok())
+            .ok_or_else(|| Status::internal("the manager's answer has no endpoint"))?;
+        if let Err(reason) = plug(&member, id, port).await {
+            // What keeps it from being forgotten keeps it from being detached, too.
+            let _ = forget_port(&member, id);
+            return Err(match self.detach(&id.to_string()).await {
+                Ok(()) => NodeError::Port(reason),
+                Err(error) => {
+                    NodeError::StillAttached { endpoint: id, reason, error: error.to_string() }
+                }
+            });
+        }
+        Ok(answer)
+    }
+
+    /// Detaches an endpoint, by name, id or unique prefix.
+    pub async fn detach(&self, endpoint: &str) -> Result<(), NodeError> {
+        let endpoint = endpoint.to_owned();
+        self.detach_as(v1::DetachEndpointRequest { endpoint, ..Default::default() }).await
+    }
+
+    pub(crate) async fn detach_as(
+        &self,
+        mut request: v1::DetachEndpointRequest,
+    ) -> Result<(), NodeError> {
+        let member = self.member()?;
+        let mut client = EndpointsClient::new(member.managers.channel().await?);
+        let endpoint = request.endpoint.clone();
+        let look = v1::GetEndpointRequest { endpoint, consistency: None };
+        let found = match client.get_endpoint(look).await {
+            Ok(answer) => answer.into_inner().endpoint,
+            // Detached by the same request, maybe: the manager knows.
+            Err(status) if status.code() == Code::NotFound => None,
+            Err(status) => return Err(status.into()),
+        };
+        if let Some(endpoint) = &found {
+            request.endpoint.clone_from(&endpoint.id);
+        }
+        client.detach_endpoint(request).await?;
+        if let Some(id) = found.and_then(|endpoint| endpoint.id.parse().ok()) {
+            forget_port(&member, id)?;
+        }
+        Ok(())
+    }
+
+    /// The endpoint's side of its memory port. There is one; `None` when it was taken.
+    pub fn take_memory_port(&self, endpoint: EndpointId) -> Result<Option<MemoryPort>, NodeError> {
+        Ok(self.member()?.shared.take_memory_port(endpoint))
+    }
+
+    /// Plugs in an endpoint that is attached to this node already, with a new port in memory. After
+    /// a restart: ports in memory end with the process, endpoints do not.
+    pub async fn replug(&self, endpoint: EndpointId) -> Result<MemoryPort, NodeError> {
+        let member = self.member()?;
+        let own = member.identity().node;
+        let here = |view: &View| view.endpoints().get(&endpoint).is_some_and(|e| e.node == own);
+        if !member.viewer.read(here) {
+            let message = format!("endpoint {endpoint}: none of this node's");
+            return Err(Status::not_found(message).into());
+        }
+        plug(&member, endpoint, PortKind::Memory).await.map_err(NodeError::Unplugged)?;
+        member.shared.take_memory_port(endpoint).ok_or_else(|| {
+            Status::already_exists(format!("endpoint {endpoint}: it is plugged in")).into()
+        })
+    }
+
+    /// Whether an endpoint of this node is plugged into its dataplane.
+    pub fn is_plugged(&self, endpoint: EndpointId) -> Result<bool, NodeError> {
+        Ok(self.member()?.reconciler.progress().borrow().plugged.contains(&endpoint))
+    }
+}
+
+fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
+    let Some(port) = port else { return Ok(PortKind::Memory) };
+    if !is_device_name(&port.tap) {
+        let reason = "a TAP device that is to be made has 1-15 bytes without '/', ':' and white space, \
+                      like tap0";
+        return Err(invalid("tap", &port.tap, reason));
+    }
+    if port.netns.is_empty() {
+        return Ok(PortKind::Tap { name: port.tap, netns: None });
+    }
+    let netns = PathBuf::from(port.netns);
+    if !netns.is_absolute() {
+        let reason = "a network namespace is an absolute path, like /run/netns/blue";
+        return Err(invalid("netns", &netns.to_string_lossy(), reason));
+    }
+    Ok(PortKind::Tap { name: port.tap, netns: Some(netns) })
+}
+
+fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {
+    overlay_api::status::invalid(&SpecError::new(field, value, reason)).into()
+}
+
+/// Has the endpoint plugged in, and waits for it.
+async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), String> {
+    let mut progress = member.reconciler.progress();
+    member.shared.ports.put(id, port).map_err(|error| error.to_string())?;
+    member.reconciler.wake();
+    let done = progress.wait_for(|progress| settled(progress, id));
+    match tokio::time::timeout(ATTACH_PATIENCE, done).await {
+        Ok(Ok(progress)) => progress.failures.get(&id).cloned().map_or(Ok(()), Err),
+        Ok(Err(_)) => Err("the node stops".to_owned()),
+        Err(_) => Err("the node did not hear of it from its manager in time".to_owned()),
+    }
+}
+
+fn settled(progress: &Progress, id: EndpointId) -> bool {
+    progress.plugged.contains(&id) || progress.failures.contains_key(&id)
+}
+
+fn forget_port(member: &Member, id: EndpointId) -> Result<(), NodeError> {
+    let removed = member.shared.ports.remove(id);
+    member.reconciler.wake();
+    removed
+}
