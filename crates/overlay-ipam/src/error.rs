@@ -8,7 +8,7 @@ use core::{
 use overlay_types::{DefaultPool, SpecError, Subnet};
 
 use crate::{
-    request::Family,
+    family::Family,
     usage::{AddressState, SubnetUsage},
 };
 

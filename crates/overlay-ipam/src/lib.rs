@@ -25,7 +25,7 @@
 //!
 //! - [`pools`]: default pools, and the choice of a subnet that overlaps nothing
 //! - [`network`]: allocation, release, growth and accounting of one network
-//! - [`request`]: any of a family, or exactly this one
+//! - [`request`], [`family`]: any of a family, or exactly this one
 //! - [`usage`]: what an address is, and the counts of a subnet
 //! - [`error`]: why a call was refused, and what is free instead
 //!
@@ -38,6 +38,7 @@ struct Readme;
 
 mod bitmap;
 pub mod error;
+pub mod family;
 pub mod network;
 mod offset_set;
 pub mod pools;
@@ -48,10 +49,11 @@ mod subnet;
 pub mod usage;
 
 pub use error::IpamError;
+pub use family::Family;
 pub use network::NetworkIpam;
 pub use pools::{MAX_POOLS, Occupied, Owner, Pools};
 pub use quarantine::LIMIT as QUARANTINE_LIMIT;
-pub use request::{Family, Request};
+pub use request::Request;
 pub use usage::{AddressState, Reservation, SubnetUsage};
 
 #[cfg(test)]

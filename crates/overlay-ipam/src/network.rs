@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::IpamError,
+    family::Family,
     quarantine::Quarantine,
-    request::{Family, Request},
+    request::Request,
     subnet::{SubnetIpam, SubnetRepr},
     usage::{AddressState, SubnetUsage},
 };

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{IpamError, Pool},
-    request::{Family, Request},
+    family::Family,
+    request::Request,
 };
 
 /// Pools of one cluster. Each network that names no subnet searches all of them.
