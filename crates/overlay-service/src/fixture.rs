@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use overlay_types::{
-    Addresses, Change, Endpoint, EndpointId, EndpointMode, MacAddr, Meta, Name, Network,
-    NetworkDraft, NetworkId, NetworkSubnet, NodeId, Object, PortSpec, Revision, Service,
-    ServiceDraft, ServiceId, ServiceNetwork, Subnet, View, Vni, object::EndpointExtras,
+    Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointId,
+    EndpointMode, MacAddr, Meta, Name, Network, NetworkDraft, NetworkId, NetworkSubnet, Node,
+    NodeId, Object, PortSpec, Revision, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
+    Subnet, View, Vni, object::EndpointExtras,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -31,6 +32,23 @@ pub(crate) fn network(id: u128, called: &str, subnets: &[&str]) -> Network {
         spec: draft.try_into().unwrap(),
         vni: Vni::for_overlay(4096 + u32::try_from(id).unwrap()).unwrap(),
         subnets: subnets.collect(),
+    }
+}
+
+pub(crate) fn node(id: u128, availability: Availability) -> Node {
+    let capabilities =
+        Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true };
+    Node {
+        id: NodeId::from_u128(id),
+        meta: Meta::default(),
+        name: name(&format!("n{id}")),
+        role: Role::Worker,
+        availability,
+        labels: BTreeMap::new(),
+        control: "192.0.2.1:2377".parse().unwrap(),
+        gossip: "192.0.2.1:7946".parse().unwrap(),
+        data_path: "192.0.2.1".parse().unwrap(),
+        capabilities,
     }
 }
 

@@ -9,7 +9,7 @@
 //! dead nodes ─────►     ▲                                  ▲                               │
 //!                       │ apply, set_dead, publish         └── dns::Server: UDP, TCP ◄─────┘
 //!                                                                   └──► Forwarder ──► upstreams
-//! View, dead nodes ──► service_table ──► VirtualService ──► FlowHash::choose, FlowPins::select
+//! View, dead nodes ──► virtual_services ──► FlowPins::select(flow) ──► Backend
 //! ```
 //!
 //! All but [`dns`] is pure: seeds and the time are arguments.
@@ -38,4 +38,4 @@ pub use question::{Question, RecordKind};
 pub use resolve::{Answer, Record, TTL_SECS, resolve};
 pub use scope::Scope;
 pub use select::{FlowHash, FlowPins};
-pub use table::{Backend, VirtualService, service_rows, service_table};
+pub use table::{Backend, VirtualService, virtual_services};

@@ -7,7 +7,29 @@
 //! ```
 //!
 //! Rendezvous hashing (Thaler, Ravishankar 1998): without pins, a backend that leaves moves only
-//! its own flows, and one that comes takes 1/n of all. Pins keep also those where they were.
+//! its own flows, and one that comes takes 1/n of all. Pins keep also those where they were, and
+//! on a backend that drains, which gets no new ones.
+//!
+//! ```
+//! # use core::{hash::BuildHasher, num::NonZeroUsize, time::Duration};
+//! # use std::{collections::{BTreeSet, hash_map::RandomState}, time::Instant};
+//! # use overlay_service::{FlowHash, FlowPins, virtual_services};
+//! # use overlay_types::{ServiceId, View};
+//! # let (view, dead, web) = (View::default(), BTreeSet::new(), ServiceId::from_u128(1));
+//! # let (client, vip): (std::net::SocketAddr, std::net::SocketAddr) =
+//! #     ("10.0.1.9:40000".parse()?, "10.0.1.2:80".parse()?);
+//! # let now = Instant::now();
+//! let key = RandomState::new();
+//! let mut pins = FlowPins::new(NonZeroUsize::new(65_536).unwrap(), Duration::from_secs(900), now);
+//! // Again after each change of the view:
+//! let services = virtual_services(&view, &dead, web);
+//! // For each packet to a virtual address:
+//! if let Some(service) = services.iter().find(|s| s.virtual_addresses.contains(vip.ip())) {
+//!     let flow = FlowHash(key.hash_one(("tcp", client, vip)));
+//!     let backend = pins.select(flow, service, vip.ip(), now);
+//! }
+//! # Ok::<_, std::net::AddrParseError>(())
+//! ```
 
 use core::{net::IpAddr, num::NonZeroUsize, time::Duration};
 use std::{collections::HashMap, time::Instant};
@@ -27,9 +49,11 @@ pub struct FlowHash(pub u64);
 
 impl FlowHash {
     /// The backend of `service` for a new flow to its virtual address `to`: the one with the
-    /// highest score among those with an address of that family. Looks at each backend once.
-    pub fn choose(self, service: &VirtualService, to: IpAddr) -> Option<&Backend> {
-        let able = service.backends.iter().filter(|b| b.address_like(to).is_some());
+    /// highest score among those with an address of that family that take new flows. Looks at each
+    /// backend once.
+    fn choose(self, service: &VirtualService, to: IpAddr) -> Option<&Backend> {
+        let able = |b: &&Backend| !b.draining && b.address_like(to).is_some();
+        let able = service.backends.iter().filter(able);
         able.max_by_key(|b| self.score(b.endpoint))
     }
 
@@ -79,7 +103,7 @@ impl FlowPins {
 
     /// The backend for a packet of `flow` to the virtual address `to` of `service`.
     ///
-    /// `None` if no backend has an address of that family.
+    /// `None` if no backend that may take it has an address of that family.
     pub fn select<'a>(
         &mut self,
         flow: FlowHash,
@@ -140,6 +164,7 @@ mod tests {
             endpoint: EndpointId::from_u128(id),
             node: NodeId::from_u128(1),
             addresses: addresses(&["10.0.0.9"]),
+            draining: false,
         });
         VirtualService {
             network: NetworkId::from_u128(1),
@@ -190,6 +215,23 @@ mod tests {
         // A flow whose backend is gone moves, and then stays.
         let moved = backend(0, &with(3..30));
         assert_eq!(backend(0, &many), moved);
+    }
+
+    #[test]
+    fn c06_a_backend_that_drains_keeps_its_flows_and_gets_no_new_ones() {
+        let (mut pins, now) = pins(2000);
+        let mut service = with(0..3);
+        let mut backend = |flow, service: &VirtualService| {
+            pins.select(FlowHash(flow), service, VIP, now).map(|b| b.endpoint.to_u128())
+        };
+        let before: Vec<_> = (0..300).map(|flow| backend(flow, &service)).collect();
+        assert!(before.contains(&Some(1)));
+        service.backends[1].draining = true;
+        let after: Vec<_> = (0..300).map(|flow| backend(flow, &service)).collect();
+        assert_eq!(before, after);
+        assert!((300..600).all(|flow| backend(flow, &service) != Some(1)));
+        service.backends.iter_mut().for_each(|backend| backend.draining = true);
+        assert_eq!(backend(600, &service), None);
     }
 
     #[test]

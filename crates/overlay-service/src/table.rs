@@ -1,12 +1,12 @@
-//! Virtual addresses and the backends behind them.
-//!
-//! What a dataplane is told, or an embedder balances by itself: a pure function of the view and
-//! the dead nodes.
+//! Virtual addresses and the backends behind them, for embedders that balance by themselves: a pure
+//! function of the view and the dead nodes.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Addresses, EndpointId, EndpointMode, NetworkId, NodeId, ServiceId, View};
+use overlay_types::{
+    Addresses, Availability, EndpointId, EndpointMode, NetworkId, Node, NodeId, ServiceId, View,
+};
 
 /// A task that takes flows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +17,8 @@ pub struct Backend {
     pub node: NodeId,
     /// Its addresses on the network.
     pub addresses: Addresses,
+    /// Its node is drained: it keeps the flows that it has and gets no new ones.
+    pub draining: bool,
 }
 
 impl Backend {
@@ -42,16 +44,9 @@ pub struct VirtualService {
     pub backends: Vec<Backend>,
 }
 
-/// All services of `view` on all their networks, in the order of service and network ids.
-pub fn service_table<'a>(
-    view: &'a View,
-    dead: &'a BTreeSet<NodeId>,
-) -> impl Iterator<Item = VirtualService> + 'a {
-    view.services().keys().flat_map(|id| service_rows(view, dead, *id))
-}
-
-/// One service on all its networks: what to compute again after a change to it or its tasks.
-pub fn service_rows(
+/// One service on all its networks, in the order of their ids: what to compute again after a change
+/// to the service, its tasks or their nodes. Empty if the view has no such service.
+pub fn virtual_services(
     view: &View,
     dead: &BTreeSet<NodeId>,
     service: ServiceId,
@@ -70,21 +65,28 @@ pub fn service_rows(
     for task in view.tasks_of(service).filter(|task| !dead.contains(&task.node)) {
         if let Some(row) = rows.get_mut(&task.network) {
             let (node, addresses) = (task.node, task.addresses);
-            row.backends.push(Backend { endpoint: task.id, node, addresses });
+            let draining = view.nodes().get(&node).is_some_and(is_drained);
+            row.backends.push(Backend { endpoint: task.id, node, addresses, draining });
         }
     }
     rows.into_values().collect()
 }
 
+fn is_drained(node: &Node) -> bool {
+    node.availability == Availability::Drain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{endpoint, town};
+    use crate::fixture::{endpoint, node, town};
     use overlay_types::{Change, Object};
 
     fn rows(view: &View, dead: &[u128]) -> Vec<(u128, u128, String, Vec<u128>)> {
         let dead = dead.iter().map(|n| NodeId::from_u128(*n)).collect();
-        service_table(view, &dead)
+        view.services()
+            .keys()
+            .flat_map(|service| virtual_services(view, &dead, *service))
             .map(|row| {
                 let vip: Vec<_> = row.virtual_addresses.iter().map(|a| a.to_string()).collect();
                 let backends = row.backends.iter().map(|b| b.endpoint.to_u128()).collect();
@@ -115,5 +117,16 @@ mod tests {
             rows(&view, &[2]),
             [(10, 1, vip, vec![20, 22]), (11, 2, String::new(), vec![25]), mesh(vec![]), far]
         );
+    }
+
+    #[test]
+    fn c06_tasks_on_a_drained_node_are_draining() {
+        let mut view = town();
+        let drained = [node(1, Availability::Pause), node(2, Availability::Drain)];
+        view.apply(view.revision(), drained.map(|node| Change::Put(Object::Node(node))));
+        let rows = virtual_services(&view, &BTreeSet::new(), ServiceId::from_u128(10));
+        let draining: Vec<_> =
+            rows[0].backends.iter().map(|b| (b.endpoint.to_u128(), b.draining)).collect();
+        assert_eq!(draining, [(20, false), (21, true), (22, false)]);
     }
 }
