@@ -45,7 +45,7 @@ pub enum IpamError {
         /// Family that was asked for.
         family: Family,
         /// The pools of that family.
-        pools: Vec<Pool>,
+        pools: Vec<DefaultPool>,
         /// The largest block that takes up a part of the pools, and whose it is.
         largest: Option<(Subnet, String)>,
     },
@@ -131,16 +131,6 @@ impl IpamError {
             | Self::RequestedTwice { address }
             | Self::NotAllocated { address, .. } => address.to_string(),
         }
-    }
-}
-
-/// A default pool as messages show it: `10.0.0.0/8 in /24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pool(pub DefaultPool);
-
-impl Display for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in /{}", self.0.pool, self.0.subnet_len)
     }
 }
 

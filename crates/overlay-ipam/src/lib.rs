@@ -52,7 +52,7 @@ pub use error::IpamError;
 pub use family::Family;
 pub use network::NetworkIpam;
 pub use pools::{MAX_POOLS, Occupied, Owner, Pools};
-pub use quarantine::LIMIT as QUARANTINE_LIMIT;
+pub use quarantine::QUARANTINE_LIMIT;
 pub use request::Request;
 pub use usage::{AddressState, Reservation, SubnetUsage};
 

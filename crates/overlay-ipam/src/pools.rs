@@ -5,11 +5,7 @@ use core::{fmt, net::IpAddr};
 use overlay_types::{DefaultPool, SpecError, Subnet, unicast};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::{IpamError, Pool},
-    family::Family,
-    request::Request,
-};
+use crate::{error::IpamError, family::Family, request::Request};
 
 /// Pools of one cluster. Each network that names no subnet searches all of them.
 pub const MAX_POOLS: usize = 64;
@@ -79,11 +75,6 @@ impl Pools {
             checked.push(pool);
         }
         Ok(Self(checked))
-    }
-
-    /// Length of the subnets of a pool that does not say: /24, for IPv6 /64, or the whole pool.
-    pub fn default_subnet_len(pool: Subnet) -> u8 {
-        pool.prefix_len().max(if pool.is_ipv4() { 24 } else { 64 })
     }
 
     /// A /48 of unique local addresses cut in /64 (RFC 4193 §3). The caller draws the 40 bits of
@@ -157,7 +148,7 @@ impl Pools {
         let largest = of_family.filter(in_pools).min_by_key(|o| o.subnet.prefix_len());
         IpamError::NoFreeSubnet {
             family,
-            pools: self.of_family(family).map(Pool).collect(),
+            pools: self.of_family(family).collect(),
             largest: largest.map(|o| (o.subnet, o.owner.to_string())),
         }
     }

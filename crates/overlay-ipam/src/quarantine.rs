@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 /// Freed addresses of one family of one network, oldest first.
 ///
 /// ```text
-///  release ──► [ newest … oldest ] ──► free again, when [`LIMIT`] addresses were freed after it
+///  release ──► [ newest … oldest ] ──► free again, when [`QUARANTINE_LIMIT`] addresses were freed after it
 ///                    │        └──────► allocated, when no other address is left
 ///                    └───────────────► allocated, when it is requested by name
 /// ```
@@ -25,13 +25,13 @@ pub(crate) struct Quarantine {
 /// As many as a /24, the default subnet, has: there addresses are reused strictly in the order in
 /// which they were freed. Larger subnets gain further distance from the next-fit cursor. More would
 /// weigh on the snapshot: 4 000 networks at 256 addresses are 5 MB already.
-pub const LIMIT: usize = 256;
+pub const QUARANTINE_LIMIT: usize = 256;
 
 impl Quarantine {
     /// The quarantine that serialised to `queue`; the error says what no serialiser writes.
     pub(crate) fn restore(queue: Vec<IpAddr>) -> Result<Self, &'static str> {
         let members: BTreeSet<_> = queue.iter().copied().collect();
-        if queue.len() > LIMIT || members.len() != queue.len() {
+        if queue.len() > QUARANTINE_LIMIT || members.len() != queue.len() {
             return Err("the quarantine is too long or holds an address twice");
         }
         Ok(Self { queue: queue.into(), members })
@@ -45,7 +45,7 @@ impl Quarantine {
     pub(crate) fn push(&mut self, address: IpAddr) -> Option<IpAddr> {
         self.queue.push_back(address);
         self.members.insert(address);
-        if self.queue.len() > LIMIT { self.pop_oldest() } else { None }
+        if self.queue.len() > QUARANTINE_LIMIT { self.pop_oldest() } else { None }
     }
 
     pub(crate) fn pop_oldest(&mut self) -> Option<IpAddr> {

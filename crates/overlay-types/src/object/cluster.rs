@@ -1,6 +1,6 @@
 //! The cluster itself.
 
-use core::time::Duration;
+use core::{fmt, time::Duration};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -37,4 +37,11 @@ pub struct DefaultPool {
     pub pool: Subnet,
     /// Length of the prefix of each subnet cut from it.
     pub subnet_len: u8,
+}
+
+/// `10.0.0.0/8 in /24`
+impl fmt::Display for DefaultPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in /{}", self.pool, self.subnet_len)
+    }
 }
