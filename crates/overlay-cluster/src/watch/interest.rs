@@ -161,5 +161,4 @@ fn whole_network(view: &View, id: NetworkId) -> impl Iterator<Item = Object> {
 }
 
 #[cfg(test)]
-#[path = "interest_tests.rs"]
 mod tests;
