@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        notify(&[NotifyState::Stopping]);
+        notify(NotifyState::Stopping);
     };
     let handle = node.handle();
     let attend = attend(handle, Reload { flags, config, log });
@@ -55,7 +55,7 @@ struct Reload {
 async fn attend(handle: NodeHandle, mut reload: Reload) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     handle.ready().await;
-    notify(&[NotifyState::Ready]);
+    notify(NotifyState::Ready);
     loop {
         hangup.recv().await;
         match reload.apply(&handle) {
@@ -92,7 +92,10 @@ fn print(text: &str) {
     print!("{text}");
 }
 
-/// Without a service manager there is nobody to notify.
-fn notify(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+/// Tells the service manager, on a thread of its own: one that does not read would hold up the node.
+fn notify(state: NotifyState<'static>) {
+    std::thread::spawn(move || {
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[state]);
+    });
 }

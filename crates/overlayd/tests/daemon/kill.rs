@@ -17,7 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use overlay_api::{
     client::connect_unix,
     v1::{
@@ -190,8 +189,7 @@ async fn r02_no_acknowledged_write_is_lost_when_managers_are_killed() {
             _ => vec![random.random_range(0..3)],
         };
         for victim in &victims {
-            managers[*victim].signal(Signal::SIGKILL);
-            managers[*victim].exit();
+            managers[*victim].kill();
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
         for victim in &victims {

@@ -84,6 +84,22 @@ impl Daemon {
         }
     }
 
+    fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.exit();
+    }
+
+    /// Waits until somebody takes calls on its socket.
+    #[expect(clippy::disallowed_methods, reason = "the wait for another process has an end")]
+    fn until_answers(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        // A socket that a killed daemon left behind refuses.
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(Instant::now() < deadline, "nobody answers:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
     fn exit(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
@@ -112,6 +128,22 @@ fn o01_the_service_manager_hears_of_start_and_stop() {
     assert_eq!(daemon.notified(), "STOPPING=1");
     assert!(daemon.exit().success());
     assert!(!socket.exists());
+}
+
+#[test]
+fn o01_a_service_manager_that_does_not_read_holds_nothing_up() {
+    let mut daemon = Daemon::start([127, 51, 3, 1].into(), "info");
+    assert_eq!(daemon.notified(), "READY=1");
+    daemon.kill();
+    // The queue of a datagram socket is short: 10 where nobody changed it.
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(daemon.folder.path().join("notify")).unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send(b"full").is_ok() {}
+    daemon.restart();
+    daemon.until_answers();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.exit().success());
 }
 
 #[test]
