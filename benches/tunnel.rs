@@ -146,13 +146,13 @@ fn main() -> Result<()> {
     let plain = user(false)?;
     let sealed = user(true)?;
     let rows = [
-        ("veth", veth, ""),
-        ("kernel vxlan", kernel, ""),
-        ("user plain", plain, ""),
-        ("user encrypted", sealed, ""),
+        ("veth", veth),
+        ("kernel vxlan", kernel),
+        ("user plain", plain),
+        ("user encrypted", sealed),
     ];
-    for (name, (rate, cpu), target) in rows {
-        println!("tunnel: {name}\t{rate:.2}\tGbit/s\t{target}");
+    for (name, (rate, cpu)) in rows {
+        println!("tunnel: {name}\t{rate:.2}\tGbit/s\t");
         println!("tunnel: {name}, CPU\t{cpu:.2}\ts/GB\t");
     }
     println!("tunnel: user plain / kernel vxlan\t{:.2}\t\t>= 0.5", plain.0 / kernel.0);

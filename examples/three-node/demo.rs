@@ -117,7 +117,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Starts a node that died again, and its guests. Returns how long the node took.
+    /// Starts a dead node once more, and its guests. Returns how long the node took.
     pub(crate) async fn revive(&mut self, place: usize) -> Result<Duration> {
         let began = Instant::now();
         self.nodes[place].restart().await?;

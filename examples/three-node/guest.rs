@@ -13,7 +13,7 @@ use core::{net::Ipv4Addr, time::Duration};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use overlay_dataplane::user::ports::{MemoryPort, PortClosed};
+use overlay_dataplane::user::ports::{MemoryPort, PortError};
 use overlay_types::{EndpointId, MacAddr};
 use smoltcp::{
     iface::SocketHandle,
@@ -321,7 +321,7 @@ async fn run(shared: Arc<Shared>, mut port: MemoryPort, mut services: Services) 
         };
         for frame in frames {
             // A full ring drops, as a network card does.
-            if port.send(frame) == Err(PortClosed::Removed) {
+            if port.send(frame) == Err(PortError::Removed) {
                 return;
             }
         }

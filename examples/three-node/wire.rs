@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::BufWriter,
+    io::{self, BufWriter},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -33,6 +33,8 @@ struct Seen {
     /// What is searched for, and in how many datagrams it was.
     markers: BTreeMap<&'static str, u64>,
     pcap: Option<PcapWriter<BufWriter<File>>>,
+    /// Why the file ends early.
+    pcap_failed: Option<io::Error>,
 }
 
 impl Wire {
@@ -67,9 +69,13 @@ impl Wire {
         (seen.ports.clone(), seen.markers.clone())
     }
 
-    /// Completes the file, if there is one.
+    /// Completes the file, if there is one. An error when not all could be written.
     pub(crate) fn finish(&self) -> Result<()> {
-        if let Some(pcap) = self.seen().pcap.take() {
+        let mut seen = self.seen();
+        if let Some(error) = seen.pcap_failed.take() {
+            return Err(error).context("the capture ends early");
+        }
+        if let Some(pcap) = seen.pcap.take() {
             pcap.finish()?;
         }
         Ok(())
@@ -89,11 +95,11 @@ impl Seen {
             *count += u64::from(contains(datagram.payload, marker.as_bytes()));
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A disk that is full ends the file, not the run.
+        // A disk that is full ends the file, not the steps; `finish` tells.
         if let Some(pcap) = &mut self.pcap
-            && pcap.write(since, datagram).is_err()
+            && let Err(error) = pcap.write(since, datagram)
         {
-            self.pcap = None;
+            (self.pcap, self.pcap_failed) = (None, Some(error));
         }
     }
 }

@@ -27,8 +27,10 @@ async fn n05_only_attachable_networks_take_standalone_endpoints() {
     let id: EndpointId = attached.id.parse().unwrap();
     assert!(node.take_memory_port(id).unwrap().is_some());
     assert!(node.take_memory_port(id).unwrap().is_none());
-    assert!(node.attach(on("closed")).await.is_err());
-    assert!(node.attach(on("ingress")).await.is_err());
+    for (network, reason) in [("closed", "--attachable"), ("ingress", "the ingress network")] {
+        let refused = node.attach(on(network)).await.unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

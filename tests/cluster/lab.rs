@@ -15,7 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Where nodes answer Prometheus.
 pub(crate) const METRICS_PORT: u16 = 9464;
 
-/// A second octet for each test, so that tests run side by side.
+/// The third octet of a test's loopback addresses, so that tests run side by side.
 static NEXT_TEST: AtomicU8 = AtomicU8::new(1);
 
 /// A cluster of nodes; they stop when it is dropped.

@@ -14,6 +14,7 @@ use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, Su
 
 use crate::probe::{ping, transfer};
 
+/// Octets of one transfer by TCP: some seconds of super-frames in each direction.
 const TRANSFER: usize = 100_000_000;
 const VNI: u32 = 70_000;
 

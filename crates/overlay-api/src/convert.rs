@@ -49,6 +49,7 @@ where
     text.parse().map_err(|e: T::Err| SpecError::new(field, text, e.to_string()))
 }
 
+/// The same, of a field that is empty for none.
 fn parse_optional<T: FromStr>(field: &'static str, text: &str) -> Result<Option<T>, SpecError>
 where
     T::Err: ToString,
@@ -64,6 +65,7 @@ fn names(field: &'static str, texts: &[String]) -> Result<Vec<Name>, SpecError> 
     texts.iter().map(|text| name(field, text)).collect()
 }
 
+/// The text form; empty for none.
 fn text<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }
@@ -73,6 +75,7 @@ fn required<T>(field: &'static str, message: Option<T>) -> Result<T, SpecError> 
     message.ok_or_else(|| SpecError::new(field, "", "the field is needed"))
 }
 
+/// A number of a field that is narrower than protobuf's.
 fn small<T: TryFrom<u32>>(field: &'static str, number: u32) -> Result<T, SpecError> {
     T::try_from(number).map_err(|_| SpecError::new(field, number, "the number is too large"))
 }

@@ -385,7 +385,7 @@ fn not_leader() -> Status {
     Status::unavailable("this manager does not lead (any more)")
 }
 
-/// Bounds how long a call looks for a leader.
+/// When a call stops looking for a leader.
 struct Patience(Instant);
 
 impl Patience {
@@ -398,7 +398,7 @@ impl Patience {
         let mut metrics = raft.server_metrics();
         metrics.mark_unchanged();
         let _ = tokio::time::timeout(RETRY_PAUSE, metrics.changed()).await;
-        if self.0.elapsed().is_zero() {
+        if Instant::now() < self.0 {
             return Ok(());
         }
         Err(Status::unavailable(

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`types`]: openraft's parameters
+//! - `codec`: its records as messages
 //! - [`store`]: the file
 //! - [`replica`]: the applied state, and who reads and watches it
 //! - [`transport`]: between managers

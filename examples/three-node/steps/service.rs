@@ -39,7 +39,7 @@ pub(crate) async fn run(story: &mut Story, demo: &mut Demo) -> Result<()> {
         demo.names.push(Names::start(node, network).await?);
     }
     let vip = demo.virtual_address().await?;
-    all_named(demo, "tasks.web").await?;
+    all_named(demo, &format!("tasks.{SERVICE}")).await?;
     all_reach(&demo.plain, &demo.tasks).await?;
     connections(story, demo, vip).await?;
     names(story, demo, vip).await?;

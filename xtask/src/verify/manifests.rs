@@ -7,7 +7,7 @@ use cargo_metadata::DependencyKind;
 
 use crate::{report::Verdict, workspace::Workspace};
 
-/// Who may depend on whom (DESIGN, "Cut of the code"). What is not here is not allowed.
+/// Who may depend on whom: the allowed edges of `ARCHITECTURE.md`. What is not here is not allowed.
 const EDGES: [(&str, &[&str]); 13] = [
     ("overlay-types", &[]),
     ("overlay-testkit", &["overlay-types"]),
@@ -75,7 +75,6 @@ fn refusal(from: &str, to: &str, dev: bool) -> Option<String> {
     let Some((_, allowed)) = EDGES.iter().find(|(name, _)| *name == from) else {
         return Some(format!("{from} is new: say in xtask what it may depend on"));
     };
-    // The root package has no code, all its dependencies are for tests, benches and examples.
     let for_tests = dev && to == TESTKIT;
     if allowed.contains(&to) || for_tests {
         return None;

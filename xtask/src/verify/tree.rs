@@ -1,4 +1,4 @@
-//! Rules about files: how long, how named, how finished (STYLE 18 and 20).
+//! Rules about files: how long, how named, how finished.
 
 use super::{functions::functions, source::Source};
 use crate::report::Verdict;

@@ -1,4 +1,5 @@
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use overlay_types::{
     Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
@@ -15,13 +16,18 @@ fn meta() -> Meta {
     Meta { created_at: Revision::new(3), changed_at: Revision::new(9) }
 }
 
+fn labels() -> BTreeMap<String, String> {
+    [("tier".to_owned(), "front".to_owned())].into()
+}
+
 fn ports() -> Vec<PortSpec> {
     PortSpec::parse("published=8080-8081,target=80-81,protocol=udp,mode=host,host_ip=::1").unwrap()
 }
 
 fn network() -> Network {
     let mut draft = NetworkDraft::new("net".parse().unwrap());
-    draft.ipv6 = true;
+    draft.labels = labels();
+    (draft.ipv6, draft.internal, draft.attachable) = (true, true, true);
     let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     draft
         .set_subnets(
@@ -52,6 +58,7 @@ fn service() -> Service {
     let mut draft = ServiceDraft::new("web".parse().unwrap());
     draft.networks = vec![ServiceNetwork { network, aliases: vec!["www".parse().unwrap()] }];
     draft.ports = ports();
+    draft.labels = labels();
     let vip = Addresses { v4: Some([10, 9, 0, 2].into()), v6: Some("fd00:9::2".parse().unwrap()) };
     Service {
         id: ServiceId::from_u128(8),
@@ -71,7 +78,7 @@ fn node() -> Node {
         gossip: "127.0.0.1:7946".parse().unwrap(),
         data_path: "127.0.0.1".parse().unwrap(),
         availability: overlay_types::Availability::Drain,
-        labels: std::collections::BTreeMap::new(),
+        labels: labels(),
         capabilities: Capabilities {
             dataplane: DataplaneKind::User,
             encryption: true,

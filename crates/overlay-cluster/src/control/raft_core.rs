@@ -1,5 +1,6 @@
 //! A raft core on its state file, from the opening of the file to the first error.
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use openraft::{Config as RaftConfig, SnapshotPolicy, error::Fatal};
@@ -12,6 +13,14 @@ use crate::raft::{
     transport::Peers,
     types::Raft,
 };
+
+/// Between two heartbeats of a leader, in milliseconds.
+const HEARTBEAT_MS: u64 = 100;
+/// How long a manager hears no leader before it stands for election, in milliseconds: at least four
+/// heartbeats, and long enough apart that two managers rarely stand at once.
+const ELECTION_TIMEOUT_MS: Range<u64> = 400..800;
+/// Most log entries that are kept behind a snapshot, for followers that lag a little.
+const MAX_KEPT: u64 = 1000;
 
 /// Opens the state file, for a new replica or for the one of the last core.
 pub(super) type OpenStore = dyn Fn(Option<Arc<Replica>>) -> Result<Store, StoreError> + Send + Sync;
@@ -33,14 +42,14 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(config: &ControlConfig) -> Result<Self, ControlError> {
         // Drawn here, because no seed of ours reaches what openraft draws from.
-        let election_timeout = rand::random_range(400..800);
+        let election_timeout = rand::random_range(ELECTION_TIMEOUT_MS);
         let raft = RaftConfig {
             cluster_name: config.tls.identity().cluster.to_string(),
-            heartbeat_interval: 100,
+            heartbeat_interval: HEARTBEAT_MS,
             election_timeout_min: election_timeout,
             election_timeout_max: election_timeout + 1,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
-            max_in_snapshot_log_to_keep: config.snapshot_after.min(1000),
+            max_in_snapshot_log_to_keep: config.snapshot_after.min(MAX_KEPT),
             enable_tick: true,
             ..RaftConfig::default()
         };

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::{membership::member, *};
 use crate::{
     ca::{NodeCredentials, PendingJoin, RootCa, join::SigningRequest},
-    raft::store::faults::{Disk, Fault},
+    raft::store::faults::{Fault, FaultyDisk},
     state::tests::{cluster, init, node},
 };
 
@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A manager on its own, on a disk that can fail.
 struct Alone {
     control: Control,
-    disk: Disk,
+    disk: FaultyDisk,
     path: PathBuf,
     _folder: TempDir,
 }
@@ -47,7 +47,7 @@ fn config(path: &std::path::Path, node: &Node) -> ControlConfig {
 impl Alone {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (disk, path) = (Disk::default(), folder.path().join("state"));
+        let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
         let config = config(&path, &node(1));
         let (file, on) = (path.clone(), disk.clone());
         let open = move |replica| on.open(&file, cluster().id, node(1).id, replica);

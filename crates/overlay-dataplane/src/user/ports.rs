@@ -4,7 +4,7 @@ pub mod interface;
 pub mod memory;
 pub mod tap;
 
-pub use memory::{MemoryPort, PortClosed};
+pub use memory::{MemoryPort, PortError};
 pub use tap::{Tap, TapConfig};
 
 /// A port as the switch holds it.

@@ -42,6 +42,7 @@ struct PortState {
     ready: bool,
 }
 
+/// The engine with all that it is fed from.
 pub(super) struct Runner {
     poll: Poll,
     engine: Engine,
@@ -89,6 +90,7 @@ impl Runner {
         })
     }
 
+    /// Switches until it is told to stop, or nobody is left who could tell it.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
@@ -165,7 +167,7 @@ impl Runner {
                 // Who asked may have stopped waiting.
                 let _ = done.send(());
             }
-            Command::Stop => {}
+            Command::Stop => {} // ends the loop in `woken`
         }
     }
 

@@ -52,13 +52,17 @@ impl SwitchConfig {
 /// Something done with the associations on the switch's thread.
 pub(super) type SaWork = Box<dyn FnOnce(&mut Sas) + Send>;
 
+/// What the thread is told, in order.
 pub(super) enum Command {
     AddPort(PortId, Port),
     RemovePort(PortId),
+    /// Forward by these tables.
     Swap(Arc<Tables>),
     Sas(SaWork),
+    /// Send a dummy packet to this peer.
     Greet(NodeId),
     Capture(Option<Capture>),
+    /// Answer, when all before it is in effect.
     Barrier(mpsc::SyncSender<()>),
     Stop,
 }
@@ -149,7 +153,7 @@ impl Switch {
 
     fn command(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).map_err(|_| Error::Stopped)?;
-        self.wake.frames();
+        self.wake.wake();
         Ok(())
     }
 }

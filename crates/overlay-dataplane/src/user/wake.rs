@@ -17,8 +17,8 @@ impl Wake {
         Ok(Self { waker, pending: AtomicBool::new(false) })
     }
 
-    /// A ring or the command queue has something for the switch.
-    pub(crate) fn frames(&self) {
+    /// Wakes the thread: a ring or the command queue has something for it.
+    pub(crate) fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel)
             && let Err(error) = self.waker.wake()
         {

@@ -60,11 +60,6 @@ impl<'a> Ipv4Packet<'a> {
         read_array(self.0, 16).into()
     }
 
-    /// Whether a router may not fragment the packet.
-    pub fn dont_fragment(self) -> bool {
-        self.0[6] & 0x40 != 0
-    }
-
     /// Whether this is one of several fragments.
     pub fn is_fragment(self) -> bool {
         read_u16(self.0, 6) & 0x3fff != 0

@@ -15,17 +15,6 @@ pub const MAX_EXTENSIONS: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv6Packet<'a>(&'a [u8]);
 
-/// Where the chain of extension headers ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpperLayer {
-    /// Protocol of what follows.
-    pub protocol: u8,
-    /// Where it starts, from the start of the packet.
-    pub offset: usize,
-    /// Identification and offset in octets, when the packet is one of several fragments.
-    pub fragment: Option<(u32, usize)>,
-}
-
 impl<'a> Ipv6Packet<'a> {
     /// The packet at the start of `bytes`; what follows its payload length is cut off.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
@@ -67,6 +56,7 @@ impl<'a> Ipv6Packet<'a> {
             let length = match upper.protocol {
                 // Hop-by-hop options, routing, destination options.
                 0 | 43 | 60 if rest.len() >= 8 => (usize::from(rest[1]) + 1) * 8,
+                // Fragment.
                 44 if rest.len() >= 8 => {
                     let offset_and_flags = read_u16(rest, 2);
                     // An atomic fragment (RFC 6946) is a whole packet.
@@ -90,6 +80,17 @@ impl<'a> Ipv6Packet<'a> {
         }
         Err(Malformed::Field)
     }
+}
+
+/// Where the chain of extension headers ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpperLayer {
+    /// Protocol of what follows.
+    pub protocol: u8,
+    /// Where it starts, from the start of the packet.
+    pub offset: usize,
+    /// Identification and offset in octets, when the packet is one of several fragments.
+    pub fragment: Option<(u32, usize)>,
 }
 
 /// A header without extensions.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::codec::Malformed;
+use crate::raft::codec::Malformed;
 
 /// The store cannot be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]

@@ -31,9 +31,9 @@ pub(crate) enum Fault {
 
 /// Sets the fault of every file that was opened with it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disk(Arc<(Mutex<Fault>, Condvar)>);
+pub(crate) struct FaultyDisk(Arc<(Mutex<Fault>, Condvar)>);
 
-impl Disk {
+impl FaultyDisk {
     pub(crate) fn set(&self, fault: Fault) {
         *self.0.0.lock().unwrap() = fault;
         self.0.1.notify_all();
@@ -53,20 +53,20 @@ impl Disk {
     ) -> Result<Store, StoreError> {
         let file = File::open_by(path, cluster, node, |builder| {
             let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-            builder.create_with_backend(Faulty(FileBackend::new(file)?, self.clone()))
+            builder.create_with_backend(FaultyBackend(FileBackend::new(file)?, self.clone()))
         });
         start(file?, node, replica)
     }
 }
 
 #[derive(Debug)]
-struct Faulty(FileBackend, Disk);
+struct FaultyBackend(FileBackend, FaultyDisk);
 
 fn error(kind: io::ErrorKind, what: &str) -> io::Error {
     io::Error::new(kind, what)
 }
 
-impl StorageBackend for Faulty {
+impl StorageBackend for FaultyBackend {
     fn len(&self) -> Result<u64, io::Error> {
         self.0.len()
     }

@@ -20,7 +20,7 @@ use crate::{
         codec,
         replica::{Applied, Replica},
         types::{
-            Entry, LogId, Member, Outcome, Snapshot, SnapshotMeta, StorageError, StoredMembership,
+            Entry, LogId, Outcome, Snapshot, SnapshotMeta, StorageError, StoredMembership,
             TypeConfig,
         },
     },
@@ -88,12 +88,7 @@ fn applied(meta: &SnapshotMeta, data: &[u8]) -> Result<Applied, WireError> {
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Self;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<
-        (Option<LogId>, openraft::StoredMembership<overlay_types::NodeId, Member>),
-        StorageError,
-    > {
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         let applied = self.replica.lock();
         Ok((applied.last, applied.membership.clone()))
     }

@@ -14,9 +14,9 @@ use crate::user::wake::Wake;
 /// that is full drops, as a network card does.
 pub const RING_FRAMES: usize = 1024;
 
-/// Why a frame was not taken.
+/// Why a port takes or gives no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PortClosed {
+pub enum PortError {
     /// The ring is full; try again later, or drop the frame.
     #[error("the port's ring is full")]
     Full,
@@ -35,12 +35,12 @@ pub struct MemoryPort {
 
 impl MemoryPort {
     /// Gives a frame to the switch.
-    pub fn send(&self, frame: Vec<u8>) -> Result<(), PortClosed> {
+    pub fn send(&self, frame: Vec<u8>) -> Result<(), PortError> {
         self.to_switch.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PortClosed::Full,
-            mpsc::error::TrySendError::Closed(_) => PortClosed::Removed,
+            mpsc::error::TrySendError::Full(_) => PortError::Full,
+            mpsc::error::TrySendError::Closed(_) => PortError::Removed,
         })?;
-        self.wake.frames();
+        self.wake.wake();
         Ok(())
     }
 
@@ -50,11 +50,11 @@ impl MemoryPort {
     }
 
     /// A frame from the switch, if one waits. An error when the port was removed.
-    pub fn try_recv(&mut self) -> Result<Option<Vec<u8>>, PortClosed> {
+    pub fn try_recv(&mut self) -> Result<Option<Vec<u8>>, PortError> {
         match self.from_switch.try_recv() {
             Ok(frame) => Ok(Some(frame)),
             Err(mpsc::error::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::error::TryRecvError::Disconnected) => Err(PortClosed::Removed),
+            Err(mpsc::error::TryRecvError::Disconnected) => Err(PortError::Removed),
         }
     }
 

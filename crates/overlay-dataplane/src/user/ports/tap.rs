@@ -45,7 +45,7 @@ pub struct TapConfig {
     pub mac: MacAddr,
     /// Its addresses, with the lengths of their subnets' prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Its MTU.
+    /// Its MTU in octets, without the Ethernet header.
     pub mtu: u16,
 }
 

@@ -5,7 +5,7 @@ use core::task::Poll;
 use futures::poll;
 
 use super::*;
-use crate::raft::store::faults::{Disk, Fault};
+use crate::raft::store::faults::{Fault, FaultyDisk};
 
 #[rstest]
 #[case::short_write(Fault::ShortWrite, "half of it was written")]
@@ -17,7 +17,7 @@ async fn r02_a_disk_that_fails_loses_nothing_that_was_acknowledged(
     #[case] reason: &str,
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let (disk, path) = (Disk::default(), folder.path().join("state"));
+    let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
     let mut store = Store::of(disk.open(&path, CLUSTER, NODE, None).unwrap());
     store.commit(0..20).await;
 
@@ -46,7 +46,7 @@ async fn r02_a_disk_that_fails_loses_nothing_that_was_acknowledged(
 }
 
 /// A store whose node leads the term of [`entry`].
-async fn leading(disk: &Disk, path: &Path) -> Store {
+async fn leading(disk: &FaultyDisk, path: &Path) -> Store {
     let mut store = Store::of(disk.open(path, CLUSTER, NODE, None).unwrap());
     store.log.save_vote(&Vote::new_committed(1, NODE)).await.unwrap();
     store.commit(0..10).await;
@@ -56,7 +56,7 @@ async fn leading(disk: &Disk, path: &Path) -> Store {
 #[tokio::test]
 async fn r02_what_a_leader_applies_is_on_its_own_disk_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (disk, path) = (Disk::default(), folder.path().join("state"));
+    let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
     let mut store = leading(&disk, &path).await;
     disk.set(Fault::SlowSync);
     // Its followers may have it already: raft goes on.
@@ -83,7 +83,7 @@ async fn r02_raft_counts_such_an_entry_when_it_is_on_the_disk(
     #[case] entry: Entry,
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let (disk, path) = (Disk::default(), folder.path().join("state"));
+    let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
     let mut store = leading(&disk, &path).await;
     store.log.save_vote(&vote).await.unwrap();
     disk.set(Fault::SlowSync);
@@ -100,7 +100,7 @@ fn blank() -> Entry {
 #[tokio::test]
 async fn r02_a_leader_is_not_far_ahead_of_its_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (disk, path) = (Disk::default(), folder.path().join("state"));
+    let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
     let mut store = leading(&disk, &path).await;
     disk.set(Fault::SlowSync);
     let far = 10 + log::MAX_AHEAD;
@@ -120,7 +120,7 @@ async fn r02_a_leader_is_not_far_ahead_of_its_disk() {
 async fn r02_a_leader_that_restarts_does_not_lead_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    drop(leading(&Disk::default(), &path).await);
+    drop(leading(&FaultyDisk::default(), &path).await);
     let mut store = Store::open(&path).unwrap();
     assert_eq!(store.log.read_vote().await.unwrap(), Some(Vote::new(1, NODE)));
 }
