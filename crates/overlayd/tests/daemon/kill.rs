@@ -31,7 +31,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::{Daemon, PATIENCE};
 
 /// Answers of a daemon that died or finds no leader, and of tonic when its connection broke.
-const RETRIED: [Code; 3] = [Code::Unavailable, Code::Unknown, Code::Internal];
+const RETRIED: [Code; 4] = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
 
 const ROUNDS: u64 = 12;
 const WRITERS: u64 = 4;
