@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use protox::prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     let mut files = Vec::new();
@@ -9,6 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     files.sort();
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(&files, [root])?;
+    let mut public = descriptors.clone();
+    public.file.retain(|file| file.package() == "overlay.v1");
+    let folder = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(folder.join("overlay.v1.bin"), public.encode_to_vec())?;
     tonic_prost_build::configure().btree_map(".").build_transport(true).compile_fds(descriptors)?;
     Ok(())
 }

@@ -27,6 +27,9 @@ pub mod v1 {
     tonic::include_proto!("overlay.v1");
 }
 
+/// The `.proto` files of [`v1`], with their comments: a `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("overlay.v1");
+
 /// What managers store and send to one another: commands, raft's records, snapshots.
 pub mod internal {
     #[allow(

@@ -2,11 +2,15 @@
 //!
 //! | metadata key       | content                                             |
 //! |--------------------|-----------------------------------------------------|
-//! | `overlay-reason`   | stable code for programs, like `network-in-use`     |
+//! | `overlay-reason`   | stable code for programs: a [`Reason`]              |
 //! | `overlay-field`    | the field that is to blame, where one is            |
 
+mod reason;
+
 use overlay_types::SpecError;
-use tonic::{Code, Status, metadata::MetadataValue};
+use tonic::{Status, metadata::MetadataValue};
+
+pub use reason::Reason;
 
 /// Metadata key of the stable reason code.
 pub const REASON: &str = "overlay-reason";
@@ -14,9 +18,9 @@ pub const REASON: &str = "overlay-reason";
 pub const FIELD: &str = "overlay-field";
 
 /// A status that carries a stable reason code.
-pub fn with_reason(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
-    let mut status = Status::new(code, message);
-    status.metadata_mut().insert(REASON, MetadataValue::from_static(reason));
+pub fn with_reason(reason: Reason, message: impl Into<String>) -> Status {
+    let mut status = Status::new(reason.code(), message);
+    status.metadata_mut().insert(REASON, MetadataValue::from_static(reason.text()));
     status
 }
 
@@ -27,14 +31,12 @@ pub fn invalid(error: &SpecError) -> Status {
 
 /// `INVALID_ARGUMENT` that names the field, for values that a message must not repeat: secrets.
 pub fn invalid_field(field: &'static str, message: impl Into<String>) -> Status {
-    let mut status = with_reason(Code::InvalidArgument, "invalid-argument", message);
-    status.metadata_mut().insert(FIELD, MetadataValue::from_static(field));
-    status
+    refused(Reason::InvalidArgument, field, message)
 }
 
-/// `FAILED_PRECONDITION` that names the field: something has to change before the call can be met.
-pub fn refused(reason: &'static str, field: &'static str, message: impl Into<String>) -> Status {
-    let mut status = with_reason(Code::FailedPrecondition, reason, message);
+/// A status that names the field that is to blame.
+pub fn refused(reason: Reason, field: &'static str, message: impl Into<String>) -> Status {
+    let mut status = with_reason(reason, message);
     status.metadata_mut().insert(FIELD, MetadataValue::from_static(field));
     status
 }
@@ -46,6 +48,8 @@ pub fn reason(status: &Status) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     #[test]

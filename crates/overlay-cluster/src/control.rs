@@ -25,7 +25,10 @@ use std::{
 };
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use overlay_api::{internal::v1 as wire, status::reason};
+use overlay_api::{
+    internal::v1 as wire,
+    status::{Reason, reason},
+};
 use overlay_types::{NodeId, RequestId, UnixMillis};
 use tokio::{
     sync::watch,
@@ -373,7 +376,8 @@ impl Attempt {
 
 /// The leader lets this node in no more.
 fn is_barred(status: &Status) -> bool {
-    ["node-removed", "not-manager", "certificate-expired"].contains(&reason(status))
+    let barred = [Reason::NodeRemoved, Reason::NotManager, Reason::CertificateExpired];
+    barred.iter().any(|barred| barred.text() == reason(status))
 }
 
 /// It is no fault of who asked this node: another manager answers.

@@ -5,10 +5,12 @@
 
 mod endpoints;
 mod gate;
+pub mod health;
 mod keys;
 mod membership;
 mod networks;
 mod nodes;
+pub mod reflection;
 mod reports;
 mod services;
 mod watcher;
@@ -26,7 +28,7 @@ use tonic::{
     service::{Routes, RoutesBuilder},
 };
 
-use self::gate::Gate;
+use self::{gate::Gate, health::Health};
 use crate::{
     ca::{
         TlsIncoming,
@@ -39,6 +41,18 @@ use crate::{
 
 /// Verdict of gossip on each node that it knows.
 pub type Verdicts = BTreeMap<NodeId, v1::Liveness>;
+
+/// Services of `overlay.v1` that managers serve to nodes.
+const SERVED: &[&str] = &[
+    "overlay.v1.Endpoints",
+    "overlay.v1.Keys",
+    "overlay.v1.Membership",
+    "overlay.v1.Networks",
+    "overlay.v1.Nodes",
+    "overlay.v1.Reports",
+    "overlay.v1.Services",
+    "overlay.v1.Watcher",
+];
 
 /// What every service needs.
 #[derive(Clone, Debug)]
@@ -67,6 +81,11 @@ impl Api {
     /// All services, behind the gate: calls come with a [`ConnectionInfo`](crate::ca::ConnectionInfo).
     pub fn routes(&self) -> Routes {
         let api = Arc::new(self.clone());
+        let control = self.control.clone();
+        let health = move || {
+            let control = control.clone();
+            async move { health::of_manager(&control).await }
+        };
         let mut routes = RoutesBuilder::default();
         routes
             .add_service(v1::nodes_server::NodesServer::from_arc(Arc::clone(&api)))
@@ -77,7 +96,9 @@ impl Api {
             .add_service(v1::watcher_server::WatcherServer::from_arc(Arc::clone(&api)))
             .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::membership_server::MembershipServer::from_arc(api))
-            .add_service(RaftService::server(self.control.clone()));
+            .add_service(RaftService::server(self.control.clone()))
+            .add_service(Health::server(SERVED, health))
+            .add_service(reflection::server(SERVED));
         let gate = Gate(self.control.clone());
         Routes::from(routes.routes().into_axum_router().layer(gate))
     }

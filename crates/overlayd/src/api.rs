@@ -1,6 +1,7 @@
 //! The unix socket: what concerns this node is done here, the rest goes to a manager.
 //!
 //! ```text
+//!   health, reflection ────────────────► this node
 //!   LocalNode ─────────────────────────► this node
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
 //!   Networks.Create ── host routes ────► manager
@@ -15,12 +16,17 @@ use overlay_api::v1::{
     local_node_server::LocalNodeServer, networks_client::NetworksClient,
     networks_server::NetworksServer,
 };
+use overlay_cluster::server::{
+    health::{self, Health},
+    reflection,
+};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Code, Request, Response, Status,
     service::{Routes, RoutesBuilder},
 };
+use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
 use crate::{NodeError, NodeHandle};
@@ -29,6 +35,17 @@ use crate::{NodeError, NodeHandle};
 const FORWARDED: [&str; 4] =
     ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Watcher/"];
 
+/// Services of `overlay.v1` on the socket.
+const SERVED: &[&str] = &[
+    "overlay.v1.Endpoints",
+    "overlay.v1.Keys",
+    "overlay.v1.LocalNode",
+    "overlay.v1.Networks",
+    "overlay.v1.Nodes",
+    "overlay.v1.Services",
+    "overlay.v1.Watcher",
+];
+
 /// Serves local callers until `shutdown` resolves.
 pub(crate) async fn serve(
     handle: NodeHandle,
@@ -36,7 +53,14 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), NodeError> {
     let mut routes = RoutesBuilder::default();
+    let local = handle.clone();
+    let look = move || {
+        let handle = local.clone();
+        async move { health(&handle).await }
+    };
     routes
+        .add_service(Health::server(SERVED, look))
+        .add_service(reflection::server(SERVED))
         .add_service(LocalNodeServer::new(Local(handle.clone())))
         .add_service(NetworksServer::new(Local(handle.clone())))
         .add_service(EndpointsServer::new(Local(handle.clone())));
@@ -50,6 +74,15 @@ pub(crate) async fn serve(
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
         .await
         .map_err(|error| NodeError::Config(format!("the unix socket ended: {error}")))
+}
+
+/// A manager's health is that of its control plane. A worker serves from what it knows, and a node
+/// in no cluster waits to be told of one.
+async fn health(handle: &NodeHandle) -> ServingStatus {
+    match handle.member().ok().and_then(|member| member.control()) {
+        Some(control) => health::of_manager(&control).await,
+        None => ServingStatus::Serving,
+    }
 }
 
 /// Hands a call to a manager as it is, and its answer back.

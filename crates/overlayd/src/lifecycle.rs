@@ -258,7 +258,7 @@ pub(crate) async fn leave(member: &Member, force: bool) -> Result<String, NodeEr
             view.nodes().get(&identity.node).map_or(String::new(), |node| node.name.to_string())
         });
         return Err(overlay_api::status::refused(
-            "node-is-manager",
+            overlay_api::status::Reason::NodeIsManager,
             "force",
             format!(
                 "this node is a manager; demote it first (overlayctl node demote {name}), or leave \

@@ -1,13 +1,9 @@
 //! What keeps a manager from starting, and refusals as gRPC statuses.
 
 use overlay_api::status::with_reason;
-use tonic::{Code, Status, metadata::MetadataValue};
+use tonic::{Status, metadata::MetadataValue};
 
-use crate::{
-    ca::CaError,
-    raft::store::StoreError,
-    state::{Class, Rejection},
-};
+use crate::{ca::CaError, raft::store::StoreError, state::Rejection};
 
 /// A manager cannot start or join.
 #[derive(Debug, thiserror::Error)]
@@ -29,17 +25,9 @@ impl ControlError {
     }
 }
 
-/// The status that a caller sees of a rejection: code by class, reason code, and the field.
+/// The status that a caller sees of a rejection, with its reason and the field.
 pub fn rejection_status(rejection: &Rejection) -> Status {
-    let code = match rejection.class() {
-        Class::NotFound => Code::NotFound,
-        Class::AlreadyExists => Code::AlreadyExists,
-        Class::InvalidArgument => Code::InvalidArgument,
-        Class::FailedPrecondition => Code::FailedPrecondition,
-        Class::ResourceExhausted => Code::ResourceExhausted,
-        Class::Conflict => Code::Aborted,
-    };
-    let mut status = with_reason(code, rejection.code(), rejection.to_string());
+    let mut status = with_reason(rejection.reason(), rejection.to_string());
     if let Some(field) = rejection.field().and_then(|f| MetadataValue::try_from(f).ok()) {
         status.metadata_mut().insert(overlay_api::status::FIELD, field);
     }

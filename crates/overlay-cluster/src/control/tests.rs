@@ -3,11 +3,13 @@ use core::time::Duration;
 use overlay_types::{ClusterId, Node, Role};
 use rstest::rstest;
 use tempfile::TempDir;
+use tonic_health::ServingStatus;
 
 use super::{membership::member, *};
 use crate::{
     ca::{NodeCredentials, PendingJoin, RootCa, join::SigningRequest},
     raft::store::faults::{Fault, FaultyDisk},
+    server::health,
     state::tests::{cluster, init, node},
 };
 
@@ -80,6 +82,7 @@ async fn r07_a_manager_says_what_is_wrong_with_its_disk_and_comes_back(
     let alone = Alone::start().await;
     alone.write(Action::JoinNode(node(2))).await.unwrap();
     assert_eq!(alone.control.failure(), None);
+    assert_eq!(health::of_manager(&alone.control).await, ServingStatus::Serving);
 
     alone.disk.set(fault);
     // More than one: the manager has tried to open its file again in between.
@@ -91,6 +94,7 @@ async fn r07_a_manager_says_what_is_wrong_with_its_disk_and_comes_back(
             assert!(text.contains(reason), "{text}");
             assert!(text.contains(&alone.path.display().to_string()), "{text}");
         }
+        assert_eq!(health::of_manager(&alone.control).await, ServingStatus::NotServing);
         assert!(alone.control.linearize().await.is_err());
         assert!(alone.knows(2) && !alone.knows(number));
     }
@@ -104,8 +108,18 @@ async fn r07_a_manager_says_what_is_wrong_with_its_disk_and_comes_back(
     tokio::time::timeout(DEADLINE, back).await.expect("the manager takes part again");
     assert_eq!(alone.control.failure(), None);
     alone.control.linearize().await.unwrap();
+    assert_eq!(health::of_manager(&alone.control).await, ServingStatus::Serving);
     assert!(alone.knows(2) && alone.knows(6));
     alone.control.stop().await;
+}
+
+#[tokio::test]
+async fn o03_a_manager_that_knows_no_leader_is_not_serving() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder.path().join("state"), &node(1));
+    let control = Control::start(config).await.unwrap();
+    assert_eq!(health::of_manager(&control).await, ServingStatus::NotServing);
+    control.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,9 +19,9 @@ mod layer;
 
 use core::time::Duration;
 
-use overlay_api::status::with_reason;
+use overlay_api::status::{Reason, with_reason};
 use overlay_types::{NodeId, Role, UnixMillis};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 pub(super) use layer::Gate;
 
@@ -80,6 +80,9 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Watcher/Watch", Access::Member),
     ("/overlay.v1.Reports/PublishKey", Access::Member),
     ("/overlay.v1.Reports/ReportReady", Access::Member),
+    ("/grpc.health.v1.Health/Check", Access::Member),
+    ("/grpc.health.v1.Health/Watch", Access::Member),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Member),
     ("/overlay.internal.v1.Raft/Append", Access::Raft),
     ("/overlay.internal.v1.Raft/RequestVote", Access::Raft),
     ("/overlay.internal.v1.Raft/InstallSnapshot", Access::Raft),
@@ -117,7 +120,7 @@ impl Caller {
             return Ok(());
         }
         let message = format!("worker {} may not do this for node {node}", self.node);
-        Err(with_reason(Code::PermissionDenied, "other-node", message))
+        Err(with_reason(Reason::OtherNode, message))
     }
 }
 
@@ -175,15 +178,15 @@ enum Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let (code, reason) = match refusal {
-            Refusal::NoSuchCall(_) => (Code::Unimplemented, "no-such-call"),
-            Refusal::NoCertificate => (Code::Unauthenticated, "no-certificate"),
-            Refusal::Expired { .. } => (Code::Unauthenticated, "certificate-expired"),
-            Refusal::Removed(_) => (Code::PermissionDenied, "node-removed"),
-            Refusal::NotManager(_) => (Code::PermissionDenied, "not-manager"),
-            Refusal::InDoubt(_) => (Code::Unavailable, "node-unknown"),
+        let reason = match refusal {
+            Refusal::NoSuchCall(_) => Reason::NoSuchCall,
+            Refusal::NoCertificate => Reason::NoCertificate,
+            Refusal::Expired { .. } => Reason::CertificateExpired,
+            Refusal::Removed(_) => Reason::NodeRemoved,
+            Refusal::NotManager(_) => Reason::NotManager,
+            Refusal::InDoubt(_) => Reason::NodeUnknown,
         };
-        with_reason(code, reason, refusal.to_string())
+        with_reason(reason, refusal.to_string())
     }
 }
 

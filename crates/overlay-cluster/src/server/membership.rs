@@ -1,10 +1,13 @@
 //! `overlay.v1.Membership`: how a host becomes a node and stays one.
 
-use overlay_api::{status::with_reason, v1};
+use overlay_api::{
+    status::{Reason, with_reason},
+    v1,
+};
 use overlay_types::{NodeId, RequestId, Role};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
@@ -45,8 +48,7 @@ impl Api {
             let who = if total { "all hosts".to_owned() } else { source.to_string() };
             let seconds = wait.as_secs_f64().ceil();
             with_reason(
-                Code::ResourceExhausted,
-                "join-rate",
+                Reason::JoinRate,
                 format!("too many joins from {who}; try again in {seconds} s"),
             )
         })

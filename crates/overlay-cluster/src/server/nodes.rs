@@ -1,6 +1,10 @@
 //! `overlay.v1.Nodes`.
 
-use overlay_api::{convert::availability, v1};
+use overlay_api::{
+    convert::availability,
+    status::{Reason, refused},
+    v1,
+};
 use overlay_types::{Node, NodeId, Revision, Role};
 use tonic::{Request, Response, Status};
 
@@ -41,8 +45,8 @@ impl Api {
         }
         let dead = remaining.iter().filter(|(_, l)| *l != v1::Liveness::Alive);
         let dead: Vec<&str> = dead.map(|(node, _)| node.name.as_str()).collect();
-        Err(overlay_api::status::refused(
-            "quorum",
+        Err(refused(
+            Reason::Quorum,
             "role",
             format!(
                 "without {} the managers would lose their quorum: {} of {} that remain are alive \
@@ -59,8 +63,8 @@ impl Api {
     fn check_gone(&self, node: &Node) -> Result<(), Status> {
         match self.liveness(node.id) {
             v1::Liveness::Dead | v1::Liveness::Left => Ok(()),
-            liveness => Err(overlay_api::status::refused(
-                "node-alive",
+            liveness => Err(refused(
+                Reason::NodeAlive,
                 "node",
                 format!(
                     "node {} is not known to be dead ({}); run overlayctl leave on it, or remove it \

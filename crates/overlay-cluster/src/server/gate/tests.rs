@@ -9,7 +9,9 @@ use std::{
 };
 
 use overlay_types::ClusterId;
+use protox::prost_reflect::DescriptorPool;
 use rstest::rstest;
+use tonic::Code;
 
 use super::*;
 use crate::ca::PeerIdentity;
@@ -28,19 +30,20 @@ fn proto_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Paths of all calls of all services in the `.proto` files.
+/// Paths of all calls of all services: in the `.proto` files, and those that are standard.
 fn calls() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlay-api/proto");
     let mut files = Vec::new();
     proto_files(&root, &mut files);
-    let mut calls = BTreeSet::new();
-    for file in protox::compile(files, [root]).unwrap().file {
-        for service in &file.service {
-            let prefix = format!("/{}.{}", file.package(), service.name());
-            calls.extend(service.method.iter().map(|m| format!("{prefix}/{}", m.name())));
-        }
+    let mut pool = DescriptorPool::new();
+    pool.add_file_descriptor_set(protox::compile(files, [root]).unwrap()).unwrap();
+    for standard in
+        [tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET]
+    {
+        pool.decode_file_descriptor_set(standard).unwrap();
     }
-    calls
+    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    methods.map(|m| format!("/{}/{}", m.parent_service().full_name(), m.name())).collect()
 }
 
 #[test]

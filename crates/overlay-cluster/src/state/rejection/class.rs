@@ -1,6 +1,8 @@
 //! What programs see of a rejection: class, code and field.
 
+use overlay_api::status::Reason;
 use serde::{Deserialize, Serialize};
+use tonic::Code;
 
 use super::Rejection;
 
@@ -22,78 +24,60 @@ pub enum Class {
 }
 
 impl Rejection {
-    /// Stable code for programs.
-    pub const fn code(&self) -> &'static str {
+    /// Why, for programs.
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::NoCluster => "no-cluster",
-            Self::ClusterExists { .. } => "cluster-exists",
-            Self::NotFound { .. } => "not-found",
-            Self::Ambiguous { .. } => "ambiguous",
-            Self::NameTaken { .. } => "name-taken",
-            Self::IdTaken { .. } => "id-taken",
-            Self::Invalid { .. } => "invalid-argument",
-            Self::RequestReused { .. } => "request-reused",
-            Self::Undone { .. } => "request-undone",
-            Self::Stale { .. } => "stale",
-            Self::TooMany { .. } => "too-many",
+            Self::NoCluster => Reason::NoCluster,
+            Self::ClusterExists { .. } => Reason::ClusterExists,
+            Self::NotFound { .. } => Reason::NotFound,
+            Self::Ambiguous { .. } => Reason::Ambiguous,
+            Self::NameTaken { .. } => Reason::NameTaken,
+            Self::IdTaken { .. } => Reason::IdTaken,
+            Self::Invalid { .. } => Reason::InvalidArgument,
+            Self::RequestReused { .. } => Reason::RequestReused,
+            Self::Undone { .. } => Reason::RequestUndone,
+            Self::Stale { .. } => Reason::Stale,
+            Self::TooMany { .. } => Reason::TooMany,
             Self::Addresses { class, .. } => match class {
-                Class::InvalidArgument => "invalid-argument",
-                Class::ResourceExhausted => "addresses-exhausted",
-                _ => "address-in-use",
+                Class::InvalidArgument => Reason::InvalidArgument,
+                Class::ResourceExhausted => Reason::AddressesExhausted,
+                _ => Reason::AddressInUse,
             },
-            Self::NetworkInUse { .. } => "network-in-use",
-            Self::IngressExists { .. } => "ingress-exists",
-            Self::NoIngress { .. } => "no-ingress",
-            Self::NotAttachable { .. } => "not-attachable",
-            Self::ServiceNotOnNetwork { .. } => "service-not-on-network",
-            Self::ServiceInUse { .. } => "service-in-use",
-            Self::MissingCapability { .. } => "missing-capability",
-            Self::VniTaken { .. } => "vni-in-use",
-            Self::MacTaken { .. } => "mac-in-use",
-            Self::PortTaken { .. } => "port-in-use",
-            Self::NoFreePort { .. } => "ports-exhausted",
-            Self::LastManager { .. } => "last-manager",
-            Self::NodeIsManager { .. } => "node-is-manager",
-            Self::NodeNotActive { .. } => "node-not-active",
-            Self::RotationRunning { .. } => "rotation-running",
-            Self::EpochStep { .. } => "epoch-step",
-            Self::EpochNumber { .. } => "epoch-number",
-            Self::NotReady { .. } => "not-ready",
+            Self::NetworkInUse { .. } => Reason::NetworkInUse,
+            Self::IngressExists { .. } => Reason::IngressExists,
+            Self::NoIngress { .. } => Reason::NoIngress,
+            Self::NotAttachable { .. } => Reason::NotAttachable,
+            Self::ServiceNotOnNetwork { .. } => Reason::ServiceNotOnNetwork,
+            Self::ServiceInUse { .. } => Reason::ServiceInUse,
+            Self::MissingCapability { .. } => Reason::MissingCapability,
+            Self::VniTaken { .. } => Reason::VniInUse,
+            Self::MacTaken { .. } => Reason::MacInUse,
+            Self::PortTaken { .. } => Reason::PortInUse,
+            Self::NoFreePort { .. } => Reason::PortsExhausted,
+            Self::LastManager { .. } => Reason::LastManager,
+            Self::NodeIsManager { .. } => Reason::NodeIsManager,
+            Self::NodeNotActive { .. } => Reason::NodeNotActive,
+            Self::RotationRunning { .. } => Reason::RotationRunning,
+            Self::EpochStep { .. } => Reason::EpochStep,
+            Self::EpochNumber { .. } => Reason::EpochNumber,
+            Self::NotReady { .. } => Reason::NotReady,
         }
+    }
+
+    /// The text of [`reason`](Self::reason).
+    pub const fn code(&self) -> &'static str {
+        self.reason().text()
     }
 
     /// What sort of trouble it is.
     pub const fn class(&self) -> Class {
-        match self {
-            Self::NotFound { .. } => Class::NotFound,
-            Self::ClusterExists { .. }
-            | Self::NameTaken { .. }
-            | Self::IdTaken { .. }
-            | Self::IngressExists { .. } => Class::AlreadyExists,
-            Self::Ambiguous { .. } | Self::Invalid { .. } | Self::RequestReused { .. } => {
-                Class::InvalidArgument
-            }
-            Self::NoCluster
-            | Self::NetworkInUse { .. }
-            | Self::NoIngress { .. }
-            | Self::NotAttachable { .. }
-            | Self::ServiceNotOnNetwork { .. }
-            | Self::ServiceInUse { .. }
-            | Self::MissingCapability { .. }
-            | Self::VniTaken { .. }
-            | Self::MacTaken { .. }
-            | Self::PortTaken { .. }
-            | Self::LastManager { .. }
-            | Self::NodeIsManager { .. }
-            | Self::NodeNotActive { .. }
-            | Self::RotationRunning { .. }
-            | Self::NotReady { .. } => Class::FailedPrecondition,
-            Self::TooMany { .. } | Self::NoFreePort { .. } => Class::ResourceExhausted,
-            Self::Undone { .. }
-            | Self::Stale { .. }
-            | Self::EpochStep { .. }
-            | Self::EpochNumber { .. } => Class::Conflict,
-            Self::Addresses { class, .. } => *class,
+        match self.reason().code() {
+            Code::NotFound => Class::NotFound,
+            Code::AlreadyExists => Class::AlreadyExists,
+            Code::InvalidArgument => Class::InvalidArgument,
+            Code::ResourceExhausted => Class::ResourceExhausted,
+            Code::Aborted => Class::Conflict,
+            _ => Class::FailedPrecondition,
         }
     }
 

@@ -1,7 +1,7 @@
 //! A manager on the loopback interface, and callers of every kind.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use overlay_api::{
     status::reason,
@@ -223,6 +223,64 @@ async fn c04_every_call_of_a_manager_is_let_in() {
     let served = Served::start().await;
     let channel = served.dial(MANAGER, Role::Manager, now()).await;
     check_all(&channel, |_| "").await;
+}
+
+#[tokio::test]
+async fn o03_a_manager_lists_what_it_serves_to_nodes_and_describes_it() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+
+    let served = Served::start().await;
+    let channel = served.dial(WORKER, Role::Worker, now()).await;
+    let mut client = ServerReflectionClient::new(channel);
+    let ask = async |client: &mut ServerReflectionClient<Channel>, wanted| {
+        let request =
+            ServerReflectionRequest { host: String::new(), message_request: Some(wanted) };
+        let request = futures::stream::iter([request]);
+        let mut answers = client.server_reflection_info(request).await.unwrap().into_inner();
+        answers.message().await.unwrap().unwrap().message_response.unwrap()
+    };
+    let list = ask(&mut client, MessageRequest::ListServices(String::new())).await;
+    let MessageResponse::ListServicesResponse(list) = list else { panic!("{list:?}") };
+    let listed: BTreeSet<String> = list.service.into_iter().map(|s| s.name).collect();
+    // What managers say to one another is no part of the public protocol.
+    let public = calls().into_iter().filter(|c| !c.starts_with(LOCAL) && !c.starts_with(MANAGERS));
+    let public: BTreeSet<String> =
+        public.map(|call| call.split('/').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(listed, public);
+    for service in listed {
+        let wanted = MessageRequest::FileContainingSymbol(service.clone());
+        let file = ask(&mut client, wanted).await;
+        let MessageResponse::FileDescriptorResponse(file) = file else { panic!("{file:?}") };
+        assert!(!file.file_descriptor_proto[0].is_empty(), "{service}");
+    }
+}
+
+#[tokio::test]
+async fn o03_health_is_told_as_the_standard_has_it() {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+
+    let served = Served::start().await;
+    let channel = served.dial(WORKER, Role::Worker, now()).await;
+    let mut client = HealthClient::new(channel);
+    let request = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for service in ["", "overlay.v1.Networks"] {
+        let health = client.check(request(service)).await.unwrap().into_inner();
+        assert_eq!(health.status(), ServingStatus::Serving, "{service}");
+    }
+    let unknown = client.check(request("nothing")).await.unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::NotFound, "{unknown}");
+    assert!(unknown.message().contains("\"nothing\""), "{unknown}");
+    for (service, expected) in
+        [("", ServingStatus::Serving), ("nothing", ServingStatus::ServiceUnknown)]
+    {
+        let mut watch = client.watch(request(service)).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), expected, "{service}");
+    }
 }
 
 #[tokio::test]
