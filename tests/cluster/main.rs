@@ -9,5 +9,6 @@ mod liveness;
 mod membership;
 mod metrics;
 mod network;
+mod protocol;
 mod requests;
 mod wrong_fields;
