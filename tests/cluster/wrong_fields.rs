@@ -89,6 +89,11 @@ fn r06_every_field_of_every_call_has_a_case() {
     assert!(unknown.is_empty(), "cases for fields that do not exist: {unknown:#?}");
 }
 
+/// One of the labels of a spec that has too many.
+fn label(number: u16) -> String {
+    format!("labels {{ key: '{number}' }} ")
+}
+
 /// One of the aux addresses of a subnet that has too many.
 fn aux_address(number: u16) -> String {
     let [high, low] = number.to_be_bytes();
@@ -115,7 +120,7 @@ impl Stage {
             ("$TOKEN", text),
             ("$SECRET", token.secret().expose().escape_ascii().to_string()),
             ("$LONG", "x".repeat(257)),
-            ("$LABELS", (0..65).map(|n| format!("labels {{ key: '{n}' }} ")).collect()),
+            ("$LABELS", (0..65).map(label).collect()),
             ("$AUX_ADDRESSES", (0..257).map(aux_address).collect()),
             ("$CSR", PendingJoin::new().unwrap().request().escape_ascii().to_string()),
         ];
