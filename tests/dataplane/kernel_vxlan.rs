@@ -115,6 +115,7 @@ fn check(over_ipv6: bool) -> Result<()> {
         DropReason::Group,
         DropReason::SpoofedIp,
         DropReason::UnknownVni,
+        DropReason::UnknownPort,
     ];
     let counters = setup.dataplane.switch().counters();
     let others: Vec<_> =
