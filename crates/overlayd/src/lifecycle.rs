@@ -58,16 +58,16 @@ pub(crate) async fn init(
     let root = authority.root();
     let credentials = pending.complete(&certificate, root.der(), root.digest(), now())?;
     let trust = authority.to_trust();
+    let tls = Arc::new(NodeTls::new(&credentials)?);
     disk.check_blank()?;
     let start = async {
         let control =
-            form(disk, &credentials, (addresses, config.rotation()), cluster, trust, node).await?;
+            form(disk, &tls, (addresses, config.rotation()), cluster, trust, node).await?;
         disk.keep_credentials(&credentials)?;
         let view = control.replica().read(|state| state.view().clone());
         disk.keep_view(|| view.clone())?;
         let (disk, control) = (disk.clone(), Some(control));
-        let credentials = &credentials;
-        let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
+        let start = Start { config, addresses, disk, tls, view, control, fresh: true };
         Member::start(start).await
     };
     start.await.inspect_err(|_| disk.forget())
@@ -75,14 +75,13 @@ pub(crate) async fn init(
 
 async fn form(
     disk: &Disk,
-    credentials: &NodeCredentials,
+    tls: &Arc<NodeTls>,
     (addresses, rotation): (Addresses, RotationPolicy),
     cluster: Cluster,
     trust: Trust,
     node: Node,
 ) -> Result<Control, NodeError> {
-    let tls = Arc::new(NodeTls::new(credentials)?);
-    let control = start_control(disk, &tls, addresses, rotation, true).await?;
+    let control = start_control(disk, tls, addresses, rotation, true).await?;
     let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
     control.form(member).await?;
     let action = Action::InitCluster(Box::new(InitCluster {
@@ -177,20 +176,20 @@ pub(crate) async fn join(
     let answer = ask(&token, &remotes, addresses.control.ip(), &pending, &node).await?;
     let credentials = pending.complete(&answer.certificate, &answer.root, token.digest(), now())?;
     let view = first_view(answer)?;
+    let tls = Arc::new(NodeTls::new(&credentials)?);
     let start = async {
         disk.keep_view(|| view.clone())?;
         disk.keep_credentials(&credentials)?;
-        let (disk, control) = (disk.clone(), None);
-        let credentials = &credentials;
+        let (disk, tls, control) = (disk.clone(), Arc::clone(&tls), None);
         let view = view.clone();
-        let start = Start { config, addresses, disk, credentials, view, control, fresh: true };
+        let start = Start { config, addresses, disk, tls, view, control, fresh: true };
         Member::start(start).await
     };
     let member = match start.await {
         Ok(member) => member,
         Err(error) => {
             disk.forget();
-            give_back(&credentials, &view, addresses).await;
+            give_back(tls, &view, addresses).await;
             return Err(error);
         }
     };
@@ -203,10 +202,9 @@ pub(crate) async fn join(
 }
 
 /// Has the cluster forget a node that joined and could not start.
-async fn give_back(credentials: &NodeCredentials, view: &View, addresses: Addresses) {
+async fn give_back(tls: Arc<NodeTls>, view: &View, addresses: Addresses) {
+    let identity = tls.identity();
     let told = async {
-        let tls = Arc::new(NodeTls::new(credentials)?);
-        let identity = tls.identity();
         let managers = Managers::new(identity.node, tls, addresses.control.ip());
         managers.learn(view);
         if identity.role == Role::Manager {
@@ -215,7 +213,7 @@ async fn give_back(credentials: &NodeCredentials, view: &View, addresses: Addres
         remove(&managers, identity.node).await
     };
     if let Err(error) = told.await {
-        let node = credentials.identity().node;
+        let node = identity.node;
         tracing::error!(%error, %node, "the cluster lists this node, which could not start; remove it");
     }
 }
@@ -227,27 +225,27 @@ pub(crate) async fn resume(
     credentials: &NodeCredentials,
 ) -> Result<Member, NodeError> {
     let addresses = config.addresses()?;
+    let tls = Arc::new(NodeTls::new(credentials)?);
+    let identity = tls.identity();
     let (view, control) = match disk.view() {
         Ok(Some(view)) => (view, None),
-        lost if credentials.identity().role == Role::Manager => {
+        lost if identity.role == Role::Manager => {
             if let Err(error) = lost {
                 tracing::error!(%error, "the view is made anew from this manager's state");
             }
-            let tls = Arc::new(NodeTls::new(credentials)?);
             let control = start_control(disk, &tls, addresses, config.rotation(), false).await?;
             (control.replica().read(|state| state.view().clone()), Some(control))
         }
         Ok(None) => return Err(disk.no_view()),
         Err(error) => return Err(error),
     };
-    let identity = credentials.identity();
     let given = view.nodes().get(&identity.node).map(|node| node.role);
     if identity.role == Role::Worker && given == Some(Role::Worker) {
         // The run that was demoted may have ended before it did this.
         disk.erase_state()?;
     }
     let disk = disk.clone();
-    Member::start(Start { config, addresses, disk, credentials, view, control, fresh: false }).await
+    Member::start(Start { config, addresses, disk, tls, view, control, fresh: false }).await
 }
 
 /// Has the cluster remove this node. Says why the cluster still lists it, if it does.

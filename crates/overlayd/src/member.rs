@@ -11,7 +11,7 @@ use std::{
 
 use overlay_api::v1::{self, keys_client::KeysClient, reports_client::ReportsClient};
 use overlay_cluster::{
-    ca::{NodeCredentials, NodeTls, PeerIdentity, join::limit::JoinCounts, tls::HandshakeCounts},
+    ca::{NodeTls, PeerIdentity, join::limit::JoinCounts, tls::HandshakeCounts},
     control::{Control, now},
     server::Verdicts,
 };
@@ -63,7 +63,8 @@ pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
     pub(crate) addresses: Addresses,
     pub(crate) disk: Disk,
-    pub(crate) credentials: &'a NodeCredentials,
+    /// The node's credentials. There is one of these, so that a renewal reaches everything.
+    pub(crate) tls: Arc<NodeTls>,
     /// What is known of the cluster: at least itself, the managers and the gossip ring.
     pub(crate) view: View,
     /// The control plane, if it runs already.
@@ -75,10 +76,9 @@ pub(crate) struct Start<'a> {
 impl Member {
     /// Starts everything.
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
-        let Start { config, addresses, disk, credentials, view, control, fresh } = start;
-        check_addresses(&view, credentials.identity().node, addresses)?;
-        let identity = credentials.identity();
-        let tls = Arc::new(NodeTls::new(credentials)?);
+        let Start { config, addresses, disk, tls, view, control, fresh } = start;
+        let identity = tls.identity();
+        check_addresses(&view, identity.node, addresses)?;
         let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
