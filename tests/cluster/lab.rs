@@ -116,11 +116,30 @@ impl LabNode {
         std::fs::write(path, content).unwrap();
     }
 
-    /// Starts the node again, on the same folder.
-    pub(crate) async fn restart(&mut self) {
+    /// Every file of the node's data directory.
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
+        let files = std::fs::read_dir(&self.config.data_dir).unwrap();
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    /// Starts the node again, on the same folder, and waits until it answers.
+    pub(crate) async fn launch(&mut self) {
         self.stop().await;
         let (handle, running) = launch(self.config.clone());
         (self.handle, self.running) = (handle, Some(running));
+        self.channel().await;
+    }
+
+    /// Starts a node at this address with an empty folder, after the host was lost.
+    pub(crate) async fn replace(&mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(&self.config.data_dir).unwrap();
+        self.launch().await;
+    }
+
+    /// Starts the node again, on the same folder.
+    pub(crate) async fn restart(&mut self) {
+        self.launch().await;
         until("the node is back in its cluster", || async { self.handle.node().ok() }).await;
     }
 }

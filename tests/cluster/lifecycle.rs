@@ -201,7 +201,7 @@ async fn c07_a_node_that_leaves_gives_back_its_addresses_and_can_join_another_cl
     let endpoint = lab.nodes[place].handle.attach(on_net()).await.unwrap().endpoint.unwrap();
     let left = lab.nodes[place].handle.leave(v1::LeaveClusterRequest::default()).await.unwrap();
     assert_eq!(left.remains, "");
-    for file in ["node.pem", "view", "ports", "state", "incarnation"] {
+    for file in ["node", "view", "ports", "state", "incarnation", "data-key"] {
         assert!(!lab.nodes[place].has(file), "{file} is left behind");
     }
     let mut endpoints = EndpointsClient::new(lab.nodes[0].channel().await);

@@ -124,9 +124,9 @@ async fn c04_a_certificate_is_renewed_while_its_connections_are_in_use() {
     let mut watcher = WatcherClient::new(lab.nodes[worker].handle.managers().await.unwrap());
     let mut changes = watcher.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
     for node in &lab.nodes {
-        let before = node.file("node.pem");
+        let before = node.file("node");
         node.handle.renew().await.unwrap();
-        assert_ne!(node.file("node.pem"), before);
+        assert_ne!(node.file("node"), before);
     }
     let mut client = NetworksClient::new(lab.nodes[worker].channel().await);
     let spec = v1::NetworkSpec { name: "after".to_owned(), ..Default::default() };

@@ -115,11 +115,13 @@ impl Stage {
         let node = lab.nodes[0].handle.node().unwrap();
         let text = lab.nodes[0].handle.tokens().unwrap().worker;
         let token: JoinToken = text.parse().unwrap();
+        let backup = lab.nodes[0].handle.back_up("right".to_owned()).await.unwrap();
         let names = vec![
             ("$NODE", node.to_string()),
             ("$TOKEN", text),
             ("$SECRET", token.secret().expose().escape_ascii().to_string()),
             ("$LONG", "x".repeat(257)),
+            ("$BACKUP", backup.escape_ascii().to_string()),
             ("$LABELS", (0..65).map(label).collect()),
             ("$AUX_ADDRESSES", (0..257).map(aux_address).collect()),
             ("$CSR", PendingJoin::new().unwrap().request().escape_ascii().to_string()),
@@ -172,7 +174,10 @@ impl Stage {
         grpc.ready().await.unwrap();
         let path = format!("/overlay.v1.{service}/{}", method.name()).parse().unwrap();
         let codec = ProstCodec::<DynamicMessage, ()>::default();
-        if method.is_server_streaming() {
+        if method.is_client_streaming() {
+            let messages = Request::new(futures::stream::iter([message]));
+            grpc.client_streaming(messages, path, codec).await.map(drop)
+        } else if method.is_server_streaming() {
             grpc.server_streaming(Request::new(message), path, codec).await.map(drop)
         } else {
             grpc.unary(Request::new(message), path, codec).await.map(drop)
@@ -184,7 +189,8 @@ impl Stage {
             self.lab.nodes[0].handle.managers().await.unwrap()
         } else {
             // Who is in a cluster already is refused for that.
-            let place = usize::from(["InitCluster", "JoinCluster"].contains(&method));
+            let place =
+                usize::from(["InitCluster", "JoinCluster", "RestoreCluster"].contains(&method));
             self.lab.nodes[place].channel().await
         }
     }

@@ -79,6 +79,7 @@ pub(crate) fn cluster() -> InitCluster {
             worker_secret: vec![1; 16],
             manager_secret: vec![2; 16],
         },
+        unlock_key: None,
         node: node(manager(0)),
         gossip_key: GossipKey { epoch: Epoch::new(1), key: [9; 32] },
         ingress: NetworkId::from_u128(1),

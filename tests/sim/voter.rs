@@ -16,6 +16,7 @@ use overlay_cluster::{
     server::Api,
     state::RotationPolicy,
 };
+use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, UnixMillis};
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
@@ -81,6 +82,7 @@ impl Voter {
             node: id,
             tls: nodes::credentials(id),
             store: PathBuf::from(nodes::short(id)),
+            key: DataKey::from_bytes([5; 32]),
             create: true,
             advertise: node.control.ip(),
             rotation: RotationPolicy {

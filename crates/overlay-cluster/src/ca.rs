@@ -29,6 +29,7 @@
 //! - [`join`]: signing requests, and how many joins are looked at
 //! - [`credentials`], [`key`]: a node's own certificate and key
 //! - [`tls`]: configurations, the listener and the dialer
+//! - [`unlock_key`]: the unlock key as text
 //! - [`error`]: what goes wrong
 
 pub mod authority;
@@ -44,6 +45,7 @@ pub mod secret;
 pub mod tls;
 pub mod token;
 mod trust;
+pub mod unlock_key;
 
 pub use authority::{Admission, Authority};
 pub use credentials::NodeCredentials;

@@ -29,6 +29,7 @@ use overlay_api::{
     internal::v1 as wire,
     status::{Reason, reason},
 };
+use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, RequestId, UnixMillis};
 use tokio::{
     sync::watch,
@@ -48,7 +49,7 @@ use crate::{
     raft::{
         codec,
         replica::Replica,
-        store::{self, StoreError},
+        store::{self, Owner, StoreError},
         transport::Peers,
         types::{LogId, Member, Raft},
     },
@@ -70,6 +71,8 @@ pub struct ControlConfig {
     pub tls: Arc<NodeTls>,
     /// Its state file.
     pub store: PathBuf,
+    /// Seals what is in the state file.
+    pub key: DataKey,
     /// The state file may be made: at init and join only. A voter that forgot its log would break
     /// what was acknowledged.
     pub create: bool,
@@ -126,9 +129,10 @@ impl Control {
     /// Starts in this world instead of the machine's. What is at the store's path does not matter
     /// then; messages name it.
     pub async fn start_in(world: World, config: ControlConfig) -> Result<Self, ControlError> {
-        let (cluster, node) = (config.tls.identity().cluster, config.node);
+        let cluster = config.tls.identity().cluster;
+        let owner = Owner { cluster, node: config.node, key: config.key.clone() };
         let (medium, path) = (world.medium.clone(), config.store.clone());
-        let open = move |replica| store::open(&medium, &path, cluster, node, replica);
+        let open = move |replica| store::open(&medium, &path, &owner, replica);
         Self::start_on(Box::new(open), world, config).await
     }
 

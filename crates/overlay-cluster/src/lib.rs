@@ -14,7 +14,9 @@
 //! - [`server`]: the gRPC services of a manager
 //! - [`watch`]: who is told what of the state; pure
 //! - [`ca`]: certificates, tokens and TLS
+//! - [`backup`]: the state as a file that a passphrase opens
 
+pub mod backup;
 pub mod ca;
 pub mod control;
 pub mod raft;

@@ -12,6 +12,7 @@
 //!                    │ ipam      allocate, release            │
 //!                    │ view      objects ─────────────────────│──► Change… at Revision
 //!                    │ trust     CA, join secrets (no Change) │
+//!                    │ lock      the unlock key (no Change)   │
 //!                    └───────────────────────────────────────┘
 //! ```
 //!
@@ -33,6 +34,7 @@ mod endpoint;
 mod index;
 mod key;
 mod kind;
+mod lock;
 mod network;
 mod node;
 mod port;
@@ -42,6 +44,7 @@ mod requests;
 mod response;
 mod rotation;
 mod service;
+mod takeover;
 mod trust;
 pub mod wire;
 
@@ -52,9 +55,11 @@ use overlay_types::{NetworkId, Revision, View, Vni};
 
 pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES};
 pub use kind::Kind;
+pub use lock::ManagerLock;
 pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
 pub use rotation::RotationPolicy;
+pub use takeover::Takeover;
 pub use trust::{OpaqueSecret, Trust};
 
 use self::{index::Index, requests::Requests};
@@ -66,6 +71,7 @@ pub struct State {
     /// Of every network of the view, and of no other.
     ipam: BTreeMap<NetworkId, NetworkIpam>,
     trust: Option<Trust>,
+    lock: ManagerLock,
     requests: Requests,
     /// Where the next search for a VNI starts, so that a freed one rests.
     vni_cursor: u32,
@@ -99,6 +105,7 @@ impl Default for State {
             view: View::default(),
             ipam: BTreeMap::new(),
             trust: None,
+            lock: ManagerLock::default(),
             requests: Requests::default(),
             vni_cursor: Vni::MIN_OVERLAY + 1,
             port_cursor: port::FIRST,

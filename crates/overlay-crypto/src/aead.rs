@@ -19,8 +19,8 @@ pub const NONCE_LEN: usize = 12;
 pub const TAG_LEN: usize = 16;
 
 /// Longest text that is sealed at once: far below the 64 GiB of GCM (NIST SP 800-38D §5.2.1.1), and
-/// more than any datagram.
-pub const MAX_TEXT_LEN: usize = 1 << 24;
+/// more than any datagram or file.
+pub const MAX_TEXT_LEN: usize = 1 << 30;
 
 /// The tag does not belong to these bytes: another key, another nonce, or somebody changed them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

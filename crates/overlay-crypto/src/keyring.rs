@@ -23,7 +23,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
-    aead::{AeadKey, KEY_LEN, MAX_TEXT_LEN, NONCE_LEN, PacketAead, RingAead, TAG_LEN},
+    aead::{AeadKey, KEY_LEN, NONCE_LEN, PacketAead, RingAead, TAG_LEN},
     error::CryptoError,
     replay::ReplayWindow,
 };
@@ -36,6 +36,9 @@ pub const HEADER_LEN: usize = 1 + 8 + 16 + 8 + 8;
 
 /// Bytes that sealing adds to a message.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
+/// Longest message that is sealed: a full exchange of 200 000 members.
+pub const MAX_MESSAGE_LEN: usize = 1 << 24;
 
 /// Most senders whose counters are remembered: 5000 nodes and those that they replaced within the
 /// life of a key. About 1.2 kB each. More are refused, so that none can be replayed.
@@ -202,8 +205,8 @@ impl<A: PacketAead> GossipKeyRing<A> {
     /// # Errors
     /// [`CryptoError::TooLong`] above 16 MiB, [`CryptoError::CounterSpent`] after 2^64 - 1 messages.
     pub fn seal(&mut self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        if message.len() > MAX_TEXT_LEN {
-            return Err(CryptoError::TooLong { length: message.len(), limit: MAX_TEXT_LEN });
+        if message.len() > MAX_MESSAGE_LEN {
+            return Err(CryptoError::TooLong { length: message.len(), limit: MAX_MESSAGE_LEN });
         }
         let counter = self.counter.checked_add(1).ok_or(CryptoError::CounterSpent)?;
         self.counter = counter;
@@ -222,7 +225,7 @@ impl<A: PacketAead> GossipKeyRing<A> {
 
     /// Opens what another node sealed, in place. Whatever is refused changed nothing here.
     pub fn open(&mut self, bytes: &mut [u8]) -> Result<Unsealed, UnsealError> {
-        if !(OVERHEAD..=OVERHEAD + MAX_TEXT_LEN).contains(&bytes.len()) {
+        if !(OVERHEAD..=OVERHEAD + MAX_MESSAGE_LEN).contains(&bytes.len()) {
             return Err(UnsealError::Length);
         }
         let end = bytes.len() - TAG_LEN;

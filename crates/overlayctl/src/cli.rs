@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use overlay_api::client::DEFAULT_SOCKET;
 
 use crate::{
-    command::{Report, cluster, endpoint, key, network, node, service},
+    command::{Report, backup, cluster, endpoint, key, lock, network, node, service},
     failure::Failure,
     output::Format,
     session::Session,
@@ -48,6 +48,16 @@ enum Verb {
     Leave(cluster::Leave),
     /// Print the token, and the command, that joins a node to the cluster
     JoinToken(cluster::JoinToken),
+    /// Open this manager, which is locked, with the unlock key
+    Unlock(lock::Unlock),
+    /// Print the key that managers start with, or make a new one
+    UnlockKey(lock::ShowKey),
+    /// Change what holds for the whole cluster
+    Update(lock::Update),
+    /// Write the cluster's state to a file, sealed with a passphrase
+    Backup(backup::Backup),
+    /// Make this node the first manager of a cluster that was backed up
+    Restore(backup::Restore),
     /// Show this node's cluster, role and counters
     Status(cluster::Status),
     /// Look at, change and remove nodes
@@ -76,6 +86,11 @@ impl Cli {
             Verb::Join(verb) => verb.run(&session).await,
             Verb::Leave(verb) => verb.run(&session).await,
             Verb::JoinToken(verb) => verb.run(&session).await,
+            Verb::Unlock(verb) => verb.run(&session).await,
+            Verb::UnlockKey(verb) => verb.run(&session).await,
+            Verb::Update(verb) => verb.run(&session).await,
+            Verb::Backup(verb) => verb.run(&session).await,
+            Verb::Restore(verb) => verb.run(&session).await,
             Verb::Status(verb) => verb.run(&session).await,
             Verb::Node(verb) => verb.run(&session).await,
             Verb::Network(verb) => verb.run(&session).await,

@@ -1,8 +1,10 @@
 //! Per noun: flags → request → answer.
 
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
 pub(crate) mod key;
+pub(crate) mod lock;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod service;

@@ -25,6 +25,7 @@ mod duration;
 mod failure;
 mod flag;
 mod output;
+mod secret;
 mod session;
 mod timestamp;
 mod view;

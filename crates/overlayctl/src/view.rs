@@ -6,6 +6,7 @@
 mod cluster;
 mod endpoint;
 mod key;
+pub(crate) mod lock;
 mod network;
 mod node;
 mod port;
@@ -17,7 +18,7 @@ use overlay_api::v1;
 use serde::Serialize;
 
 pub(crate) use self::{
-    cluster::{Initialized, Joined, Left, Status, Tokens, join_command},
+    cluster::{Initialized, Joined, Left, Restored, Status, Tokens, join_command},
     endpoint::Endpoint,
     key::Keys,
     network::{Network, NetworkDetail},

@@ -8,6 +8,8 @@
 //!   Nodes, Networks, Services, Keys, Watcher ──► manager, byte for byte
 //! ```
 
+mod local_node;
+
 use std::convert::Infallible;
 
 use axum::{extract::Request as HttpRequest, response::Response as HttpResponse};
@@ -77,10 +79,11 @@ pub(crate) async fn serve(
 }
 
 /// A manager's health is that of its control plane. A worker serves from what it knows, and a node
-/// in no cluster waits to be told of one.
+/// in no cluster waits to be told of one. A manager that is locked does neither.
 async fn health(handle: &NodeHandle) -> ServingStatus {
     match handle.member().ok().and_then(|member| member.control()) {
         Some(control) => health::of_manager(&control).await,
+        None if handle.is_locked() => ServingStatus::NotServing,
         None => ServingStatus::Serving,
     }
 }
@@ -142,57 +145,6 @@ impl Local {
                 member.managers.failed();
             }
         })
-    }
-}
-
-#[tonic::async_trait]
-impl v1::local_node_server::LocalNode for Local {
-    async fn init_cluster(
-        &self,
-        request: Request<v1::InitClusterRequest>,
-    ) -> Result<Response<v1::InitClusterResponse>, Status> {
-        let handle = self.0.clone();
-        let init = async move { handle.init(request.into_inner()).await };
-        Ok(Response::new(to_the_end(init).await?))
-    }
-
-    async fn join_cluster(
-        &self,
-        request: Request<v1::JoinClusterRequest>,
-    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
-        let handle = self.0.clone();
-        let join = async move { handle.join(request.into_inner()).await };
-        Ok(Response::new(to_the_end(join).await?))
-    }
-
-    async fn leave_cluster(
-        &self,
-        request: Request<v1::LeaveClusterRequest>,
-    ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
-        let handle = self.0.clone();
-        let leave = async move { handle.leave(request.into_inner()).await };
-        Ok(Response::new(to_the_end(leave).await?))
-    }
-
-    async fn get_join_tokens(
-        &self,
-        _request: Request<v1::GetJoinTokensRequest>,
-    ) -> Result<Response<v1::GetJoinTokensResponse>, Status> {
-        Ok(Response::new(self.0.tokens()?))
-    }
-
-    async fn rotate_join_token(
-        &self,
-        request: Request<v1::RotateJoinTokenRequest>,
-    ) -> Result<Response<v1::RotateJoinTokenResponse>, Status> {
-        Ok(Response::new(self.0.rotate_token(request.into_inner()).await?))
-    }
-
-    async fn get_status(
-        &self,
-        _request: Request<v1::GetStatusRequest>,
-    ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        Ok(Response::new(self.0.status().await?))
     }
 }
 

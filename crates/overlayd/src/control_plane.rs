@@ -25,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{NodeError, config::Addresses, disk::Disk};
+use crate::{NodeError, config::Addresses, disk::Disk, lock};
 
 /// Control connections that the system keeps for us while we have not accepted them.
 const BACKLOG: u32 = 1024;
@@ -108,9 +108,11 @@ impl ControlPlane {
         let handshakes = incoming.counters();
         let api = Api::new(control.clone(), heard.verdicts.subscribe());
         let serving = api.clone();
+        let (locked, disk) = (control.clone(), self.0.disk.clone());
         let (leader, alive) = (control.clone(), heard.alive.subscribe());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { leader.lead(alive).await });
+        tasks.spawn(lock::follow(locked, disk));
         tasks.spawn(async move {
             if let Err(error) = serving.serve(incoming, std::future::pending()).await {
                 tracing::error!(%error, "the management API ended");
@@ -153,6 +155,7 @@ pub(crate) async fn start_control(
         node: tls.identity().node,
         tls: Arc::clone(tls),
         store: disk.path("state"),
+        key: disk.vault().key()?,
         create,
         advertise: addresses.control.ip(),
         rotation,

@@ -2,14 +2,15 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `node.pem` | the node's certificate and key, and the cluster's root certificate |
-//! | `view` | the last view, so that the node works without managers |
+//! | `data-key` | what seals the files below, in clear or locked; see `vault` |
+//! | `node` | sealed: the node's certificate and key, and the cluster's root certificate |
+//! | `view` | sealed: the last view, so that the node works without managers |
+//! | `state` | on a manager: the replicated state, each record sealed |
 //! | `ports` | how local endpoints are plugged in |
 //! | `incarnation` | gossip's; see `overlay_gossip::io::incarnation` |
-//! | `state` | on a manager: the replicated state |
 //!
-//! All of it is readable by its owner only: the view holds the gossip keys. Files are replaced
-//! whole, so after a crash there is the old one or the new one.
+//! All of it is readable by its owner only. Files are replaced whole, so after a crash there is the
+//! old one or the new one.
 
 use std::{
     collections::BTreeMap,
@@ -27,14 +28,18 @@ use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
 use prost::Message;
 use zeroize::Zeroizing;
 
-use crate::NodeError;
+use crate::{NodeError, vault::Vault};
 
-const REJOIN: &str = "move the data directory away and join again";
+const REJOIN: &str = "put it back, or move the data directory away and join again";
+
+/// Certificate and key.
+const NODE: &str = "node";
 
 /// A node's data directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     folder: PathBuf,
+    vault: Vault,
     /// Held while a file is replaced: writers share its temporary name, and what is written last
     /// must be what was true last.
     writing: Arc<Mutex<()>>,
@@ -45,7 +50,13 @@ impl Disk {
     pub(crate) fn open(path: &Path) -> Result<Self, NodeError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|source| NodeError::File { path: path.to_owned(), source })?;
-        Ok(Self { folder: path.to_owned(), writing: Arc::default() })
+        let (folder, vault) = (path.to_owned(), Vault::open(path.join("data-key"))?);
+        Ok(Self { folder, vault, writing: Arc::default() })
+    }
+
+    /// What seals the files.
+    pub(crate) const fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -70,23 +81,36 @@ impl Disk {
         replace(&path, content).map_err(|source| NodeError::File { path, source })
     }
 
+    /// A file that [`write_sealed`](Self::write_sealed) wrote; `None` if there is none.
+    fn read_sealed(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, NodeError> {
+        let Some(sealed) = self.read(name)? else { return Ok(None) };
+        match self.vault.unseal(name, &sealed)? {
+            Some(content) => Ok(Some(Zeroizing::new(content))),
+            None => Err(self.damaged(name, "it is not what was sealed with this data key".into())),
+        }
+    }
+
+    fn write_sealed(&self, name: &str, content: &[u8]) -> Result<(), NodeError> {
+        self.write(name, &self.vault.seal(name, content)?)
+    }
+
+    fn damaged(&self, name: &str, reason: String) -> NodeError {
+        NodeError::Damaged { path: self.path(name), reason, hint: REJOIN }
+    }
+
     /// The node's credentials; `None` when it is in no cluster.
     pub(crate) fn credentials(
         &self,
         now: UnixMillis,
     ) -> Result<Option<NodeCredentials>, NodeError> {
-        let Some(content) = self.read("node.pem")? else { return Ok(None) };
-        let damaged = |reason: String| NodeError::Damaged {
-            path: self.path("node.pem"),
-            reason,
-            hint: "put it back, or move the data directory away and join again",
-        };
-        let content = String::from_utf8(content).map_err(|_| damaged("it is no text".into()))?;
-        let content = Zeroizing::new(content);
+        let Some(mut content) = self.read_sealed(NODE)? else { return Ok(None) };
+        let damaged = |reason| self.damaged(NODE, reason);
+        let content = String::from_utf8(core::mem::take(&mut *content));
+        let content = Zeroizing::new(content.map_err(|_| damaged("it is no text".into()))?);
         match NodeCredentials::from_pem(&content, now) {
             Ok(credentials) => Ok(Some(credentials)),
             Err(error @ (CaError::Expired { .. } | CaError::NotYetValid { .. })) => {
-                Err(NodeError::Outdated { path: self.path("node.pem"), error })
+                Err(NodeError::Outdated { path: self.path(NODE), error })
             }
             Err(error) => Err(damaged(error.to_string())),
         }
@@ -95,7 +119,11 @@ impl Disk {
     /// Refuses a directory that holds what a node of some cluster left: init and join start from
     /// nothing, and clean up after themselves when they fail.
     pub(crate) fn check_blank(&self) -> Result<(), NodeError> {
-        match ["node.pem", "state"].map(|name| self.path(name)).into_iter().find(|p| p.exists()) {
+        match [NODE, "state", "data-key"]
+            .map(|name| self.path(name))
+            .into_iter()
+            .find(|p| p.exists())
+        {
             None => Ok(()),
             Some(path) => Err(NodeError::Occupied { path }),
         }
@@ -104,16 +132,17 @@ impl Disk {
     /// Keeps the credentials.
     pub(crate) fn keep_credentials(&self, credentials: &NodeCredentials) -> Result<(), NodeError> {
         let _turn = self.turn();
-        self.write("node.pem", credentials.to_pem().as_bytes())
+        self.write_sealed(NODE, credentials.to_pem().as_bytes())
     }
 
     /// Removes what makes this host a node of its cluster: after it left, or after a join or init that
     /// failed.
     pub(crate) fn forget(&self) {
-        for name in ["node.pem", "view", "ports", "state", "incarnation"] {
+        for name in [NODE, "view", "ports", "state", "incarnation"] {
             // What is not there need not be removed.
             let _ = fs::remove_file(self.path(name));
         }
+        self.vault.forget();
     }
 
     /// Removes the replicated state of a node that is no manager any more: it has the keys of all.
@@ -129,14 +158,10 @@ impl Disk {
 
     /// The last view that was kept.
     pub(crate) fn view(&self) -> Result<Option<View>, NodeError> {
-        let Some(content) = self.read("view")? else { return Ok(None) };
-        let damaged =
-            |reason: String| NodeError::Damaged { path: self.path("view"), reason, hint: REJOIN };
-        let sum = content
-            .split_first_chunk()
-            .filter(|(sum, rest)| u32::from_be_bytes(**sum) == crc32c::crc32c(rest));
-        let (_, rest) = sum.ok_or_else(|| damaged("its checksum is wrong".to_owned()))?;
-        let message = v1::WatchResponse::decode(rest).map_err(|e| damaged(e.to_string()))?;
+        let Some(content) = self.read_sealed("view")? else { return Ok(None) };
+        let damaged = |reason| self.damaged("view", reason);
+        let message =
+            v1::WatchResponse::decode(content.as_slice()).map_err(|e| damaged(e.to_string()))?;
         let mut view = View::default();
         let changes = message.changes.into_iter().map(Change::try_from);
         let changes: Vec<_> =
@@ -147,7 +172,7 @@ impl Disk {
 
     /// The error of a node whose view is gone.
     pub(crate) fn no_view(&self) -> NodeError {
-        NodeError::Damaged { path: self.path("view"), reason: "it is missing".into(), hint: REJOIN }
+        self.damaged("view", "it is missing".into())
     }
 
     /// Keeps the view that `current` returns when it is this write's turn.
@@ -161,17 +186,13 @@ impl Disk {
             more: false,
             changes: view.objects().map(put).collect(),
         };
-        let body = message.encode_to_vec();
-        let mut content = crc32c::crc32c(&body).to_be_bytes().to_vec();
-        content.extend_from_slice(&body);
-        self.write("view", &content)
+        self.write_sealed("view", &Zeroizing::new(message.encode_to_vec()))
     }
 
     /// How local endpoints are plugged in.
     pub(crate) fn ports(&self) -> Result<BTreeMap<EndpointId, PortKind>, NodeError> {
         let Some(content) = self.read("ports")? else { return Ok(BTreeMap::new()) };
-        let damaged =
-            |reason: String| NodeError::Damaged { path: self.path("ports"), reason, hint: REJOIN };
+        let damaged = |reason| self.damaged("ports", reason);
         let kept: BTreeMap<EndpointId, KeptPort> =
             serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
         Ok(kept.into_iter().map(|(id, port)| (id, port.into())).collect())
@@ -209,7 +230,8 @@ impl From<KeptPort> for PortKind {
     }
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file whole.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -226,10 +248,12 @@ mod tests {
     use overlay_types::{ClusterId, NodeId, Role};
 
     use super::*;
+    use crate::vault::Lock;
 
     fn disk() -> (tempfile::TempDir, Disk) {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(&folder.path().join("data")).unwrap();
+        disk.vault().make(Lock::default()).unwrap();
         (folder, disk)
     }
 
@@ -251,12 +275,13 @@ mod tests {
     #[test]
     fn r05_a_node_with_half_its_credentials_is_not_a_new_one() {
         let (_folder, disk) = disk();
-        disk.check_blank().unwrap();
         assert!(disk.credentials(UnixMillis(0)).unwrap().is_none());
-        fs::write(disk.path("node.pem"), "x").unwrap();
+        fs::write(disk.path(NODE), "x").unwrap();
         assert!(matches!(disk.credentials(UnixMillis(0)), Err(NodeError::Damaged { .. })));
         assert!(matches!(disk.check_blank(), Err(NodeError::Occupied { .. })));
-        assert!(disk.path("node.pem").exists());
+        assert!(disk.path(NODE).exists());
+        disk.forget();
+        disk.check_blank().unwrap();
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::{io, net::IpAddr, path::PathBuf};
 
-use overlay_cluster::{ca::CaError, control::ControlError};
+use overlay_api::status::{Reason, invalid_field, with_reason};
+use overlay_cluster::{backup::BackupError, ca::CaError, control::ControlError};
 use tonic::Status;
 
 /// A node cannot start, join or attach. What was changed on the way is undone, unless the message
@@ -59,6 +60,18 @@ pub enum NodeError {
         /// What is there.
         path: PathBuf,
     },
+    /// What the node keeps is sealed with the unlock key.
+    #[error("this manager is locked; open it with the cluster's unlock key: overlayctl unlock")]
+    Locked,
+    /// The node has nothing to unlock.
+    #[error("this node is not locked")]
+    NotLocked,
+    /// Another key locked this node.
+    #[error(
+        "this is not the key that locks this manager; if the unlock key was rotated since it ran \
+         last, the one before opens it"
+    )]
+    WrongUnlockKey,
     /// A port is in use, or the address is not this host's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -79,6 +92,9 @@ pub enum NodeError {
     /// Certificates or tokens.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The control plane of this manager.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -124,6 +140,11 @@ impl From<NodeError> for Status {
             NodeError::InCluster(_) | NodeError::NoCluster | NodeError::Occupied { .. } => {
                 Self::failed_precondition(message)
             }
+            NodeError::Locked => with_reason(Reason::Locked, message),
+            NodeError::NotLocked => with_reason(Reason::NotLocked, message),
+            NodeError::WrongUnlockKey => invalid_field("unlock_key", message),
+            NodeError::Backup(BackupError::NoCluster) => Self::failed_precondition(message),
+            NodeError::Backup(error) => invalid_field(error.field(), message),
             NodeError::NoAdvertiseAddress { .. } | NodeError::Config(_) | NodeError::Ca(_) => {
                 Self::invalid_argument(message)
             }

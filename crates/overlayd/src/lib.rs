@@ -20,9 +20,10 @@
 //! - `liveness`: who is dead, from gossip and the view
 //! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
 //! - `api`, `metrics`: the unix socket; figures for Prometheus
-//! - `disk`, `ports`, `routes`: the data directory; how endpoints are plugged in; what the host
-//!   routes
+//! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
+//!   in; what the host routes
 //! - `lifecycle`, `renewal`, `role`: init and join; new certificates; promotion and demotion
+//! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
 mod agent;
 mod api;
@@ -34,15 +35,18 @@ pub mod error;
 mod keys;
 mod lifecycle;
 mod liveness;
+mod lock;
 mod managers;
 mod member;
 mod metrics;
 pub mod node;
 mod ports;
 mod reconcile;
+mod recovery;
 mod renewal;
 mod role;
 mod routes;
+mod vault;
 
 pub use config::Config;
 pub use error::NodeError;

@@ -12,7 +12,7 @@ use overlay_cluster::{
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
-    state::{Action, InitCluster, OpaqueSecret, RotationPolicy, Trust},
+    state::{Action, InitCluster, ManagerLock, OpaqueSecret, RotationPolicy},
 };
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch,
@@ -25,9 +25,11 @@ use crate::{
     config::Addresses,
     control_plane::start_control,
     disk::Disk,
+    lock,
     managers::Managers,
     member::{Member, Start},
     routes,
+    vault::Lock,
 };
 
 /// Time from one key epoch to the next, unless the cluster is made with another.
@@ -52,17 +54,24 @@ pub(crate) async fn init(
     let cluster = cluster(id, request)?;
     let node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
     let authority = Authority::generate(id, now())?;
-    let pending = PendingJoin::new()?;
-    let own = SigningRequest::from_der(pending.request())?;
-    let certificate = authority.sign(&own, node.id, node.role, now())?;
-    let root = authority.root();
-    let credentials = pending.complete(&certificate, root.der(), root.digest(), now())?;
-    let trust = authority.to_trust();
+    let credentials = certify(&authority, &node)?;
+    let unlock_key = cluster.autolock.then(lock::fresh).transpose()?;
+    let founding = InitCluster {
+        cluster,
+        trust: authority.to_trust(),
+        unlock_key,
+        node,
+        gossip_key: GossipKey { epoch: Epoch::new(1), key: rand::random() },
+        ingress: NetworkId::from_u128(rand::random()),
+        host_routes: routes::of_this_host(),
+    };
     let tls = Arc::new(NodeTls::new(&credentials)?);
     disk.check_blank()?;
     let start = async {
-        let control =
-            form(disk, &tls, (addresses, config.rotation()), cluster, trust, node).await?;
+        // Nothing of a locked cluster is ever in clear on the disk.
+        let unlock_key = founding.unlock_key.clone();
+        disk.vault().make(Lock::of(&ManagerLock { unlock_key, revision: Revision::ZERO }))?;
+        let control = form(disk, &tls, (addresses, config.rotation()), founding).await?;
         disk.keep_credentials(&credentials)?;
         let view = control.replica().read(|state| state.view().clone());
         disk.keep_view(|| view.clone())?;
@@ -77,21 +86,13 @@ async fn form(
     disk: &Disk,
     tls: &Arc<NodeTls>,
     (addresses, rotation): (Addresses, RotationPolicy),
-    cluster: Cluster,
-    trust: Trust,
-    node: Node,
+    founding: InitCluster,
 ) -> Result<Control, NodeError> {
     let control = start_control(disk, tls, addresses, rotation, true).await?;
+    let node = &founding.node;
     let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
     control.form(member).await?;
-    let action = Action::InitCluster(Box::new(InitCluster {
-        cluster,
-        trust,
-        node,
-        gossip_key: GossipKey { epoch: Epoch::new(1), key: rand::random() },
-        ingress: NetworkId::from_u128(rand::random()),
-        host_routes: routes::of_this_host(),
-    }));
+    let action = Action::InitCluster(Box::new(founding));
     match control.write(RequestId::from_u128(rand::random()), action).await {
         Ok(_) => Ok(control),
         Err(status) => {
@@ -128,11 +129,22 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
             0 => ROTATION_PERIOD,
             millis => Duration::from_millis(millis),
         },
+        autolock: request.autolock,
         removed_nodes: BTreeMap::new(),
     })
 }
 
-fn own_node(
+/// A certificate of `authority` for this node, and its key.
+pub(crate) fn certify(authority: &Authority, node: &Node) -> Result<NodeCredentials, NodeError> {
+    let pending = PendingJoin::new()?;
+    let own = SigningRequest::from_der(pending.request())?;
+    let certificate = authority.sign(&own, node.id, node.role, now())?;
+    let root = authority.root();
+    Ok(pending.complete(&certificate, root.der(), root.digest(), now())?)
+}
+
+/// This node as others see it.
+pub(crate) fn own_node(
     config: &Config,
     addresses: Addresses,
     id: NodeId,
@@ -178,6 +190,7 @@ pub(crate) async fn join(
     let view = first_view(answer)?;
     let tls = Arc::new(NodeTls::new(&credentials)?);
     let start = async {
+        disk.vault().make(Lock::default())?;
         disk.keep_view(|| view.clone())?;
         disk.keep_credentials(&credentials)?;
         let (disk, tls, control) = (disk.clone(), Arc::clone(&tls), None);
@@ -243,6 +256,7 @@ pub(crate) async fn resume(
     if identity.role == Role::Worker && given == Some(Role::Worker) {
         // The run that was demoted may have ended before it did this.
         disk.erase_state()?;
+        disk.vault().leave_unlocked()?;
     }
     let disk = disk.clone();
     Member::start(Start { config, addresses, disk, tls, view, control, fresh: false }).await

@@ -1,6 +1,8 @@
 //! A node: built from a configuration, run until it is told to stop, driven through its handle or
 //! its unix socket.
 
+mod cluster;
+
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +19,6 @@ use overlay_service::{
 };
 use overlay_types::{Epoch, NetworkId, NodeId, Revision, View};
 use tokio::{sync::watch, task::JoinSet};
-use tonic::Status;
 
 use crate::{
     Config, NodeError, api,
@@ -130,7 +131,10 @@ impl NodeHandle {
     }
 
     pub(crate) fn member(&self) -> Result<Arc<Member>, NodeError> {
-        self.slot().clone().ok_or(NodeError::NoCluster)
+        let locked = || {
+            if self.is_locked() { NodeError::Locked } else { NodeError::NoCluster }
+        };
+        self.slot().clone().ok_or_else(locked)
     }
 
     fn take(&self) -> Option<Arc<Member>> {
@@ -140,87 +144,19 @@ impl NodeHandle {
     /// Starts what runs in a cluster, if the node is in one.
     async fn resume(&self) -> Result<(), NodeError> {
         let Inner { config, disk, .. } = &*self.0;
+        if disk.vault().is_locked() {
+            tracing::warn!("this manager is locked; it waits for overlayctl unlock");
+            return Ok(());
+        }
         let Some(credentials) = disk.credentials(control::now())? else { return Ok(()) };
         let member = lifecycle::resume(config, disk, &credentials).await?;
         *self.slot() = Some(Arc::new(member));
         Ok(())
     }
 
-    fn check_alone(&self) -> Result<(), NodeError> {
-        match self.slot().as_ref() {
-            Some(member) => Err(NodeError::InCluster(member.identity().cluster)),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes this node the first manager of a new cluster.
-    pub async fn init(
-        &self,
-        request: v1::InitClusterRequest,
-    ) -> Result<v1::InitClusterResponse, NodeError> {
-        let _busy = self.0.busy.lock().await;
-        self.check_alone()?;
-        let member = lifecycle::init(&self.0.config, &self.0.disk, request).await?;
-        let identity = member.identity();
-        *self.slot() = Some(Arc::new(member));
-        let tokens = self.tokens()?;
-        Ok(v1::InitClusterResponse {
-            cluster: identity.cluster.to_string(),
-            node: identity.node.to_string(),
-            worker_token: tokens.worker,
-            manager_token: tokens.manager,
-        })
-    }
-
-    /// Joins a cluster.
-    pub async fn join(
-        &self,
-        request: v1::JoinClusterRequest,
-    ) -> Result<v1::JoinClusterResponse, NodeError> {
-        let _busy = self.0.busy.lock().await;
-        self.check_alone()?;
-        let member = lifecycle::join(&self.0.config, &self.0.disk, request).await?;
-        let identity = member.identity();
-        *self.slot() = Some(Arc::new(member));
-        Ok(v1::JoinClusterResponse {
-            cluster: identity.cluster.to_string(),
-            node: identity.node.to_string(),
-            role: v1::Role::from(identity.role).into(),
-        })
-    }
-
-    /// Takes the node out of its cluster. What it kept of it is erased, so that it can join another.
-    pub async fn leave(
-        &self,
-        request: v1::LeaveClusterRequest,
-    ) -> Result<v1::LeaveClusterResponse, NodeError> {
-        let _busy = self.0.busy.lock().await;
-        let member = self.member()?;
-        let remains = lifecycle::leave(&member, request.force).await?;
-        self.take();
-        member.stop().await;
-        self.0.disk.forget();
-        Ok(v1::LeaveClusterResponse { remains })
-    }
-
-    /// The join tokens; a manager has them.
-    pub fn tokens(&self) -> Result<v1::GetJoinTokensResponse, NodeError> {
-        lifecycle::tokens(&self.control_of_tokens()?)
-    }
-
-    /// Replaces a join token; the one before admits nobody any more. A manager can.
-    pub async fn rotate_token(
-        &self,
-        request: v1::RotateJoinTokenRequest,
-    ) -> Result<v1::RotateJoinTokenResponse, NodeError> {
-        let token = lifecycle::rotate_token(&self.control_of_tokens()?, &request).await?;
-        Ok(v1::RotateJoinTokenResponse { token })
-    }
-
-    fn control_of_tokens(&self) -> Result<control::Control, NodeError> {
-        let control = self.member()?.control();
-        let worker = "this node is a worker; ask a manager for join tokens";
-        control.ok_or_else(|| Status::failed_precondition(worker).into())
+    /// The unlock key is needed before the node takes up where it stopped.
+    pub fn is_locked(&self) -> bool {
+        self.0.disk.vault().is_locked()
     }
 
     /// Waits until the node has taken up where it stopped and its socket is there. Never resolves
@@ -326,7 +262,10 @@ impl NodeHandle {
     }
 
     pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, NodeError> {
-        let Ok(member) = self.member() else { return Ok(v1::GetStatusResponse::default()) };
+        let Ok(member) = self.member() else {
+            let locked = self.is_locked();
+            return Ok(v1::GetStatusResponse { locked, ..Default::default() });
+        };
         let mut counters = BTreeMap::new();
         let switch = Arc::clone(member.shared.dataplane().switch().counters());
         for (reason, count) in switch.drops() {
@@ -349,6 +288,7 @@ impl NodeHandle {
             role: v1::Role::from(identity.role).into(),
             revision,
             counters,
+            locked: false,
         })
     }
 

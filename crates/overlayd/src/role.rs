@@ -84,6 +84,7 @@ impl RoleFollower {
         self.renewal.renew().await?;
         self.control_plane.stop().await;
         self.disk.erase_state()?;
+        self.disk.vault().leave_unlocked()?;
         tracing::info!("this node is a worker now");
         Ok(())
     }

@@ -21,6 +21,7 @@ impl From<&Cluster> for v1::Cluster {
             default_pools: cluster.default_pools.iter().map(Into::into).collect(),
             rotation_period_ms: u64::try_from(cluster.rotation_period.as_millis())
                 .unwrap_or(u64::MAX),
+            autolock: cluster.autolock,
             removed_nodes: cluster
                 .removed_nodes
                 .iter()
@@ -46,6 +47,7 @@ impl TryFrom<v1::Cluster> for Cluster {
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
             rotation_period: Duration::from_millis(message.rotation_period_ms),
+            autolock: message.autolock,
             removed_nodes: message
                 .removed_nodes
                 .into_iter()

@@ -105,6 +105,7 @@ fn one_of_each() -> Vec<Object> {
     };
     vec![
         Object::Cluster(Cluster {
+            autolock: true,
             id: ClusterId::from_u128(5),
             meta: meta(),
             vxlan_port: 4789,

@@ -61,6 +61,8 @@ reasons! {
     PortsExhausted = "ports-exhausted", ResourceExhausted, "no free port to publish";
     JoinRate = "join-rate", ResourceExhausted, "too many joins in too short a time";
     NoCluster = "no-cluster", FailedPrecondition, "there is no cluster yet";
+    Locked = "locked", FailedPrecondition, "the manager needs the unlock key to start";
+    NotLocked = "not-locked", FailedPrecondition, "managers are not locked";
     AddressInUse = "address-in-use", FailedPrecondition, "subnet or address are in use";
     NetworkInUse = "network-in-use", FailedPrecondition, "endpoints or services are on the network";
     NoIngress = "no-ingress", FailedPrecondition, "ports of mode ingress need an ingress network";

@@ -173,7 +173,7 @@ fn read(part: TokenPart, text: &str, expected: usize, bytes: &mut [u8]) -> Resul
 }
 
 /// The check of what stands before it.
-fn check(body: &str) -> String {
+pub(super) fn check(body: &str) -> String {
     let hash: [u8; 32] = Sha256::digest(body.as_bytes()).into();
     // 25 bits, so that they fit 5 characters of base 36.
     let bits = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) >> 7;

@@ -39,6 +39,7 @@ fn config(path: &std::path::Path, node: &Node) -> ControlConfig {
         node: node.id,
         tls: Arc::new(NodeTls::new(&credentials).unwrap()),
         store: path.to_owned(),
+        key: DataKey::from_bytes([5; 32]),
         create: true,
         advertise: [127, 0, 0, 1].into(),
         rotation: RotationPolicy::default(),
@@ -52,7 +53,8 @@ impl Alone {
         let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
         let config = config(&path, &node(1));
         let (file, on) = (path.clone(), disk.clone());
-        let open = move |replica| on.open(&file, cluster().id, node(1).id, replica);
+        let owner = Owner { cluster: cluster().id, node: node(1).id, key: config.key.clone() };
+        let open = move |replica| on.open(&file, &owner, replica);
         let control = Control::start_on(Box::new(open), World::of(&config), config).await.unwrap();
         control.form(member(&node(1))).await.unwrap();
         let made = Self { control, disk, path, _folder: folder };

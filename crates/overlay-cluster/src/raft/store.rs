@@ -18,6 +18,8 @@ mod file;
 mod log;
 mod machine;
 mod medium;
+mod record;
+mod reseed;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
+use overlay_crypto::at_rest::DataKey;
 use overlay_types::{ClusterId, NodeId};
 
 pub use durable::Durable;
@@ -33,6 +36,7 @@ pub use log::LogStore;
 pub use machine::Machine;
 pub(crate) use medium::aside;
 pub use medium::{Disk, Medium};
+pub use reseed::{Salvaged, salvage, seed};
 
 use self::{
     file::{File, Write},
@@ -43,22 +47,32 @@ use super::{replica::Replica, types::Vote};
 /// What raft works on, and the state that it leads to.
 pub type Store = (LogStore, Machine, Arc<Replica>);
 
-/// Opens the store of `node`, or makes it. Refuses a file that is damaged, of a newer format, or
-/// of another cluster or node, and changes nothing then.
+/// Whose a store is.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The manager.
+    pub node: NodeId,
+    /// Seals what is stored.
+    pub key: DataKey,
+}
+
+/// Opens the store of `owner`, or makes it. Refuses a file that is damaged, of a newer format, or of
+/// another cluster, node or key, and changes nothing then.
 ///
 /// A `replica` of this file that is in memory stays in use. What it has applied was in the file.
 pub fn open(
     medium: &Medium,
     path: &Path,
-    cluster: ClusterId,
-    node: NodeId,
+    owner: &Owner,
     replica: Option<Arc<Replica>>,
 ) -> Result<Store, StoreError> {
     let file = match medium {
-        Medium::File => File::open(path, cluster, node)?,
-        Medium::Disk(disk) => File::open_on(disk, path, cluster, node)?,
+        Medium::File => File::open(path, owner)?,
+        Medium::Disk(disk) => File::open_on(disk, path, owner)?,
     };
-    start(file, node, replica)
+    start(file, owner.node, replica)
 }
 
 fn start(file: File, node: NodeId, replica: Option<Arc<Replica>>) -> Result<Store, StoreError> {

@@ -149,6 +149,8 @@ impl State {
             Action::RotateJoinSecret { role, secret } => {
                 self.rotate_join_secret(context, *role, secret)
             }
+            Action::SetAutolock(key) => self.set_autolock(context, key.as_ref()),
+            Action::RotateUnlockKey(key) => self.rotate_unlock_key(context, key),
         }
     }
 }

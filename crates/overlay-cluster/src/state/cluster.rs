@@ -10,6 +10,7 @@ use super::{
     Applied, InitCluster, Rejection, Response, State,
     apply::{Context, Outcome},
     kind::Kind,
+    lock,
 };
 
 /// Name of the network that every cluster starts with.
@@ -33,8 +34,10 @@ impl State {
             pools => Pools::new(pools.iter().copied())?,
         };
         check_cluster(&init.cluster)?;
+        let lock = lock::lock(context, init.unlock_key.as_ref())?;
         let cluster = Cluster {
             meta: context.created(),
+            autolock: init.unlock_key.is_some(),
             default_pools: pools.clone().into(),
             ..init.cluster.clone()
         };
@@ -66,6 +69,7 @@ impl State {
         changes.extend(self.adopt_network(planned).changes);
         self.pools = pools;
         self.trust = Some(init.trust.clone());
+        self.lock = lock;
         Ok(Applied { response: Response::Cluster(cluster), changes })
     }
 }

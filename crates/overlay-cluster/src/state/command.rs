@@ -151,6 +151,10 @@ pub enum Action {
         /// The new one, 16 bytes.
         secret: OpaqueSecret,
     },
+    /// Has managers keep their data keys under this unlock key, 32 bytes, or under none.
+    SetAutolock(Option<OpaqueSecret>),
+    /// Replaces the unlock key, 32 bytes.
+    RotateUnlockKey(OpaqueSecret),
 }
 
 /// What a cluster starts with.
@@ -160,6 +164,8 @@ pub struct InitCluster {
     pub cluster: Cluster,
     /// Its CA and join secrets.
     pub trust: Trust,
+    /// The unlock key, 32 bytes, if managers shall start locked.
+    pub unlock_key: Option<OpaqueSecret>,
     /// The first manager.
     pub node: Node,
     /// The first gossip key.

@@ -35,6 +35,10 @@ pub enum Rejection {
         cluster: String,
     },
 
+    /// There is no unlock key to rotate.
+    #[error("managers are not locked; lock them first: overlayctl update --autolock=true")]
+    NotLocked,
+
     /// No object answers to what was given.
     #[error("no {kind} {wanted:?}")]
     NotFound {

@@ -33,8 +33,13 @@ impl Response {
     pub(super) const fn answers(&self, action: &Action) -> bool {
         matches!(
             (self, action),
-            (Self::Cluster(_), Action::InitCluster(_) | Action::RotateJoinSecret { .. })
-                | (Self::Node(_), Action::JoinNode(_) | Action::UpdateNode { .. })
+            (
+                Self::Cluster(_),
+                Action::InitCluster(_)
+                    | Action::RotateJoinSecret { .. }
+                    | Action::SetAutolock(_)
+                    | Action::RotateUnlockKey(_)
+            ) | (Self::Node(_), Action::JoinNode(_) | Action::UpdateNode { .. })
                 | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })
                 | (Self::Endpoint(_), Action::AttachEndpoint { .. })

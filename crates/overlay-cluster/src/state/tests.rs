@@ -2,10 +2,12 @@
 
 mod endpoints;
 mod keys;
+mod lock;
 mod networks;
 mod nodes;
 mod sequences;
 mod services;
+mod takeover;
 mod trust;
 
 use core::time::Duration;
@@ -51,6 +53,7 @@ pub(crate) fn cluster() -> Cluster {
         esp_port: 4500,
         default_pools: Vec::new(),
         rotation_period: Duration::from_hours(12),
+        autolock: false,
         removed_nodes: BTreeMap::new(),
     }
 }
@@ -64,6 +67,7 @@ pub(crate) fn init(cluster: Cluster) -> InitCluster {
             worker_secret: vec![1; 16],
             manager_secret: vec![2; 16],
         },
+        unlock_key: None,
         node: node(1),
         gossip_key: GossipKey { epoch: Epoch::new(1), key: [9; 32] },
         ingress: NetworkId::from_u128(1),

@@ -25,6 +25,8 @@ pub struct Cluster {
     pub default_pools: Vec<DefaultPool>,
     /// Time from one key epoch to the next.
     pub rotation_period: Duration,
+    /// Managers keep what they store under an unlock key, which is not on their hosts.
+    pub autolock: bool,
     /// Nodes that were removed while a certificate of theirs may still be valid, and until when:
     /// nobody talks to them.
     pub removed_nodes: BTreeMap<NodeId, UnixMillis>,

@@ -37,6 +37,13 @@ pub(crate) struct Init {
     /// Time from one generation of keys to the next, like 12h or 1h30m [default: 12h]
     #[arg(long, value_name = "DURATION")]
     rotation_period: Option<String>,
+    /// Have managers start with an unlock key only, which is printed
+    #[arg(long)]
+    autolock: bool,
+    /// On a manager whose quorum is lost for good: go on alone with the state that it has. The other
+    /// managers are removed from the cluster
+    #[arg(long, exclusive = true)]
+    force_new_cluster: bool,
 }
 
 impl Init {
@@ -67,6 +74,8 @@ impl Init {
             rotation_period_ms: u64::try_from(rotation_period).map_err(|_| {
                 SpecError::new("rotation-period", rotation_period, "the period is too long")
             })?,
+            autolock: self.autolock,
+            force_new_cluster: self.force_new_cluster,
         })
     }
 
@@ -80,6 +89,7 @@ impl Init {
             node: answer.node,
             worker_token: answer.worker_token,
             manager_token: answer.manager_token,
+            unlock_key: Some(answer.unlock_key).filter(|key| !key.is_empty()),
             remotes: managers(&node).await,
         };
         Ok(session.format.said(done.sentence(), &done).into())
@@ -90,7 +100,7 @@ impl Init {
 ///
 /// Only to print a command that can be pasted: what the caller wanted has succeeded when this is
 /// asked, so a failure leaves the address to the reader.
-async fn managers(node: &Node) -> Vec<String> {
+pub(super) async fn managers(node: &Node) -> Vec<String> {
     let answer = node.nodes().list_nodes(v1::ListNodesRequest::default()).await;
     let mut found: Vec<(String, String)> = answer
         .map(|answer| answer.into_inner().nodes)

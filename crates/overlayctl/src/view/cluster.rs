@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::{node::role, optional};
+use super::{lock::UnlockKey, node::role, optional};
 use crate::output::Inspected;
 
 /// Answer to `init`.
@@ -15,6 +15,8 @@ pub(crate) struct Initialized {
     pub(crate) node: String,
     pub(crate) worker_token: String,
     pub(crate) manager_token: String,
+    /// With autolock: the key that managers start with.
+    pub(crate) unlock_key: Option<String>,
     /// ADDRESS:PORT of the managers, for `join`.
     pub(crate) remotes: Vec<String>,
 }
@@ -25,7 +27,38 @@ impl Initialized {
         format!(
             "Cluster {} initialized: this node ({}) is now a manager.\n\n\
              To add a worker, run on its host:\n\n    {}\n\n\
-             To add a manager, run 'overlayctl join-token manager' and follow it.\n",
+             To add a manager, run 'overlayctl join-token manager' and follow it.\n{}",
+            self.cluster,
+            self.node,
+            join_command(&self.worker_token, &self.remotes),
+            self.lock_sentence(),
+        )
+    }
+
+    fn lock_sentence(&self) -> String {
+        let Some(unlock_key) = self.unlock_key.clone() else { return String::new() };
+        format!("\n{}", UnlockKey { unlock_key }.sentence(false))
+    }
+}
+
+/// Answer to `restore`.
+#[derive(Serialize, Debug)]
+pub(crate) struct Restored {
+    pub(crate) cluster: String,
+    pub(crate) node: String,
+    pub(crate) worker_token: String,
+    pub(crate) manager_token: String,
+    /// ADDRESS:PORT of the managers, for `join`.
+    pub(crate) remotes: Vec<String>,
+}
+
+impl Restored {
+    /// For people.
+    pub(crate) fn sentence(&self) -> String {
+        format!(
+            "Cluster {} restored: this node ({}) is its only manager.\n\n\
+             Workers that know a manager at this node's address come back by themselves. Managers that \
+             were, and workers that do not, leave with --force and join again:\n\n    {}\n",
             self.cluster,
             self.node,
             join_command(&self.worker_token, &self.remotes)
@@ -100,6 +133,8 @@ impl Joined {
 /// Answer to `status`.
 #[derive(Serialize, Debug)]
 pub(crate) struct Status {
+    /// The node is a manager that waits for the unlock key.
+    locked: bool,
     /// `None`: the node is in no cluster.
     cluster: Option<String>,
     node: Option<String>,
@@ -117,13 +152,15 @@ impl From<v1::GetStatusResponse> for Status {
             node: optional(&message.node),
             revision: message.revision,
             counters: message.counters,
+            locked: message.locked,
         }
     }
 }
 
 impl Inspected for Status {
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let none = "none; run init or join";
+        let none =
+            if self.locked { "locked; run overlayctl unlock" } else { "none; run init or join" };
         let counter = |(name, value): (&String, &u64)| format!("{name} {value}");
         vec![
             ("Cluster", self.cluster.clone().unwrap_or_else(|| none.into())),

@@ -159,6 +159,7 @@ fn a_newcomer_can_paste_the_join_command() {
         node: ONE.into(),
         worker_token: "OVTKN-1-w".into(),
         manager_token: "OVTKN-1-m".into(),
+        unlock_key: None,
         remotes: vec!["192.0.2.1:2377".into()],
     };
     let sentence = initialized.sentence();

@@ -69,7 +69,16 @@ pub enum StoreError {
         /// Whom it should belong to.
         expected: String,
     },
-    /// A record does not have the checksum that it was written with, or cannot be decoded.
+    /// The node's data key is not the one that sealed the file.
+    #[error(
+        "the state file {} was sealed with another data key; put back the data key that belongs to \
+         it, or move the whole data directory away and join as a new node", path.display()
+    )]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A record does not open as what was sealed, or cannot be decoded.
     #[error(
         "the state file {} is damaged at {record}: {reason}; move the whole data directory \
          away and join as a new node", path.display()

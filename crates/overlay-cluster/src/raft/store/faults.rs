@@ -7,10 +7,9 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-use overlay_types::{ClusterId, NodeId};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 
-use super::{File, Store, StoreError, start};
+use super::{File, Owner, Store, StoreError, start};
 use crate::raft::replica::Replica;
 
 /// What the disk does.
@@ -47,15 +46,14 @@ impl FaultyDisk {
     pub(crate) fn open(
         &self,
         path: &Path,
-        cluster: ClusterId,
-        node: NodeId,
+        owner: &Owner,
         replica: Option<Arc<Replica>>,
     ) -> Result<Store, StoreError> {
-        let file = File::open_by(path, cluster, node, |builder| {
+        let file = File::open_by(path, owner, |builder| {
             let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
             builder.create_with_backend(FaultyBackend(FileBackend::new(file)?, self.clone()))
         });
-        start(file?, node, replica)
+        start(file?, owner.node, replica)
     }
 }
 

@@ -6,11 +6,15 @@
 //! | `log`      | index            | `Entry`                                             |
 //! | `snapshot` | generation, part | a piece of the snapshot                             |
 //!
-//! Each record starts with the CRC-32C of the rest. At open redb checks every page that it wrote, and
-//! then every record is read once: what is damaged is found before any of it is used (R05).
+//! Each record is sealed with the node's data key, for its place (C05); but for the header, which says
+//! whose file it is and which key opens it, in clear after a CRC-32C. At open redb checks every page
+//! that it wrote, and then every record is opened once: what is damaged is found before any of it is
+//! used (R05).
 //!
 //! A snapshot is written piece by piece, so that log entries get in between, and counts once its
 //! `StoredSnapshot` is there. Pieces without one, from a crash, are deleted at open.
+
+mod write;
 
 use std::{
     fs, io,
@@ -23,18 +27,25 @@ use std::{
 };
 
 use overlay_api::internal::v1 as wire;
-use overlay_types::{ClusterId, NodeId, SpecError};
+use overlay_types::SpecError;
 use prost::Message;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
     WriteTransaction,
 };
 
-use super::{error::StoreError, medium::Disk};
+use super::{
+    Owner,
+    error::StoreError,
+    medium::Disk,
+    record::{Place, Records, checked_message, with_checksum},
+};
 use crate::raft::{
     codec::{self, Malformed},
     types::{Entry, LogId, Vote},
 };
+
+pub(super) use write::Write;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -53,76 +64,52 @@ const FORMAT: u32 = 1;
 pub(super) struct File {
     path: PathBuf,
     database: Database,
+    records: Records,
     /// What it is on, if not in a file of the machine.
     disk: Option<Arc<dyn Disk>>,
     /// The last generation of snapshot pieces that was begun.
     generation: AtomicU64,
 }
 
-/// One change of the file; several share a transaction.
-#[derive(Debug)]
-pub(super) enum Write {
-    Vote(Vote),
-    Committed(Option<LogId>),
-    Append(Vec<(u64, Vec<u8>)>),
-    /// Deletes the entries from this index on.
-    Truncate(u64),
-    /// Deletes the entries up to this one, and remembers that they were there.
-    Purge(LogId),
-    /// A piece of a snapshot that does not count yet.
-    Piece {
-        generation: u64,
-        number: u32,
-        data: bytes::Bytes,
-    },
-    /// The snapshot whose pieces were written counts now.
-    Snapshot(Box<wire::StoredSnapshot>),
-}
-
 impl File {
-    pub(super) fn open(path: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, StoreError> {
-        Self::open_by(path, cluster, node, |builder| builder.create(path))
+    pub(super) fn open(path: &Path, owner: &Owner) -> Result<Self, StoreError> {
+        Self::open_by(path, owner, |builder| builder.create(path))
     }
 
     /// `create` opens the file at `path`, or makes it.
     pub(super) fn open_by(
         path: &Path,
-        cluster: ClusterId,
-        node: NodeId,
+        owner: &Owner,
         create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
     ) -> Result<Self, StoreError> {
         make_private(path)
             .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
-        Self::opened(path, None, create)?.checked_as_of(cluster, node)
+        Self::opened(path, owner, None, create)
     }
 
     /// Opens the database on `disk`; errors name it by `path`.
     pub(super) fn open_on(
         disk: &Arc<dyn Disk>,
         path: &Path,
-        cluster: ClusterId,
-        node: NodeId,
+        owner: &Owner,
     ) -> Result<Self, StoreError> {
-        let file = Self::opened(path, Some(Arc::clone(disk)), |builder| disk.open(builder))?;
-        file.checked_as_of(cluster, node)
+        Self::opened(path, owner, Some(Arc::clone(disk)), |builder| disk.open(builder))
     }
 
+    /// Checks that it is the file of its owner, and sound; a new one becomes its.
     fn opened(
         path: &Path,
+        owner: &Owner,
         disk: Option<Arc<dyn Disk>>,
         create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
     ) -> Result<Self, StoreError> {
         let database = create(Database::builder().set_check_integrity_on_open(true))
             .map_err(|source| database_error(path, source))?;
-        Ok(Self { path: path.to_owned(), database, disk, generation: AtomicU64::new(0) })
-    }
-
-    /// Checks that it is the file of this node, and sound; a new one becomes its.
-    fn checked_as_of(self, cluster: ClusterId, node: NodeId) -> Result<Self, StoreError> {
-        let file = self;
-        match file.read_meta::<wire::StoreHeader>(HEADER_KEY)? {
-            Some(header) => file.check(&header, cluster, node)?,
-            None if file.is_blank()? => file.write_header(cluster, node)?,
+        let (records, generation) = (Records::new(&owner.key), AtomicU64::new(0));
+        let file = Self { path: path.to_owned(), database, records, disk, generation };
+        match file.header()? {
+            Some(header) => file.check(&header, owner)?,
+            None if file.is_blank()? => file.write_header(owner)?,
             None => return Err(StoreError::NotAStore { path: file.path }),
         }
         file.verify()?;
@@ -181,38 +168,38 @@ impl File {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn check(
-        &self,
-        header: &wire::StoreHeader,
-        cluster: ClusterId,
-        node: NodeId,
-    ) -> Result<(), StoreError> {
+    fn check(&self, header: &wire::StoreHeader, owner: &Owner) -> Result<(), StoreError> {
         let path = self.path.clone();
         if header.format > FORMAT {
             return Err(StoreError::Format { path, found: header.format, known: FORMAT });
         }
         for (what, found, expected) in [
-            ("cluster", &header.cluster, cluster.to_string()),
-            ("node", &header.node, node.to_string()),
+            ("cluster", &header.cluster, owner.cluster.to_string()),
+            ("node", &header.node, owner.node.to_string()),
         ] {
             if *found != expected {
                 let found = found.clone();
                 return Err(StoreError::Foreign { path, what, found, expected });
             }
         }
+        if header.key_id != owner.key.id() {
+            return Err(StoreError::OtherKey { path });
+        }
         Ok(())
     }
 
-    fn write_header(&self, cluster: ClusterId, node: NodeId) -> Result<(), StoreError> {
-        let header = wire::StoreHeader {
+    fn write_header(&self, owner: &Owner) -> Result<(), StoreError> {
+        let header = with_checksum(&wire::StoreHeader {
             format: FORMAT,
-            cluster: cluster.to_string(),
-            node: node.to_string(),
-        };
+            cluster: owner.cluster.to_string(),
+            node: owner.node.to_string(),
+            key_id: owner.key.id().to_vec(),
+        });
         self.transaction(Durability::Immediate, |tx| {
             tx.open_table(LOG)?;
             tx.open_table(SNAPSHOT)?;
-            put_meta(tx, HEADER_KEY, &header)
+            tx.open_table(META)?.insert(HEADER_KEY, header.as_slice())?;
+            Ok(())
         })
     }
 
@@ -235,30 +222,27 @@ impl File {
         run().map_err(|source| self.error(source))
     }
 
-    /// Carries out `writes` in one transaction.
-    pub(super) fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
-        // How far the log is committed is found out again after a crash, and a piece does not count
-        // before its snapshot does.
-        let lazy = |write: &Write| matches!(write, Write::Committed(_) | Write::Piece { .. });
-        let lazy = writes.iter().all(lazy);
-        let durability = if lazy { Durability::None } else { Durability::Immediate };
-        self.transaction(durability, |tx| writes.iter().try_for_each(|write| carry_out(tx, write)))
-    }
-
-    fn read_meta<M: Message + Default>(&self, key: &'static str) -> Result<Option<M>, StoreError> {
-        let record = (|| {
+    /// A record of the table `meta` as it stands there.
+    fn meta_record(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || {
             let tx = self.database.begin_read()?;
             match tx.open_table(META) {
                 Ok(table) => Ok(table.get(key)?.map(|record| record.value().to_vec())),
                 Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
                 Err(error) => Err(redb::Error::from(error)),
             }
-        })()
-        .map_err(|source| self.error(source))?;
-        record
-            .map(|record| open_message(&record))
-            .transpose()
-            .map_err(|why| StoreError::damaged(&self.path, key, &why))
+        };
+        read().map_err(|source| self.error(source))
+    }
+
+    fn header(&self) -> Result<Option<wire::StoreHeader>, StoreError> {
+        let header = self.meta_record(HEADER_KEY)?.map(|record| checked_message(&record));
+        self.checked(HEADER_KEY, header.transpose())
+    }
+
+    fn read_meta<M: Message + Default>(&self, key: &'static str) -> Result<Option<M>, StoreError> {
+        let open = |record: Vec<u8>| self.records.open_message(Place::Meta(key), &record);
+        self.checked(key, self.meta_record(key)?.map(open).transpose())
     }
 
     fn checked<T>(&self, what: &'static str, value: Result<T, Malformed>) -> Result<T, StoreError> {
@@ -299,7 +283,8 @@ impl File {
         Ok(entries)
     }
 
-    fn for_each_entry(
+    /// Takes the entries in `range` one by one.
+    pub(super) fn for_each_entry(
         &self,
         range: impl RangeBounds<u64>,
         mut take: impl FnMut(Entry) -> Result<(), StoreError>,
@@ -314,13 +299,13 @@ impl File {
     }
 
     fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, StoreError> {
-        open_message(record)
-            .and_then(codec::entry_from_wire)
-            .and_then(|entry| match entry.log_id.index {
-                found if found == index => Ok(entry),
-                found => Err(SpecError::new("index", found, "it is that of another entry")),
-            })
-            .map_err(|why| StoreError::damaged(&self.path, format!("log entry {index}"), &why))
+        let entry = self.records.open_entry(index, record);
+        entry.map_err(|why| StoreError::damaged(&self.path, format!("log entry {index}"), &why))
+    }
+
+    /// Seals what is to be written.
+    pub(super) const fn records(&self) -> &Records {
+        &self.records
     }
 
     fn stored_snapshot(&self) -> Result<Option<wire::StoredSnapshot>, StoreError> {
@@ -341,9 +326,11 @@ impl File {
             let open = record
                 .as_deref()
                 .ok_or_else(|| SpecError::new("piece", piece, "it is missing"))
-                .and_then(open_record)
+                .and_then(|record| {
+                    self.records.open(Place::Piece(stored.generation, piece), record)
+                })
                 .map_err(|why| StoreError::damaged(&self.path, "snapshot", &why))?;
-            data.extend_from_slice(open);
+            data.extend_from_slice(&open);
         }
         if data.len() as u64 != stored.length {
             let why = SpecError::new("length", data.len(), format!("it had {}", stored.length));
@@ -363,40 +350,6 @@ impl File {
     }
 }
 
-fn carry_out(tx: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
-    match write {
-        Write::Vote(vote) => put_meta(tx, VOTE_KEY, &codec::vote_to_wire(*vote)),
-        Write::Committed(Some(log_id)) => {
-            put_meta(tx, COMMITTED_KEY, &codec::log_id_to_wire(*log_id))
-        }
-        Write::Committed(None) => {
-            tx.open_table(META)?.remove(COMMITTED_KEY)?;
-            Ok(())
-        }
-        Write::Append(entries) => {
-            let mut table = tx.open_table(LOG)?;
-            for (index, record) in entries {
-                table.insert(index, record.as_slice())?;
-            }
-            Ok(())
-        }
-        Write::Truncate(from) => {
-            tx.open_table(LOG)?.retain_in(*from.., |_, _| false)?;
-            Ok(())
-        }
-        Write::Purge(upto) => {
-            tx.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
-            put_meta(tx, PURGED_KEY, &codec::log_id_to_wire(*upto))
-        }
-        Write::Piece { generation, number, data } => {
-            let record = seal_record(data);
-            tx.open_table(SNAPSHOT)?.insert((*generation, *number), record.as_slice())?;
-            Ok(())
-        }
-        Write::Snapshot(stored) => put_snapshot(tx, stored),
-    }
-}
-
 /// Makes the file, if there is none, so that only its owner can read it: it holds the CA's key.
 fn make_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -413,33 +366,6 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces the snapshot, unless the one that counts is newer: one that was built slowly must not
-/// undo one that was received meanwhile.
-fn put_snapshot(tx: &WriteTransaction, new: &wire::StoredSnapshot) -> Result<(), redb::Error> {
-    let last = |stored: &wire::StoredSnapshot| {
-        stored.meta.as_ref().and_then(|meta| Some(meta.last_log_id.as_ref()?.index))
-    };
-    let old = tx.open_table(META)?.get(SNAPSHOT_KEY)?.map(|record| record.value().to_vec());
-    // One that cannot be read was found at open; here it is replaced.
-    let old = old.and_then(|record| open_message::<wire::StoredSnapshot>(&record).ok());
-    let mut table = tx.open_table(SNAPSHOT)?;
-    let pieces = (new.generation, 0)..(new.generation + 1, 0);
-    let complete = table.range(pieces.clone())?.count() == new.pieces as usize;
-    if !complete || old.is_some_and(|old| last(&old) > last(new)) {
-        table.retain_in(pieces, |_, _| false)?;
-        return Ok(());
-    }
-    table.retain_in(..(new.generation, 0), |_, _| false)?;
-    drop(table);
-    put_meta(tx, SNAPSHOT_KEY, new)
-}
-
-fn put_meta(tx: &WriteTransaction, key: &str, message: &impl Message) -> Result<(), redb::Error> {
-    let record = seal_record(&message.encode_to_vec());
-    tx.open_table(META)?.insert(key, record.as_slice())?;
-    Ok(())
-}
-
 fn database_error(path: &Path, source: impl Into<redb::Error>) -> StoreError {
     let path = path.to_owned();
     match source.into() {
@@ -451,28 +377,4 @@ fn database_error(path: &Path, source: impl Into<redb::Error>) -> StoreError {
         }
         source => StoreError::Database { path, source: Box::new(source) },
     }
-}
-
-/// An entry as it is stored.
-pub(super) fn seal_entry(entry: &Entry) -> Vec<u8> {
-    seal_record(&codec::entry_to_wire(entry).encode_to_vec())
-}
-
-fn seal_record(content: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(4 + content.len());
-    record.extend_from_slice(&crc32c::crc32c(content).to_be_bytes());
-    record.extend_from_slice(content);
-    record
-}
-
-fn open_record(record: &[u8]) -> Result<&[u8], Malformed> {
-    match record.split_first_chunk() {
-        Some((sum, content)) if u32::from_be_bytes(*sum) == crc32c::crc32c(content) => Ok(content),
-        _ => Err(SpecError::new("checksum", "", "it is not that of the content")),
-    }
-}
-
-fn open_message<M: Message + Default>(record: &[u8]) -> Result<M, Malformed> {
-    M::decode(open_record(record)?)
-        .map_err(|error| SpecError::new("record", "", format!("it cannot be decoded: {error}")))
 }

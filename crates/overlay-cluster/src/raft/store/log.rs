@@ -16,7 +16,7 @@ use overlay_types::NodeId;
 use super::{
     durable::Durable,
     error::StoreError,
-    file::{File, Write, seal_entry},
+    file::{File, Write},
     tail::Tail,
     writer::{Done, Writer},
 };
@@ -162,7 +162,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut ahead = true;
         for entry in entries {
             ahead &= self.may_run_ahead(&entry);
-            records.push((entry.log_id.index, seal_entry(&entry)));
+            records.push((entry.log_id.index, self.file.records().seal_entry(&entry)));
             self.tail().append(entry);
         }
         let last = records.last().map(|(index, _)| *index);

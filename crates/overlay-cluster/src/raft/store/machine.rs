@@ -29,7 +29,7 @@ use crate::{
 
 /// Bytes of a snapshot in one record: redb copies a record into one run of pages, and log entries
 /// wait while one is written.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// Applies what is committed.
 #[derive(Clone, Debug)]

@@ -24,8 +24,11 @@ use crate::{
     },
 };
 
-const CLUSTER: ClusterId = ClusterId::from_u128(1);
 const NODE: NodeId = NodeId::from_u128(2);
+
+fn owner() -> Owner {
+    Owner { cluster: ClusterId::from_u128(1), node: NODE, key: DataKey::from_bytes([3; 32]) }
+}
 
 struct Builder;
 
@@ -33,7 +36,7 @@ impl openraft::testing::StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let folder = tempfile::tempdir().unwrap();
         let (log, machine, _) =
-            open(&Medium::File, &folder.path().join("state"), CLUSTER, NODE, None).unwrap();
+            open(&Medium::File, &folder.path().join("state"), &owner(), None).unwrap();
         Ok((folder, log, machine))
     }
 }
@@ -73,7 +76,7 @@ struct Store {
 
 impl Store {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        open(&Medium::File, path, CLUSTER, NODE, None).map(Self::of)
+        open(&Medium::File, path, &owner(), None).map(Self::of)
     }
 
     fn of((log, machine, replica): super::Store) -> Self {
@@ -274,13 +277,42 @@ fn r05_the_database_of_another_program_is_left_alone() {
 }
 
 #[test]
-fn r05_the_store_of_another_cluster_or_node_is_refused() {
+fn r05_the_store_of_another_cluster_node_or_key_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     drop(Store::open(&path).unwrap());
-    for (cluster, node) in [(ClusterId::from_u128(9), NODE), (CLUSTER, NodeId::from_u128(9))] {
-        let error = open(&Medium::File, &path, cluster, node, None).map(|_| ()).unwrap_err();
+    for other in [
+        Owner { cluster: ClusterId::from_u128(9), ..owner() },
+        Owner { node: NodeId::from_u128(9), ..owner() },
+    ] {
+        let error = open(&Medium::File, &path, &other, None).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
     }
+    let other = Owner { key: DataKey::from_bytes([4; 32]), ..owner() };
+    let error = open(&Medium::File, &path, &other, None).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::OtherKey { .. }), "{error}");
     Store::open(&path).unwrap();
+}
+
+/// What a record says is nowhere in the file, neither in the log nor in a snapshot.
+#[tokio::test]
+async fn c05_nothing_of_the_log_is_in_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let secret = init(cluster()).trust.private_key.clone();
+    let name = node(7).name.to_string();
+    for snapshot in [false, true] {
+        let mut store = Store::open(&path).unwrap();
+        if snapshot {
+            store.recover().await;
+            store.machine.build_snapshot().await.unwrap();
+        } else {
+            store.commit(0..20).await;
+        }
+        drop(store);
+        let bytes = fs::read(&path).unwrap();
+        for clear in [secret.as_bytes(), name.as_bytes(), owner().key.as_bytes()] {
+            assert!(!bytes.windows(clear.len()).any(|part| part == clear));
+        }
+    }
 }

@@ -29,6 +29,7 @@ impl Rejection {
         match self {
             Self::NoCluster => Reason::NoCluster,
             Self::ClusterExists { .. } => Reason::ClusterExists,
+            Self::NotLocked => Reason::NotLocked,
             Self::NotFound { .. } => Reason::NotFound,
             Self::Ambiguous { .. } => Reason::Ambiguous,
             Self::NameTaken { .. } => Reason::NameTaken,

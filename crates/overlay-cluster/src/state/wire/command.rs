@@ -83,6 +83,10 @@ impl From<&Action> for Message {
                     secret: secret.0.clone(),
                 })
             }
+            Action::SetAutolock(key) => Self::SetAutolock(pb::SetAutolock {
+                unlock_key: key.as_ref().map(|key| key.0.clone()),
+            }),
+            Action::RotateUnlockKey(key) => Self::RotateUnlockKey(key.0.clone()),
             keys => of_key_action(keys),
         }
     }
@@ -178,6 +182,8 @@ impl TryFrom<Message> for Action {
                 role: reading(COMMAND, m.role().try_into())?,
                 secret: OpaqueSecret(m.secret),
             },
+            Message::SetAutolock(m) => Self::SetAutolock(m.unlock_key.map(OpaqueSecret)),
+            Message::RotateUnlockKey(key) => Self::RotateUnlockKey(OpaqueSecret(key)),
             keys => return to_key_action(keys),
         })
     }
@@ -222,6 +228,7 @@ impl From<&InitCluster> for pb::InitCluster {
         Self {
             cluster: Some((&init.cluster).into()),
             trust: Some((&init.trust).into()),
+            unlock_key: init.unlock_key.as_ref().map(|key| key.0.clone()),
             node: Some((&init.node).into()),
             gossip_key: Some(of_gossip_key(&init.gossip_key)),
             ingress: init.ingress.to_string(),
@@ -239,6 +246,7 @@ impl TryFrom<pb::InitCluster> for InitCluster {
         Ok(Self {
             cluster: reading(COMMAND, cluster.try_into())?,
             trust: required(COMMAND, "trust", message.trust)?.into(),
+            unlock_key: message.unlock_key.map(OpaqueSecret),
             node: reading(COMMAND, required(COMMAND, "node", message.node)?.try_into())?,
             gossip_key: reading(COMMAND, gossip_key(&key))?,
             ingress: reading(COMMAND, parse("ingress", &message.ingress))?,

@@ -1,7 +1,7 @@
 //! A whole state as a sequence of records, each after its length.
 //!
 //! ```text
-//! header │ object… │ addresses… │ request… │ trust
+//! header │ object… │ addresses… │ request… │ trust │ lock
 //! ```
 //!
 //! One record at a time is turned into a message, so encoding needs little memory beside the bytes.
@@ -18,7 +18,7 @@ use overlay_types::{Change, NetworkId, Revision, View};
 use prost::Message;
 
 use super::{WireError, reading, required};
-use crate::state::{State, index::Index, requests::Requests};
+use crate::state::{ManagerLock, OpaqueSecret, State, Trust, index::Index, requests::Requests};
 
 /// Format that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
@@ -79,7 +79,13 @@ impl State {
             })
         });
         let trust = self.trust.iter().map(|trust| Record::Trust(trust.into()));
-        objects.chain(addresses).chain(requests).chain(trust)
+        let lock = self.trust.iter().map(|_| {
+            Record::Lock(pb::ManagerLock {
+                unlock_key: self.lock.unlock_key.as_ref().map(|key| key.0.clone()),
+                revision: self.lock.revision.get(),
+            })
+        });
+        objects.chain(addresses).chain(requests).chain(trust).chain(lock)
     }
 }
 
@@ -93,7 +99,8 @@ struct Decoder {
     objects: Vec<Change>,
     ipam: BTreeMap<NetworkId, NetworkIpam>,
     requests: Requests,
-    trust: Option<crate::state::Trust>,
+    trust: Option<Trust>,
+    lock: ManagerLock,
 }
 
 impl Decoder {
@@ -118,6 +125,10 @@ impl Decoder {
                 self.requests.insert(request, response);
             }
             Record::Trust(m) => self.trust = Some(m.into()),
+            Record::Lock(m) => {
+                let unlock_key = m.unlock_key.map(OpaqueSecret);
+                self.lock = ManagerLock { unlock_key, revision: Revision::new(m.revision) };
+            }
         }
         Ok(())
     }
@@ -151,6 +162,7 @@ impl Decoder {
             view,
             ipam: self.ipam,
             trust: self.trust,
+            lock: self.lock,
             requests: self.requests,
             vni_cursor: header.vni_cursor,
             port_cursor,

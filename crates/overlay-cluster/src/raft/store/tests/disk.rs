@@ -18,7 +18,7 @@ async fn r02_a_disk_that_fails_loses_nothing_that_was_acknowledged(
 ) {
     let folder = tempfile::tempdir().unwrap();
     let (disk, path) = (FaultyDisk::default(), folder.path().join("state"));
-    let mut store = Store::of(disk.open(&path, CLUSTER, NODE, None).unwrap());
+    let mut store = Store::of(disk.open(&path, &owner(), None).unwrap());
     store.commit(0..20).await;
 
     disk.set(fault);
@@ -35,7 +35,7 @@ async fn r02_a_disk_that_fails_loses_nothing_that_was_acknowledged(
 
     let replica = Arc::clone(&store.replica);
     drop(store);
-    let mut store = Store::of(disk.open(&path, CLUSTER, NODE, Some(replica)).unwrap());
+    let mut store = Store::of(disk.open(&path, &owner(), Some(replica)).unwrap());
     let recovered = store.recover().await;
     let expected: Vec<_> = (0..25).map(entry).collect();
     assert!(recovered.len() >= 20 && expected.starts_with(&recovered), "{}", recovered.len());
@@ -47,7 +47,7 @@ async fn r02_a_disk_that_fails_loses_nothing_that_was_acknowledged(
 
 /// A store whose node leads the term of [`entry`].
 async fn leading(disk: &FaultyDisk, path: &Path) -> Store {
-    let mut store = Store::of(disk.open(path, CLUSTER, NODE, None).unwrap());
+    let mut store = Store::of(disk.open(path, &owner(), None).unwrap());
     store.log.save_vote(&Vote::new_committed(1, NODE)).await.unwrap();
     store.commit(0..10).await;
     store

@@ -7,6 +7,7 @@ use overlay_api::{
     status::reason,
     v1::{self, watcher_client::WatcherClient},
 };
+use overlay_crypto::at_rest::DataKey;
 use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::timeout};
@@ -81,6 +82,7 @@ impl Served {
             node: FIRST,
             tls: Arc::clone(&tls),
             store: folder.path().join("state"),
+            key: DataKey::from_bytes([5; 32]),
             create: true,
             advertise: LOCALHOST,
             rotation: RotationPolicy::default(),

@@ -1,0 +1,104 @@
+//! The cluster's lock: managers keep their data keys under the unlock key that the replicated state
+//! names.
+
+use core::time::Duration;
+
+use overlay_api::v1;
+use overlay_cluster::{
+    ca::{CaError, unlock_key},
+    control::Control,
+    state::{Action, ManagerLock, OpaqueSecret},
+};
+use overlay_crypto::at_rest::UnlockKey;
+use overlay_types::{RequestId, SpecError};
+use tonic::Status;
+
+use crate::{NodeError, disk::Disk, vault::Lock};
+
+/// Wait after a data key could not be written: the disk may be full.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Lock {
+    /// The lock that a state asks for.
+    pub(crate) fn of(lock: &ManagerLock) -> Self {
+        let key = lock.unlock_key.as_ref();
+        let unlock =
+            key.and_then(|key| Some(UnlockKey::from_bytes(key.0.as_slice().try_into().ok()?)));
+        Self { unlock, revision: lock.revision }
+    }
+}
+
+/// Keeps the data key as the state of `control` says. Runs until the manager stops.
+pub(crate) async fn follow(control: Control, disk: Disk) {
+    let mut progress = control.replica().progress();
+    loop {
+        progress.mark_unchanged();
+        if let Err(error) = take_up(&control, &disk) {
+            tracing::error!(%error, "the data key is not kept under the unlock key yet");
+            let _ = tokio::time::timeout(RETRY_PAUSE, core::future::pending::<()>()).await;
+            continue;
+        }
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn take_up(control: &Control, disk: &Disk) -> Result<(), NodeError> {
+    disk.vault().lock_with(control.replica().read(|state| Lock::of(state.lock())))
+}
+
+/// The unlock key as text; empty if managers start without one.
+pub(crate) async fn current(control: &Control) -> Result<String, NodeError> {
+    control.linearize().await?;
+    let lock = control.replica().read(|state| Lock::of(state.lock()));
+    Ok(lock.unlock.map_or_else(String::new, |key| unlock_key::to_text(&key).to_string()))
+}
+
+/// Has managers start with an unlock key, or without one. Returns the key.
+pub(crate) async fn update(
+    control: &Control,
+    disk: &Disk,
+    request: &v1::UpdateClusterRequest,
+) -> Result<String, NodeError> {
+    if let Some(autolock) = request.autolock {
+        let key = autolock.then(fresh).transpose()?;
+        write(control, disk, &request.request_id, Action::SetAutolock(key)).await?;
+    }
+    current(control).await
+}
+
+/// Replaces the unlock key. Returns the new one.
+pub(crate) async fn rotate(
+    control: &Control,
+    disk: &Disk,
+    request: &v1::RotateUnlockKeyRequest,
+) -> Result<String, NodeError> {
+    write(control, disk, &request.request_id, Action::RotateUnlockKey(fresh()?)).await?;
+    current(control).await
+}
+
+/// A new unlock key, for the state.
+pub(crate) fn fresh() -> Result<OpaqueSecret, CaError> {
+    Ok(OpaqueSecret(unlock_key::generate()?.as_bytes().to_vec()))
+}
+
+/// This manager keeps its data key so before the caller hears that it is done.
+async fn write(
+    control: &Control,
+    disk: &Disk,
+    request: &str,
+    action: Action,
+) -> Result<(), NodeError> {
+    let request = match request {
+        "" => RequestId::from_u128(rand::random()),
+        text => overlay_api::convert::parse("request_id", text).map_err(invalid)?,
+    };
+    control.write(request, action).await?;
+    control.linearize().await?;
+    take_up(control, disk)
+}
+
+fn invalid(error: SpecError) -> Status {
+    overlay_api::status::invalid(&error)
+}
