@@ -201,7 +201,7 @@ async fn c08_a_backup_is_restored_elsewhere_without_the_managers_that_were() {
     assert_eq!(names, ["node4", "node5"]);
 
     // A manager that was joins as a new node.
-    lab.nodes[0].launch().await;
+    lab.nodes[0].restart().await;
     lab.nodes[0].handle.leave(v1::LeaveClusterRequest { force: true }).await.unwrap();
     let remotes = vec![lab.nodes[place].address.to_string()];
     let request = v1::JoinClusterRequest { token: restored.manager_token, remotes };
