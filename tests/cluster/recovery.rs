@@ -3,8 +3,8 @@
 use overlay_api::{
     status::reason,
     v1::{
-        self, endpoints_client::EndpointsClient, networks_client::NetworksClient,
-        nodes_client::NodesClient,
+        self, endpoints_client::EndpointsClient, local_node_client::LocalNodeClient,
+        networks_client::NetworksClient, nodes_client::NodesClient,
     },
 };
 use overlayd::NodeError;
@@ -207,6 +207,27 @@ async fn c08_a_backup_is_restored_elsewhere_without_the_managers_that_were() {
     let request = v1::JoinClusterRequest { token: restored.manager_token, remotes };
     lab.nodes[0].handle.join(request).await.unwrap();
     create(&lab.nodes[0], "after").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c08_a_backup_goes_through_the_socket_piece_by_piece() {
+    let mut lab = Lab::managers(1).await;
+    let mut local = LocalNodeClient::new(lab.nodes[0].channel().await);
+    let request = v1::BackupClusterRequest { passphrase: "x".into() };
+    let mut pieces = local.backup_cluster(request).await.unwrap().into_inner();
+    let mut file = Vec::new();
+    while let Some(piece) = pieces.message().await.unwrap() {
+        file.extend(piece.data);
+    }
+    lab.nodes[0].replace().await;
+    let first = v1::RestoreClusterRequest { passphrase: "x".into(), data: Vec::new() };
+    let rest = file.chunks(500).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter();
+    let rest = rest.map(|data| v1::RestoreClusterRequest { data, ..Default::default() });
+    let messages = futures::stream::iter(core::iter::once(first).chain(rest));
+    let mut local = LocalNodeClient::new(lab.nodes[0].channel().await);
+    let restored = local.restore_cluster(messages).await.unwrap().into_inner();
+    let token: overlay_cluster::ca::JoinToken = restored.worker_token.parse().unwrap();
+    assert_eq!(lab.nodes[0].handle.tokens().unwrap().worker, token.to_text().as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,7 @@ pub(crate) fn cluster() -> InitCluster {
             esp_port: 4500,
             default_pools: Vec::new(),
             rotation_period: Duration::from_hours(12),
+            autolock: false,
             removed_nodes: <_>::default(),
         },
         trust: Trust {

@@ -1,6 +1,11 @@
 //! What goes wrong, what a person reads about it, and the exit code.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use overlay_api::client::ConnectError;
 use overlay_types::SpecError;
@@ -26,12 +31,28 @@ pub(crate) enum Failure {
     /// The person at the terminal said no.
     #[error("not confirmed; network {0:?} was not removed")]
     Declined(String),
+    /// A secret was typed twice, and not the same.
+    #[error("that was not the same; nothing was done")]
+    NotTheSame,
+    /// A file that the command line names.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Terminal or pipe.
     #[error("cannot talk to the terminal: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Failure {
+    /// Adds to an error of the system the file that it is about.
+    pub(crate) fn of_file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+
     /// The documented exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
@@ -43,7 +64,12 @@ impl Failure {
             Self::Unreachable(_) => 3,
             Self::Status(status) if is_broken(status) => 3,
             Self::Status(status) if status.code() == Code::NotFound => 4,
-            Self::Status(_) | Self::Incomplete(_) | Self::Declined(_) | Self::Io(_) => 1,
+            Self::Status(_)
+            | Self::Incomplete(_)
+            | Self::Declined(_)
+            | Self::NotTheSame
+            | Self::File { .. }
+            | Self::Io(_) => 1,
         }
     }
 

@@ -7,26 +7,28 @@ use std::{
     path::Path,
 };
 
+use crate::failure::Failure;
+
 /// Longest secret that is read, in bytes.
 const MAX_LEN: u64 = 4096;
 
 /// Asks for a secret: the first line of `file`, else of what is piped in, else what is typed after
 /// `prompt`.
-pub(crate) fn read(prompt: &str, file: Option<&Path>) -> io::Result<String> {
-    match file {
-        Some(path) => first_line(File::open(path).map_err(|error| named(path, &error))?),
-        None if io::stdin().is_terminal() => rpassword::prompt_password(prompt),
-        None => first_line(io::stdin()),
-    }
+pub(crate) fn read(prompt: &str, file: Option<&Path>) -> Result<String, Failure> {
+    Ok(match file {
+        Some(path) => first_line(File::open(path).map_err(Failure::of_file(path))?)?,
+        None if io::stdin().is_terminal() => rpassword::prompt_password(prompt)?,
+        None => first_line(io::stdin())?,
+    })
 }
 
 /// The same for a secret that was not in use before: a terminal asks twice.
-pub(crate) fn choose(prompt: &str, file: Option<&Path>) -> io::Result<String> {
+pub(crate) fn choose(prompt: &str, file: Option<&Path>) -> Result<String, Failure> {
     let secret = read(prompt, file)?;
     if file.is_none() && io::stdin().is_terminal() {
         let again = rpassword::prompt_password("The same again: ")?;
         if again != secret {
-            return Err(io::Error::other("that was not the same; nothing was done"));
+            return Err(Failure::NotTheSame);
         }
     }
     Ok(secret)
@@ -37,10 +39,6 @@ fn first_line(source: impl Read) -> io::Result<String> {
     BufReader::new(source.take(MAX_LEN)).read_line(&mut line)?;
     line.truncate(line.trim_end_matches(['\r', '\n']).len());
     Ok(line)
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

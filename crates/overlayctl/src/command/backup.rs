@@ -11,6 +11,7 @@ use clap::Args;
 use overlay_api::v1;
 use serde::Serialize;
 use tokio_stream::StreamExt;
+use tonic::Streaming;
 
 use super::{Report, cluster};
 use crate::{failure::Failure, secret, session::Session, view::Restored};
@@ -37,22 +38,23 @@ struct Written {
 impl Backup {
     /// Writes the state of the cluster, sealed with a passphrase.
     pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
+        if self.file.exists() {
+            let there = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(Failure::of_file(&self.file)(there));
+        }
         let mut local = session.connect().await?.local();
         let passphrase = secret::choose("Passphrase: ", self.passphrase_file.as_deref())?;
         let request = v1::BackupClusterRequest { passphrase };
-        let mut pieces = local.backup_cluster(request).await?.into_inner();
+        let pieces = local.backup_cluster(request).await?.into_inner();
         let part = self.file.with_added_extension("part");
-        let mut file = create(&part)?;
-        let mut bytes = 0;
-        while let Some(piece) = pieces.next().await {
-            let data = piece?.data;
-            file.write_all(&data).map_err(|error| named(&part, &error))?;
-            bytes += data.len() as u64;
-        }
-        file.sync_all().map_err(|error| named(&part, &error))?;
-        // Never half a backup under its name, and none that is there already is lost.
-        fs::hard_link(&part, &self.file).map_err(|error| named(&self.file, &error))?;
-        fs::remove_file(&part).map_err(|error| named(&part, &error))?;
+        let written = write(pieces, &part).await.and_then(|bytes| {
+            // Never half a backup under its name, and none that came there meanwhile is lost.
+            fs::hard_link(&part, &self.file).map_err(Failure::of_file(&self.file))?;
+            Ok(bytes)
+        });
+        // If it is not there it need not be removed.
+        let _ = fs::remove_file(&part);
+        let bytes = written?;
         let sentence = format!(
             "{} holds the cluster, with its CA and keys ({bytes} bytes); 'overlayctl restore' and the \
              passphrase bring it back.\n",
@@ -62,11 +64,22 @@ impl Backup {
     }
 }
 
-/// A file that only its owner can read. A former attempt that broke off is in nobody's way.
-fn create(path: &Path) -> io::Result<fs::File> {
+/// Writes a file that only its owner can read. Returns how long it is.
+async fn write(
+    mut pieces: Streaming<v1::BackupClusterResponse>,
+    path: &Path,
+) -> Result<u64, Failure> {
     let mut options = OpenOptions::new();
     let opened = options.write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|error| named(path, &error))
+    let mut file = opened.map_err(Failure::of_file(path))?;
+    let mut bytes = 0;
+    while let Some(piece) = pieces.next().await {
+        let data = piece?.data;
+        file.write_all(&data).map_err(Failure::of_file(path))?;
+        bytes += data.len() as u64;
+    }
+    file.sync_all().map_err(Failure::of_file(path))?;
+    Ok(bytes)
 }
 
 /// `restore`
@@ -82,7 +95,7 @@ pub(crate) struct Restore {
 impl Restore {
     /// Makes this node the only manager of the cluster that was backed up.
     pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
-        let file = fs::read(&self.file).map_err(|error| named(&self.file, &error))?;
+        let file = fs::read(&self.file).map_err(Failure::of_file(&self.file))?;
         let node = session.connect().await?;
         let passphrase = secret::read("Passphrase: ", self.passphrase_file.as_deref())?;
         let first = v1::RestoreClusterRequest { passphrase, data: Vec::new() };
@@ -100,8 +113,4 @@ impl Restore {
         };
         Ok(session.format.said(restored.sentence(), &restored).into())
     }
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

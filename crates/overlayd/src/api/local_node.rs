@@ -136,11 +136,9 @@ fn pieces(file: Vec<u8>) -> Pieces {
 async fn collect(
     mut messages: Streaming<v1::RestoreClusterRequest>,
 ) -> Result<(Vec<u8>, String), Status> {
-    let (mut file, mut passphrase) = (Vec::new(), String::new());
+    let first = messages.message().await?.unwrap_or_default();
+    let (mut file, passphrase) = (first.data, first.passphrase);
     while let Some(message) = messages.message().await? {
-        if file.is_empty() {
-            passphrase = message.passphrase;
-        }
         if file.len() + message.data.len() > MAX_BACKUP {
             return Err(invalid_field("data", format!("a backup has {MAX_BACKUP} bytes at most")));
         }
