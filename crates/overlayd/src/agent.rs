@@ -67,14 +67,14 @@ impl Viewer {
         self.0.names.clone()
     }
 
-    /// Has names resolve to no tasks of these nodes.
-    pub(crate) fn set_masked(&self, nodes: BTreeSet<NodeId>) {
+    /// Has names resolve to nothing on these nodes.
+    pub(crate) fn set_dead(&self, nodes: &BTreeSet<NodeId>) {
         let mut guard = self.0.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        let (directory, masked) = &mut *guard;
-        if *masked != nodes {
+        let (directory, dead) = &mut *guard;
+        if dead != nodes {
             directory.set_dead(nodes.iter().copied());
             self.0.names.publish(directory.clone());
-            *masked = nodes;
+            dead.clone_from(nodes);
         }
     }
 

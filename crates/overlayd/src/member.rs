@@ -21,7 +21,7 @@ use overlay_gossip::{
     GossipError, Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
-use overlay_types::{Availability, NodeId, Role, UnixMillis, View};
+use overlay_types::{NodeId, Role, UnixMillis, View};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -350,7 +350,7 @@ async fn follow_members(judged: Judged) {
         let now = Instant::now();
         let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
         let dead = liveness::dead(&judgement);
-        viewer.set_masked(viewer.read(|view| masked(view, &dead)));
+        viewer.set_dead(&dead);
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);
@@ -366,12 +366,6 @@ async fn follow_members(judged: Judged) {
             return;
         }
     }
-}
-
-/// Nodes whose tasks no name resolves to: those that are dead, and those that are drained.
-fn masked(view: &View, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let drained = view.nodes().values().filter(|node| node.availability == Availability::Drain);
-    drained.map(|node| node.id).chain(dead.iter().copied()).collect()
 }
 
 /// What the key rotation reports reaches a manager. What does not is reported again.

@@ -36,6 +36,13 @@ pub struct Node {
     pub capabilities: Capabilities,
 }
 
+impl Node {
+    /// Whether its tasks get no new flows.
+    pub fn is_drained(&self) -> bool {
+        self.availability == Availability::Drain
+    }
+}
+
 /// What a node may do in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,7 +72,7 @@ pub enum Availability {
     /// It takes no new endpoints; those that are there go on.
     Pause,
     /// As [`Pause`](Self::Pause), and its tasks get no new flows: flows that they have go on, names
-    /// do not resolve to them.
+    /// do not resolve to them. What stands alone is no task, and stays.
     Drain,
 }
 
