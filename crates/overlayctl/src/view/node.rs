@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
+use super::pairs;
 use crate::output::{Inspected, Listed};
 
 /// A node of the cluster.
@@ -35,7 +36,7 @@ pub(crate) struct Node {
 }
 
 /// A role as it is written.
-pub(super) fn role(role: v1::Role) -> &'static str {
+pub(crate) fn role(role: v1::Role) -> &'static str {
     match role {
         v1::Role::Manager => "manager",
         v1::Role::Worker => "worker",
@@ -140,7 +141,6 @@ impl Listed for Node {
 
 impl Inspected for Node {
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let labels: Vec<String> = self.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         vec![
             ("ID", self.id.clone()),
             ("Hostname", self.name.clone()),
@@ -154,7 +154,7 @@ impl Inspected for Node {
             ("Dataplane", self.dataplane.into()),
             ("Encryption", self.encryption.to_string()),
             ("IPv6", self.ipv6.to_string()),
-            ("Labels", labels.join("\n")),
+            ("Labels", pairs(&self.labels)),
         ]
     }
 }
