@@ -150,14 +150,23 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
     Ok(())
 }
 
-/// Keeps the view on disk as it changes.
+/// Keeps the view on disk as it changes. What the disk refuses is tried again until it is kept.
 pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
     let mut revision = viewer.revision();
-    while revision.changed().await.is_ok() {
+    let mut failing = false;
+    while failing || revision.changed().await.is_ok() {
         let (disk, viewer) = (disk.clone(), viewer.clone());
         let kept = tokio::task::spawn_blocking(move || disk.keep_view(|| viewer.read(View::clone)));
-        if let Ok(Err(error)) = kept.await {
-            tracing::error!(%error, "the view is not kept; this node cannot start from it");
+        match kept.await {
+            Ok(Err(error)) if !failing => {
+                tracing::error!(%error, "the view is not kept; a start would begin from an old one");
+                failing = true;
+            }
+            Ok(Ok(())) if failing => {
+                tracing::info!("the view is kept again");
+                failing = false;
+            }
+            _ => {}
         }
         pause(KEEP_INTERVAL).await;
     }

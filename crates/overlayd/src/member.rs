@@ -4,7 +4,6 @@ use core::ops::Range;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -396,17 +395,4 @@ async fn send_report(node: NodeId, managers: &Managers, report: Report) -> Resul
             KeysClient::new(channel).rotate_keys(request).await.map(drop)
         }
     }
-}
-
-/// The folder that a socket is made in must exist.
-pub(crate) fn unix_listener(path: &Path) -> Result<tokio::net::UnixListener, NodeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| NodeError::Listen { address: path.display().to_string(), source };
-    // A socket of a run that did not end well is in the way; one that answers is not removed.
-    if std::os::unix::net::UnixStream::connect(path).is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
 }
