@@ -27,6 +27,7 @@
 
 mod agent;
 mod api;
+mod clock;
 pub mod config;
 mod control_plane;
 mod disk;
