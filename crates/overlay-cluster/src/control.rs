@@ -15,6 +15,7 @@ mod read_index;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod touch;
 mod world;
 
 use core::{fmt, net::IpAddr, time::Duration};
@@ -100,6 +101,7 @@ struct Inner {
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    in_touch: watch::Sender<bool>,
 }
 
 impl Inner {
@@ -158,6 +160,7 @@ impl Control {
             clock: world.clock,
             stop: watch::Sender::new(false),
             supervisor: Mutex::default(),
+            in_touch: watch::Sender::new(true),
         });
         let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());
         *inner.supervisor() = Some(tokio::spawn(supervised));
@@ -233,7 +236,12 @@ impl Control {
     /// Does what falls to the leader while this manager leads: moves key epochs on, and makes
     /// voters of managers that joined. Runs until the manager stops.
     pub async fn lead(&self, alive: watch::Receiver<BTreeSet<NodeId>>) {
-        leader::run(self, alive).await;
+        tokio::join!(leader::run(self, alive), touch::run(self));
+    }
+
+    /// Follows whether a leader answers this manager, this one or another.
+    pub fn in_touch(&self) -> watch::Receiver<bool> {
+        self.0.in_touch.subscribe()
     }
 
     /// How long a key rotation waits.
