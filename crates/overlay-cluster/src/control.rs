@@ -32,6 +32,7 @@ use overlay_api::{
 };
 use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, RequestId, UnixMillis};
+use prost::Message;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -100,8 +101,8 @@ struct Inner {
     rotation: RotationPolicy,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
     in_touch: watch::Sender<bool>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Inner {
@@ -159,8 +160,8 @@ impl Control {
             rotation: config.rotation,
             clock: world.clock,
             stop: watch::Sender::new(false),
-            supervisor: Mutex::default(),
             in_touch: watch::Sender::new(true),
+            supervisor: Mutex::default(),
         });
         let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());
         *inner.supervisor() = Some(tokio::spawn(supervised));
@@ -234,7 +235,8 @@ impl Control {
     }
 
     /// Does what falls to the leader while this manager leads: moves key epochs on, and makes
-    /// voters of managers that joined. Runs until the manager stops.
+    /// voters of managers that joined. And looks whether a leader answers while another one does.
+    /// Runs until the manager stops.
     pub async fn lead(&self, alive: watch::Receiver<BTreeSet<NodeId>>) {
         tokio::join!(leader::run(self, alive), touch::run(self));
     }
@@ -262,6 +264,11 @@ impl Control {
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
     /// caller with the same `request`.
     pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
+        // A leader of an older release would not see what it does not know.
+        self.0
+            .replica
+            .read(|state| state.check_level(&action))
+            .map_err(|r| rejection_status(&r))?;
         let command = Command { request, at: self.now(), action };
         let patience = Patience::new();
         loop {
@@ -310,7 +317,7 @@ impl Control {
         command: &Command,
     ) -> Result<Response, Status> {
         let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
-        let command = Some(command.into());
+        let command = wire::Command::from(command).encode_to_vec();
         let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
         Response::try_from(answer.response.unwrap_or_default())
             .map_err(|error| Status::internal(format!("answer of the leader: {error}")))

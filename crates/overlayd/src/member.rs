@@ -151,6 +151,7 @@ impl Member {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
         tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
+        tasks.spawn(agent::announce(node, managers.clone(), viewer.clone()));
         tasks.spawn(self.renewal.clone().run());
         let follower = RoleFollower {
             viewer: viewer.clone(),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::{Name, NodeId};
+use crate::{FeatureLevel, Name, NodeId};
 
 /// A host with a daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -114,4 +114,6 @@ pub struct Capabilities {
     pub encryption: bool,
     /// It can carry IPv6 in overlays.
     pub ipv6: bool,
+    /// What its release knows.
+    pub level: FeatureLevel,
 }

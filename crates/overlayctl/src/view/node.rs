@@ -31,6 +31,7 @@ pub(crate) struct Node {
     dataplane: &'static str,
     encryption: bool,
     ipv6: bool,
+    feature_level: u32,
     created_at: u64,
     changed_at: u64,
 }
@@ -74,6 +75,7 @@ impl Node {
             },
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
+            feature_level: capabilities.level,
             created_at: meta.created_at,
             changed_at: meta.changed_at,
             id: node.id,
@@ -154,6 +156,7 @@ impl Inspected for Node {
             ("Dataplane", self.dataplane.into()),
             ("Encryption", self.encryption.to_string()),
             ("IPv6", self.ipv6.to_string()),
+            ("Feature level", self.feature_level.to_string()),
             ("Labels", pairs(&self.labels)),
         ]
     }
