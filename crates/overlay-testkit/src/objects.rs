@@ -43,6 +43,7 @@ pub fn cluster() -> Cluster {
         esp_port: 4500,
         default_pools: Vec::new(),
         rotation_period: Duration::from_hours(12),
+        autolock: false,
         removed_nodes: BTreeMap::new(),
         level: FeatureLevel::OURS,
     }
