@@ -6,15 +6,12 @@ use overlay_crypto::{
     aead::AeadKey,
     keyring::{RingKey, RingKeys},
 };
-use overlay_gossip::{Event, Gossip, GossipConfig, Identity, Output};
-use overlay_testkit::sim::{Action, Carrier, Delivery, Machine};
+use overlay_gossip::{Event, Gossip, GossipConfig, Identity};
 use overlay_types::{Epoch, Incarnation, NodeId};
 
-use crate::{Member, Told, address};
+use crate::{Protocol, address, machine::Member};
 
-pub(crate) struct Ours(Gossip);
-
-impl Member for Ours {
+impl Protocol for Member {
     const NAME: &str = "overlay";
     const TARGETS: [&str; 4] = ["<= 10", "<= 15", "<= 20", "<= 0"];
 
@@ -32,37 +29,11 @@ impl Member for Ours {
     fn active(&self) -> usize {
         self.0.members().filter(|(_, state)| state.is_active()).count()
     }
-}
 
-impl Machine for Ours {
-    type Event = Told;
-
-    fn handle_arrival(&mut self, arrival: Delivery<Vec<u8>>, now: Instant) {
-        let Delivery { from, carrier, payload, .. } = arrival;
-        match carrier {
-            Carrier::Datagram => self.0.handle_datagram(from, &payload, now),
-            Carrier::Stream => self.0.handle_stream_message(from, &payload, now),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    fn poll_action(&mut self, now: Instant) -> Action<Told> {
-        match self.0.poll_output(now) {
-            Output::SendDatagram { to, bytes } => {
-                Action::Send { to, carrier: Carrier::Datagram, bytes }
-            }
-            Output::SendStream { to, bytes } => {
-                Action::Send { to, carrier: Carrier::Stream, bytes }
-            }
-            Output::Event(Event::MemberDown(id)) => {
-                Action::Tell(Told::Dead(id.node.to_u128() as usize))
-            }
-            Output::Event(_) => Action::Tell(Told::Other),
-            Output::WakeAt(at) => Action::WakeAt(at),
-            Output::Gone => Action::Stop,
+    fn dead(event: &Event) -> Option<usize> {
+        match event {
+            Event::MemberDown(identity) => Some(identity.node.to_u128() as usize),
+            _ => None,
         }
     }
 }

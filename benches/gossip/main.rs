@@ -17,6 +17,8 @@
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 
 mod gossip;
+#[path = "../../crates/overlay-gossip/tests/simulation/machine.rs"]
+mod machine;
 mod plain_foca;
 
 use std::{
@@ -45,15 +47,8 @@ const LOSSY_TIME: Duration = Duration::from_mins(10);
 
 const SEED: u64 = 1;
 
-/// What a member tells about another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
-    Dead(usize),
-    Other,
-}
-
 /// A protocol under test.
-pub(crate) trait Member: Machine<Event = Told> + Sized {
+pub(crate) trait Protocol: Machine + Sized {
     /// The protocol, in the names of results.
     const NAME: &str;
     /// Bounds on the results: convergence in s, median and p99 of a death in s, false deaths.
@@ -64,6 +59,9 @@ pub(crate) trait Member: Machine<Event = Told> + Sized {
 
     /// Other members that it holds for alive.
     fn active(&self) -> usize;
+
+    /// Who is dead, if that is what the event is about.
+    fn dead(event: &Self::Event) -> Option<usize>;
 }
 
 /// Where a member is.
@@ -72,11 +70,11 @@ pub(crate) fn address(index: usize) -> SocketAddr {
 }
 
 fn main() {
-    measure::<gossip::Ours>();
+    measure::<machine::Member>();
     measure::<plain_foca::PlainFoca>();
 }
 
-fn measure<M: Member>() {
+fn measure<M: Protocol>() {
     let link = Link::lan();
     let mut sim = Hosts::new(Network::new(SEED, link.clone()), (0..MEMBERS).map(address));
     for index in 0..MEMBERS {
@@ -105,12 +103,12 @@ fn measure<M: Member>() {
     report::<M>("messages", sent / LOSSY_TIME.as_secs_f64() / members, "/s a member", "");
 }
 
-fn report<M: Member>(what: &str, value: f64, unit: &str, target: &str) {
+fn report<M: Protocol>(what: &str, value: f64, unit: &str, target: &str) {
     println!("gossip/{}, {what}\t{value:.2}\t{unit}\t{target}", M::NAME);
 }
 
 /// Waits until everybody knows everybody.
-fn converge<M: Member>(sim: &mut Hosts<M>) -> Duration {
+fn converge<M: Protocol>(sim: &mut Hosts<M>) -> Duration {
     while sim.net.elapsed() < CONVERGED_WITHIN {
         sim.run(Duration::from_millis(100));
         if (0..MEMBERS).all(|index| sim.machine(index).active() == MEMBERS - 1) {
@@ -121,7 +119,7 @@ fn converge<M: Member>(sim: &mut Hosts<M>) -> Duration {
 }
 
 /// Lets members die, and says for each death and each survivor how long it did not know.
-fn die<M: Member>(sim: &mut Hosts<M>) -> Vec<Duration> {
+fn die<M: Protocol>(sim: &mut Hosts<M>) -> Vec<Duration> {
     sim.run(Duration::from_secs(30));
     sim.forget_events();
     let victims = MEMBERS - DEATHS..MEMBERS;
@@ -134,8 +132,8 @@ fn die<M: Member>(sim: &mut Hosts<M>) -> Vec<Duration> {
     sim.run(DEATHS_KNOWN_WITHIN);
     let mut known = BTreeSet::new();
     let mut delays = Vec::new();
-    for (observer, at, told) in sim.events() {
-        let Told::Dead(victim) = *told else { continue };
+    for (observer, at, event) in sim.events() {
+        let Some(victim) = M::dead(event) else { continue };
         // Victims tell, too, as long as they live.
         if !victims.contains(&victim) || victims.contains(&observer) {
             continue;
@@ -150,13 +148,10 @@ fn die<M: Member>(sim: &mut Hosts<M>) -> Vec<Duration> {
 }
 
 /// How many members were called dead by somebody, and how often anybody heard so.
-fn false_deaths<M: Member>(sim: &mut Hosts<M>) -> (usize, usize) {
+fn false_deaths<M: Protocol>(sim: &mut Hosts<M>) -> (usize, usize) {
     sim.forget_events();
     sim.run(LOSSY_TIME);
-    let deaths = sim.events().filter_map(|(_, _, told)| match told {
-        Told::Dead(victim) if *victim < MEMBERS - DEATHS => Some(*victim),
-        _ => None,
-    });
-    let deaths: Vec<usize> = deaths.collect();
+    let deaths = sim.events().filter_map(|(_, _, event)| M::dead(event));
+    let deaths: Vec<usize> = deaths.filter(|victim| *victim < MEMBERS - DEATHS).collect();
     (deaths.iter().collect::<BTreeSet<_>>().len(), deaths.len())
 }

@@ -14,7 +14,7 @@ use foca::{
 use overlay_testkit::sim::{Action, Carrier, Delivery, Machine};
 use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
 
-use crate::{MEMBERS, Member, Told, address};
+use crate::{MEMBERS, Protocol, address};
 
 /// How often somebody who knows nobody announces himself; foca leaves this to its caller.
 const ANNOUNCE_PERIOD: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(crate) struct PlainFoca {
     announce_at: Instant,
 }
 
-impl Member for PlainFoca {
+impl Protocol for PlainFoca {
     const NAME: &str = "foca";
     const TARGETS: [&str; 4] = [""; 4];
 
@@ -70,10 +70,15 @@ impl Member for PlainFoca {
     fn active(&self) -> usize {
         self.foca.num_members()
     }
+
+    fn dead(event: &Option<usize>) -> Option<usize> {
+        *event
+    }
 }
 
 impl Machine for PlainFoca {
-    type Event = Told;
+    /// Who is dead, if that is what it is about.
+    type Event = Option<usize>;
 
     fn handle_arrival(&mut self, arrival: Delivery<Vec<u8>>, _now: Instant) {
         // What foca refuses is as good as lost.
@@ -94,7 +99,7 @@ impl Machine for PlainFoca {
         }
     }
 
-    fn poll_action(&mut self, now: Instant) -> Action<Told> {
+    fn poll_action(&mut self, now: Instant) -> Action<Option<usize>> {
         while let Some((after, timer)) = self.runtime.to_schedule() {
             self.timers_set += 1;
             self.timers.insert((now + after, self.timers_set), timer);
@@ -104,10 +109,8 @@ impl Machine for PlainFoca {
             return Action::Send { to, carrier: Carrier::Datagram, bytes: bytes.to_vec() };
         }
         match self.runtime.to_notify() {
-            Some(OwnedNotification::MemberDown(peer)) => {
-                Action::Tell(Told::Dead(peer.index as usize))
-            }
-            Some(_) => Action::Tell(Told::Other),
+            Some(OwnedNotification::MemberDown(peer)) => Action::Tell(Some(peer.index as usize)),
+            Some(_) => Action::Tell(None),
             None => {
                 let first = self.timers.first_key_value().map(|((at, _), _)| *at);
                 Action::WakeAt(first.map_or(self.announce_at, |at| at.min(self.announce_at)))

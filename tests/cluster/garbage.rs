@@ -1,4 +1,5 @@
-//! Input that makes no sense, on every listener of a whole node.
+//! Input that makes no sense, on every listener of a whole node: what is dropped shows in the
+//! counter of its port.
 
 use core::net::SocketAddr;
 
@@ -9,52 +10,123 @@ use tokio::{
     net::{TcpStream, UdpSocket},
 };
 
-use crate::lab::{Lab, until};
+use crate::{
+    lab::{Lab, LabNode, until},
+    metrics::{scrape, value},
+};
 
 /// Datagrams to each UDP port: lengths of all sizes, and few enough for a socket's buffer.
 const DATAGRAMS: usize = 300;
-/// Connections to each TCP port, which stay open until the end.
+/// Connections to each TCP port.
 const CONNECTIONS: usize = 20;
+
+enum Kind {
+    Datagrams,
+    Connections,
+}
+
+/// A port, and the counters of one of which each piece of garbage has to show.
+struct Target {
+    port: u16,
+    kind: Kind,
+    counter: &'static str,
+    label: &'static str,
+    reasons: &'static [&'static str],
+}
+
+const TARGETS: [Target; 5] = [
+    Target {
+        port: 4789,
+        kind: Kind::Datagrams,
+        counter: "overlay_dataplane_dropped_total",
+        label: "reason",
+        reasons: &["not_vxlan", "unknown_vni"],
+    },
+    Target {
+        port: 4500,
+        kind: Kind::Datagrams,
+        counter: "overlay_dataplane_dropped_total",
+        label: "reason",
+        reasons: &["not_esp", "unknown_spi"],
+    },
+    Target {
+        port: 7946,
+        kind: Kind::Datagrams,
+        counter: "overlay_gossip_dropped_total",
+        label: "reason",
+        reasons: &["truncated", "unknown-version", "unknown-epoch", "oversized"],
+    },
+    Target {
+        port: 7946,
+        kind: Kind::Connections,
+        counter: "overlay_gossip_dropped_total",
+        label: "reason",
+        reasons: &["oversized", "stream-broken", "too-many-streams"],
+    },
+    Target {
+        port: 2377,
+        kind: Kind::Connections,
+        counter: "overlay_control_handshakes_total",
+        label: "outcome",
+        reasons: &["refused", "timed_out"],
+    },
+];
+
+impl Target {
+    /// How much was dropped at the port so far.
+    async fn dropped(&self, node: &LabNode) -> i64 {
+        let text = scrape(node).await;
+        let Self { counter, label, .. } = self;
+        let of = |reason: &&str| value(&text, &format!("{counter}{{{label}=\"{reason}\"}}"));
+        self.reasons.iter().map(|reason| of(reason).unwrap()).sum()
+    }
+
+    /// Sends garbage, and says how many pieces.
+    async fn pester(&self, node: &LabNode, random: &mut StdRng) -> usize {
+        let to = SocketAddr::new(node.address, self.port);
+        match self.kind {
+            Kind::Datagrams => {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                for _ in 0..DATAGRAMS {
+                    socket.send_to(&garbage(0..2000, random), to).await.unwrap();
+                }
+                DATAGRAMS
+            }
+            Kind::Connections => {
+                // They end together: half of what the node sees is half-open for a while.
+                let mut open = Vec::new();
+                for _ in 0..CONNECTIONS {
+                    let mut stream = TcpStream::connect(to).await.unwrap();
+                    // The node may have hung up already.
+                    let _ = stream.write_all(&garbage(1..5000, random)).await;
+                    open.push(stream);
+                }
+                CONNECTIONS
+            }
+        }
+    }
+}
+
+fn garbage(length: core::ops::Range<usize>, random: &mut StdRng) -> Vec<u8> {
+    let mut bytes = vec![0; random.random_range(length)];
+    random.fill_bytes(&mut bytes);
+    bytes
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r06_garbage_on_every_port_is_dropped_and_counted() {
     let lab = Lab::managers(1).await;
     let node = &lab.nodes[0];
     let mut random = StdRng::seed_from_u64(6);
-    for port in [4789, 4500, 7946] {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let to = SocketAddr::new(node.address, port);
-        for _ in 0..DATAGRAMS {
-            let mut datagram = vec![0; random.random_range(0..2000)];
-            random.fill_bytes(&mut datagram);
-            socket.send_to(&datagram, to).await.unwrap();
-        }
-    }
-    let mut half_open = Vec::new();
-    for port in [2377, 7946] {
-        for _ in 0..CONNECTIONS {
-            let to = SocketAddr::new(node.address, port);
-            let mut stream = TcpStream::connect(to).await.unwrap();
-            let mut bytes = vec![0; random.random_range(1..5000)];
-            random.fill_bytes(&mut bytes);
-            // The node may have hung up already.
-            let _ = stream.write_all(&bytes).await;
-            half_open.push(stream);
-        }
+    for target in &TARGETS {
+        let before = target.dropped(node).await;
+        let sent = target.pester(node, &mut random).await as i64;
+        until(&format!("garbage on port {} is counted", target.port), || async {
+            (target.dropped(node).await - before >= sent).then_some(())
+        })
+        .await;
     }
     let mut client = NodesClient::new(node.channel().await);
     let nodes = client.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner();
     assert_eq!(nodes.nodes.len(), 1);
-    until("what was dropped is counted", || async {
-        let channel = node.channel().await;
-        let mut local = v1::local_node_client::LocalNodeClient::new(channel);
-        let status = local.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
-        let dropped = |prefix: &str| {
-            let counters = status.counters.iter();
-            counters.filter(|(name, _)| name.starts_with(prefix)).map(|(_, n)| *n).sum::<u64>()
-        };
-        let enough = dropped("dataplane.dropped.") >= 2 && dropped("gossip.dropped.") >= 1;
-        enough.then_some(())
-    })
-    .await;
 }

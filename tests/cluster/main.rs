@@ -13,4 +13,5 @@ mod network;
 mod protocol;
 mod recovery;
 mod requests;
+mod skew;
 mod wrong_fields;

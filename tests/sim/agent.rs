@@ -4,16 +4,21 @@
 //! of `overlayd`, without its TLS connections and files.
 
 use core::time::Duration;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
-use overlay_api::v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient};
+use overlay_api::{
+    convert::known_changes,
+    v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
+};
 use overlay_types::{Change, EpochState, NodeId, Revision, Role, View};
 use tokio::{task::AbortHandle, time};
 use tonic::Status;
 
 use crate::{
     net::{Net, SimLinks},
-    nodes,
     plant::Plant,
 };
 
@@ -40,6 +45,8 @@ struct State {
     managers: Vec<NodeId>,
     next: usize,
     batches: u64,
+    /// A manager was heard since the start: before that the view may be an old one.
+    heard: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -47,7 +54,7 @@ impl Agent {
     /// Knows from a join which managers there are.
     pub(crate) fn new(id: NodeId, managers: Vec<NodeId>, plant: Option<Plant>) -> Self {
         let (view, kept, tasks) = (View::default(), View::default(), Vec::new());
-        let state = State { view, kept, managers, next: 0, batches: 0, tasks };
+        let state = State { view, kept, managers, next: 0, batches: 0, heard: false, tasks };
         let agent = Self { id, plant, state: Arc::new(Mutex::new(state)) };
         agent.state().prefer(id);
         agent
@@ -62,24 +69,25 @@ impl Agent {
         self.state().view.clone()
     }
 
-    /// Runs on what its disk holds. A node that is a manager too has begun its life by then.
+    /// The role that the cluster gives the node, as far as it knows for sure.
+    pub(crate) fn role(&self) -> Option<Role> {
+        let state = self.state();
+        state.view.nodes().get(&self.id).filter(|_| state.heard).map(|node| node.role)
+    }
+
+    /// Runs on what its disk holds, in the life that its host has begun.
     pub(crate) fn start(&self, net: &Net) {
-        if nodes::role(self.id) == Role::Worker {
-            net.begin(self.id);
-        }
         let links = net.links(self.id);
         let watch = tokio::spawn(self.clone().watch(links.clone()));
         let report = tokio::spawn(self.clone().report(links));
         let keep = tokio::spawn(self.clone().keep());
         let mut state = self.state();
         state.view = state.kept.clone();
+        state.heard = false;
         state.tasks = [watch, report, keep].map(|task| task.abort_handle()).into();
     }
 
-    pub(crate) fn crash(&self, net: &Net) {
-        if nodes::role(self.id) == Role::Worker {
-            net.begin(self.id);
-        }
+    pub(crate) fn crash(&self) {
         self.state().tasks.drain(..).for_each(|task| task.abort());
     }
 
@@ -112,10 +120,8 @@ impl Agent {
             if revision < self.state().view.revision() {
                 return Err(Status::unavailable("the manager lags"));
             }
-            for change in message.changes {
-                let change = Change::try_from(change);
-                pending.push(change.map_err(|error| Status::internal(error.to_string()))?);
-            }
+            let changes = known_changes(message.changes);
+            pending.extend(changes.map_err(|error| Status::internal(error.to_string()))?);
             if !message.more {
                 self.take(revision, snapshot, std::mem::take(&mut pending));
                 snapshot = false;
@@ -127,6 +133,7 @@ impl Agent {
     fn take(&self, revision: Revision, snapshot: bool, mut changes: Vec<Change>) {
         let mut state = self.state();
         state.batches += 1;
+        state.heard = true;
         if self.plant == Some(Plant::LostBatches) && state.batches.is_multiple_of(7) && !snapshot {
             changes.clear();
         }
@@ -140,9 +147,9 @@ impl Agent {
             state.view.apply(revision, changes);
         }
         let managers = state.view.nodes().values().filter(|node| node.role == Role::Manager);
-        let managers: Vec<_> = managers.map(|node| node.id).collect();
-        if !managers.is_empty() && managers.len() != state.managers.len() {
-            state.managers = managers;
+        let managers: BTreeSet<_> = managers.map(|node| node.id).collect();
+        if !managers.is_empty() && managers != state.managers.iter().copied().collect() {
+            state.managers = managers.into_iter().collect();
             state.prefer(self.id);
         }
     }
@@ -159,6 +166,9 @@ impl Agent {
     async fn report(self, links: SimLinks) {
         loop {
             time::sleep(REPORTS).await;
+            if self.plant == Some(Plant::MuteWorkers) {
+                continue;
+            }
             let (manager, due) = {
                 let state = self.state();
                 (state.managers[state.next % state.managers.len()], state.due(self.id))

@@ -16,7 +16,6 @@ use tonic::{Code, Status};
 use crate::{
     history::{Ask, History, Told},
     net::Net,
-    nodes,
     plant::Plant,
 };
 
@@ -25,9 +24,9 @@ pub(crate) const NETWORK: &str = "shared";
 /// The label of a register's value.
 const VALUE: &str = "value";
 /// How often a call is tried.
-const ATTEMPTS: usize = 6;
+pub(crate) const ATTEMPTS: usize = 6;
 /// How long one attempt may take: longer than a manager looks for a leader.
-const PATIENCE: Duration = Duration::from_secs(6);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(6);
 
 pub(crate) fn register(number: usize) -> String {
     format!("register-{number}")
@@ -39,7 +38,6 @@ pub(crate) struct Client {
     net: Net,
     history: History,
     home: NodeId,
-    managers: usize,
     registers: usize,
     plant: Option<Plant>,
     random: StdRng,
@@ -53,7 +51,7 @@ impl Client {
     pub(crate) fn new(
         (net, history): (Net, History),
         home: NodeId,
-        (managers, registers): (usize, usize),
+        registers: usize,
         plant: Option<Plant>,
         seed: u64,
     ) -> Self {
@@ -61,7 +59,6 @@ impl Client {
             net,
             history,
             home,
-            managers,
             registers,
             plant,
             random: StdRng::seed_from_u64(seed),
@@ -130,7 +127,8 @@ impl Client {
             if self.plant == Some(Plant::FreshRequestIds) {
                 request = RequestId::from_u128(self.random.random());
             }
-            let manager = nodes::manager(self.random.random_range(0..self.managers));
+            let managers = self.net.managers();
+            let manager = managers[self.random.random_range(0..managers.len())];
             let channel = self.net.links(self.home).to(manager);
             let answer = time::timeout(PATIENCE, attempt(channel, request.to_string(), number));
             let outcome = match answer.await {
@@ -222,7 +220,8 @@ impl Client {
             let request = v1::AttachEndpointRequest { spec, request_id, port: None };
             async move { answer(EndpointsClient::new(channel).attach_endpoint(request).await) }
         };
-        if let Told::Endpoint(id, ..) = self.call(Ask::Attach, told, attach).await {
+        let ask = Ask::Attach { node: self.home };
+        if let Told::Endpoint(id, ..) = self.call(ask, told, attach).await {
             self.endpoints.push(id);
         }
     }
@@ -318,7 +317,7 @@ fn value(service: &v1::Service) -> Told {
 }
 
 /// Whether this code says that nothing was done, and that it would be the same again.
-fn is_refusal(code: Code) -> bool {
+pub(crate) fn is_refusal(code: Code) -> bool {
     !matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
 }
 

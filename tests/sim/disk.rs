@@ -72,6 +72,13 @@ impl SimDisk {
         self.device().lies = true;
     }
 
+    /// Nothing is on it any more.
+    pub(crate) fn erase(&self) {
+        let mut device = self.device();
+        device.bytes.clear();
+        device.unsynced.clear();
+    }
+
     /// The machine stops: whoever had it open reaches it no more. With `power_loss`, what was not
     /// synced is lost, torn or there; else the system still writes all of it.
     pub(crate) fn crash(&self, power_loss: bool) {

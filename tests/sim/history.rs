@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use overlay_types::{EndpointId, NetworkId, Revision, ServiceId};
+use overlay_types::{EndpointId, NetworkId, NodeId, Revision, Role, ServiceId};
 use tonic::Code;
 
 use crate::trace::Trace;
@@ -16,7 +16,9 @@ use crate::trace::Trace;
 pub(crate) enum Ask {
     CreateNetwork,
     CreateService,
-    Attach,
+    Attach {
+        node: NodeId,
+    },
     Detach(EndpointId),
     RemoveService(ServiceId),
     /// Sets a register that had its value since `based_on`.
@@ -28,6 +30,12 @@ pub(crate) enum Ask {
         register: usize,
     },
     Rotate,
+    Join(NodeId),
+    SetRole {
+        node: NodeId,
+        role: Role,
+    },
+    RemoveNode(NodeId),
 }
 
 /// What it was told.
@@ -37,6 +45,8 @@ pub(crate) enum Told {
     Unknown,
     /// It was not done, and never will be.
     Refused(Code),
+    /// The new node.
+    Node(NodeId, Revision),
     /// The new network.
     Network(NetworkId, Revision),
     /// The new service.

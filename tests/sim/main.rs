@@ -10,7 +10,7 @@
 //!
 //! Above the network and below the disk it is the managers' real code: gRPC services, raft, store,
 //! state, watches, leader's duties. Not in it: TLS and sockets, gossip, whose verdicts come late but
-//! true, and the agent's loop, which stands here in the words of `overlayd`'s.
+//! true, and the loops of `overlayd` that watch and that take up roles, which stand here in its words.
 //!
 //! `cargo xtask sim --seeds N --first-seed S` runs more of them, or one again.
 #![expect(clippy::disallowed_methods, reason = "time is virtual: to sleep is to let it pass")]
@@ -25,9 +25,11 @@ mod entropy;
 mod faults;
 mod history;
 mod ledger;
+mod machine;
 mod net;
 mod nodes;
 mod observer;
+mod operator;
 mod plant;
 mod planted;
 mod run;

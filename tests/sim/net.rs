@@ -19,12 +19,12 @@ use std::{
 };
 
 use overlay_cluster::raft::transport::{self, Links};
-use overlay_types::NodeId;
+use overlay_types::{NodeId, Role};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 use tonic::{Status, service::Routes};
 
-use crate::trace::Trace;
+use crate::{nodes, plant::Plant, trace::Trace};
 
 /// When the keepalive of a connection gives up, as [`Dialer`](overlay_cluster::ca::Dialer) has it.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -45,13 +45,16 @@ struct Inner {
     /// Counts changes of links and hosts.
     changes: watch::Sender<u64>,
     random: StdRng,
+    plant: Option<Plant>,
     trace: Trace,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Host {
     /// How often it was started or crashed: a connection lives in one life of both ends.
     life: u64,
+    /// What its certificate says.
+    role: Role,
     server: Option<Server>,
 }
 
@@ -85,7 +88,7 @@ enum Way {
 }
 
 impl Net {
-    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, plant: Option<Plant>, trace: Trace) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             hosts: BTreeMap::new(),
             cut: BTreeSet::new(),
@@ -93,6 +96,7 @@ impl Net {
             breaks: 0.0,
             changes: watch::Sender::new(0),
             random: StdRng::seed_from_u64(seed),
+            plant,
             trace,
         })))
     }
@@ -107,18 +111,49 @@ impl Net {
         inner.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// The node `id` begins a life: its connections of the one before are gone.
-    pub(crate) fn begin(&self, id: NodeId) {
+    /// The node `id`, with a certificate of this role, begins a life: its connections of the one
+    /// before are gone.
+    pub(crate) fn begin(&self, id: NodeId, role: Role) {
         self.change(|inner| {
-            let host = inner.hosts.entry(id).or_default();
-            host.life += 1;
-            host.server = None;
+            let life = inner.hosts.get(&id).map_or(0, |host| host.life) + 1;
+            inner.hosts.insert(id, Host { life, role, server: None });
         });
     }
 
     /// The node `id` answers calls, until its life ends.
     pub(crate) fn serve(&self, id: NodeId, server: Routes) {
-        self.change(|inner| inner.hosts.entry(id).or_default().server = Some(Server(server)));
+        self.change(|inner| {
+            inner.hosts.get_mut(&id).expect("it lives").server = Some(Server(server));
+        });
+    }
+
+    /// The node `id` has a certificate of this role from now on; as a worker it answers no calls.
+    pub(crate) fn certify(&self, id: NodeId, role: Role) {
+        self.change(|inner| {
+            let host = inner.hosts.get_mut(&id).expect("it lives");
+            host.role = role;
+            host.server.take_if(|_| role == Role::Worker);
+        });
+    }
+
+    /// What the certificate of the node says.
+    pub(crate) fn role(&self, id: NodeId) -> Role {
+        self.inner().hosts.get(&id).map_or_else(|| nodes::first_role(id), |host| host.role)
+    }
+
+    /// Those with a manager's certificate.
+    pub(crate) fn managers(&self) -> Vec<NodeId> {
+        let inner = self.inner();
+        let managers = inner.hosts.iter().filter(|(_, host)| host.role == Role::Manager);
+        managers.map(|(id, _)| *id).collect()
+    }
+
+    /// Who the node says it is.
+    fn identity(&self, id: NodeId) -> (NodeId, Role) {
+        if self.inner().plant == Some(Plant::StolenCertificates) {
+            return (nodes::manager(0), Role::Manager);
+        }
+        (id, self.role(id))
     }
 
     /// Cuts the link from one node to another, not the way back.

@@ -13,15 +13,24 @@ pub(crate) enum Plant {
     LostBatches,
     /// Workers throw their view away when no manager answers.
     ForgetfulWorkers,
+    /// Nodes do not take up the role that the cluster gives them.
+    DeafNodes,
+    /// Every node has the certificate of the first manager.
+    StolenCertificates,
+    /// Nodes publish no keys, and the leader waits for them without end.
+    MuteWorkers,
 }
 
 impl Plant {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::LyingDisks,
         Self::StaleReads,
         Self::FreshRequestIds,
         Self::LostBatches,
         Self::ForgetfulWorkers,
+        Self::DeafNodes,
+        Self::StolenCertificates,
+        Self::MuteWorkers,
     ];
 
     /// The plant whose name this is.

@@ -43,6 +43,21 @@ fn lost_batches_are_seen() {
 }
 
 #[test]
+fn managers_that_do_not_begin_are_seen() {
+    check(Plant::DeafNodes, "membership");
+}
+
+#[test]
+fn removed_nodes_that_are_let_in_are_seen() {
+    check(Plant::StolenCertificates, "barred");
+}
+
+#[test]
+fn rotations_that_do_not_end_are_seen() {
+    check(Plant::MuteWorkers, "rotation-ends");
+}
+
+#[test]
 fn views_thrown_away_are_seen() {
     check(Plant::ForgetfulWorkers, "headless");
 }

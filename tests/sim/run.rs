@@ -102,22 +102,26 @@ async fn use_and_check(
     let client = |number: usize, seed: u64| {
         let home = nodes::worker(number % size.workers);
         let net = cluster.shared.net.clone();
-        let with = (size.managers, registers);
-        Client::new((net, history.clone()), home, with, cluster.plant, seed)
+        Client::new((net, history.clone()), home, registers, cluster.plant, seed)
     };
     client(0, random.random()).set_up().await;
     for number in 0..random.random_range(3..6) {
         clients.spawn(client(number, random.random()).run());
     }
     let span = Duration::from_millis(random.random_range(3_500..7_000));
-    let faults = Faults::new(random.random());
+    let faults = Faults::new(random.random(), history.clone());
     let mut violations = faults.run(cluster, span).await;
     // Nobody waits for what is under way now.
     clients.shutdown().await;
     cluster.heal().await;
-    let controls: Vec<_> = cluster.voters.iter().filter_map(|voter| voter.control()).collect();
     let calls = history.calls();
-    let last = check::converged::check(&controls, &cluster.agents(), &mut violations).await;
+    check::converged::check(cluster, &mut violations).await;
+    check::membership::check(cluster, &mut violations).await;
+    check::rotation_ends::check(cluster, &mut violations).await;
+    let last = check::converged::check(cluster, &mut violations).await;
+    let agents = cluster.machines.iter().map(|machine| &machine.agent);
+    violations.extend(check::barred::check(agents, &last, &cluster.shared.ledger));
+    violations.extend(check::membership::check_roles(&calls, &last));
     violations.extend(check::durable::check(&calls, &last, &cluster.shared.ledger));
     violations.extend(cluster.shared.ledger.take_violations());
     violations.extend(check::unique_address::check(&calls));

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -13,14 +13,14 @@ use std::{
 use overlay_cluster::{
     control::{Control, ControlConfig, ControlError, World},
     raft::store::Medium,
-    server::Api,
+    server::{Api, Verdicts},
     state::RotationPolicy,
 };
 use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, UnixMillis};
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
-use crate::{disk::SimDisk, ledger::Ledger, net::Net, nodes, observer};
+use crate::{disk::SimDisk, ledger::Ledger, net::Net, nodes, observer, plant::Plant};
 
 /// The time of day that simulations start at.
 const DAWN: u64 = 1_800_000_000_000;
@@ -36,6 +36,9 @@ pub(crate) struct Shared {
     pub(crate) began: Instant,
     /// Who lives, as gossip will have noticed.
     pub(crate) alive: watch::Receiver<BTreeSet<NodeId>>,
+    /// What gossip says of each node.
+    pub(crate) verdicts: watch::Receiver<Verdicts>,
+    pub(crate) plant: Option<Plant>,
 }
 
 /// A manager, running or not.
@@ -64,10 +67,13 @@ impl Voter {
         self.running.as_ref().map(|running| &running.control)
     }
 
-    /// Starts it on what its disk holds.
-    pub(crate) async fn start(&mut self, shared: &Shared) -> Result<(), ControlError> {
+    /// Starts it on what its disk holds; `create` says that this may be nothing.
+    pub(crate) async fn start(
+        &mut self,
+        shared: &Shared,
+        create: bool,
+    ) -> Result<(), ControlError> {
         let (id, began, skew) = (self.id, shared.began, Arc::clone(&self.skew_ms));
-        shared.net.begin(id);
         let clock = move || {
             let elapsed = u64::try_from(began.elapsed().as_millis()).expect("short runs");
             UnixMillis((DAWN + elapsed).saturating_add_signed(skew.load(Ordering::Relaxed)))
@@ -78,22 +84,22 @@ impl Voter {
             medium: Medium::Disk(Arc::new(self.disk.clone())),
         };
         let node = nodes::node(id);
+        let grace = match shared.plant {
+            Some(Plant::MuteWorkers) => Duration::from_hours(1),
+            _ => Duration::from_secs(2),
+        };
         let config = ControlConfig {
             node: id,
             tls: nodes::credentials(id),
             store: PathBuf::from(nodes::short(id)),
             key: DataKey::from_bytes([5; 32]),
-            create: true,
+            create,
             advertise: node.control.ip(),
-            rotation: RotationPolicy {
-                grace: Duration::from_secs(2),
-                drain: Duration::from_secs(3),
-            },
+            rotation: RotationPolicy { grace, drain: Duration::from_secs(3) },
             snapshot_after: SNAPSHOT_AFTER,
         };
         let control = Control::start_in(world, config).await?;
-        let (_, verdicts) = watch::channel(BTreeMap::new());
-        shared.net.serve(id, Api::new(control.clone(), verdicts).routes());
+        shared.net.serve(id, Api::new(control.clone(), shared.verdicts.clone()).routes());
         let (leading, alive) = (control.clone(), shared.alive.clone());
         let watched = observer::run(id, control.clone(), shared.ledger.clone());
         let tasks = vec![
@@ -104,10 +110,8 @@ impl Voter {
         Ok(())
     }
 
-    /// Stops it in the middle of whatever it does: nothing leaves it or reaches its disk after
-    /// this.
-    pub(crate) fn crash(&mut self, net: &Net, power_loss: bool) {
-        net.begin(self.id);
+    /// Stops it in the middle of whatever it does: nothing reaches its disk after this.
+    pub(crate) fn crash(&mut self, power_loss: bool) {
         self.disk.crash(power_loss);
         let Some(running) = self.running.take() else { return };
         for task in running.tasks {
@@ -115,5 +119,11 @@ impl Voter {
         }
         // Its tasks run on, in a world that they cannot touch any more, until they notice.
         tokio::spawn(async move { running.control.stop().await });
+    }
+
+    /// Stops it, and forgets all that its disk holds.
+    pub(crate) fn erase(&mut self) {
+        self.crash(false);
+        self.disk.erase();
     }
 }

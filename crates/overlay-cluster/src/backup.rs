@@ -151,11 +151,10 @@ fn key(passphrase: &str, header: &wire::BackupHeader) -> Result<DataKey, BackupE
 
 #[cfg(test)]
 mod tests {
+    use overlay_testkit::objects::{cluster, node};
+
     use super::*;
-    use crate::state::{
-        Action, Command,
-        tests::{cluster, init, node},
-    };
+    use crate::state::{Action, Command, tests::init};
 
     fn state() -> State {
         let mut state = State::default();

@@ -15,6 +15,7 @@ mod read_index;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod touch;
 mod world;
 
 use core::{fmt, net::IpAddr, time::Duration};
@@ -31,6 +32,7 @@ use overlay_api::{
 };
 use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, RequestId, UnixMillis};
+use prost::Message;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -99,6 +101,7 @@ struct Inner {
     rotation: RotationPolicy,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
+    in_touch: watch::Sender<bool>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -157,6 +160,7 @@ impl Control {
             rotation: config.rotation,
             clock: world.clock,
             stop: watch::Sender::new(false),
+            in_touch: watch::Sender::new(true),
             supervisor: Mutex::default(),
         });
         let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());
@@ -231,9 +235,15 @@ impl Control {
     }
 
     /// Does what falls to the leader while this manager leads: moves key epochs on, and makes
-    /// voters of managers that joined. Runs until the manager stops.
+    /// voters of managers that joined. And looks whether a leader answers while another one does.
+    /// Runs until the manager stops.
     pub async fn lead(&self, alive: watch::Receiver<BTreeSet<NodeId>>) {
-        leader::run(self, alive).await;
+        tokio::join!(leader::run(self, alive), touch::run(self));
+    }
+
+    /// Follows whether a leader answers this manager, this one or another.
+    pub fn in_touch(&self) -> watch::Receiver<bool> {
+        self.0.in_touch.subscribe()
     }
 
     /// How long a key rotation waits.
@@ -254,6 +264,11 @@ impl Control {
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
     /// caller with the same `request`.
     pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
+        // A leader of an older release would not see what it does not know.
+        self.0
+            .replica
+            .read(|state| state.check_level(&action))
+            .map_err(|r| rejection_status(&r))?;
         let command = Command { request, at: self.now(), action };
         let patience = Patience::new();
         loop {
@@ -302,7 +317,7 @@ impl Control {
         command: &Command,
     ) -> Result<Response, Status> {
         let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
-        let command = Some(command.into());
+        let command = wire::Command::from(command).encode_to_vec();
         let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
         Response::try_from(answer.response.unwrap_or_default())
             .map_err(|error| Status::internal(format!("answer of the leader: {error}")))

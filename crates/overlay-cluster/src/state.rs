@@ -25,7 +25,7 @@
 //! - [`wire`]: commands and whole states as protobuf
 //!
 //! Inside: one file per kind of object with the rules of its commands, `port` for published ports,
-//! `requests` for exactly-once, `index` for look-ups.
+//! `requests` for exactly-once, `level` for releases that differ, `index` for look-ups.
 
 mod apply;
 mod cluster;
@@ -34,6 +34,7 @@ mod endpoint;
 mod index;
 mod key;
 mod kind;
+mod level;
 mod lock;
 mod network;
 mod node;

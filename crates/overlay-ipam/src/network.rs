@@ -32,6 +32,7 @@ pub struct NetworkIpam {
 
 /// What a [`NetworkIpam`] serialises to.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NetworkRepr {
     subnets: Vec<SubnetRepr>,
     quarantine: [Vec<IpAddr>; 2],

@@ -40,6 +40,7 @@ pub(crate) struct SubnetIpam {
 
 /// What a [`SubnetIpam`] serialises to.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SubnetRepr {
     spec: SubnetSpec,
     taken: OffsetSetRepr,

@@ -3,7 +3,8 @@
 //! ```text
 //! View ──────► Directory ──► networks ──► Zone: names, addresses, services with their tasks
 //! Change… ──►  (apply)   └─► endpoints, services   (what to take out when they change)
-//! dead nodes ► (set_dead) ─► mask, looked at when a name is resolved
+//! dead nodes ► (set_dead) ─► masks, looked at when a name is resolved; a change of a node says
+//!                            whether it is drained
 //! ```
 //!
 //! A directory is a value: cloning it shares everything, and a change copies only what it touches.
@@ -19,10 +20,10 @@ use overlay_types::{
 
 use crate::{cow_map::CowMap, scope::Scope};
 
-mod dead_nodes;
+mod node_set;
 mod zone;
 
-use dead_nodes::DeadNodes;
+use node_set::NodeSet;
 pub(crate) use zone::{Holder, ServiceEntry, Zone, is_dns_name};
 
 /// Names, addresses, services and tasks of the networks of a view.
@@ -34,13 +35,15 @@ pub struct Directory {
     zones: CowMap<NetworkId, Arc<Zone>>,
     endpoints: CowMap<EndpointId, Arc<Endpoint>>,
     services: CowMap<ServiceId, Arc<Service>>,
-    dead: Arc<DeadNodes>,
+    dead: Arc<NodeSet>,
+    drained: Arc<NodeSet>,
 }
 
 impl Directory {
     /// The directory of a view, with all nodes alive.
     pub fn new(view: &View) -> Self {
-        let mut this = Self::default();
+        let drained = view.nodes().values().filter(|node| node.is_drained()).map(|node| node.id);
+        let mut this = Self { drained: Arc::new(drained.collect()), ..Self::default() };
         view.networks().values().for_each(|n| this.put_network(n));
         view.services().values().for_each(|s| this.put_service(s));
         view.endpoints().values().for_each(|e| this.put_endpoint(e));
@@ -54,20 +57,20 @@ impl Directory {
                 Change::Put(Object::Network(network)) => self.put_network(network),
                 Change::Put(Object::Service(service)) => self.put_service(service),
                 Change::Put(Object::Endpoint(endpoint)) => self.put_endpoint(endpoint),
+                Change::Put(Object::Node(node)) => self.set_drained(node.id, node.is_drained()),
                 Change::Delete(ObjectKey::Network(id)) => self.remove_network(*id),
                 Change::Delete(ObjectKey::Service(id)) => self.remove_service(*id),
                 Change::Delete(ObjectKey::Endpoint(id)) => self.remove_endpoint(*id),
+                Change::Delete(ObjectKey::Node(id)) => self.set_drained(*id, false),
                 // Names do not depend on the other objects.
                 Change::Put(
                     Object::Cluster(_)
-                    | Object::Node(_)
                     | Object::KeyEpoch(_)
                     | Object::NodeKey(_)
                     | Object::GossipKeys(_),
                 )
                 | Change::Delete(
                     ObjectKey::Cluster
-                    | ObjectKey::Node(_)
                     | ObjectKey::KeyEpoch(_)
                     | ObjectKey::NodeKey(..)
                     | ObjectKey::GossipKeys,
@@ -95,8 +98,24 @@ impl Directory {
         self.endpoints.get(&id).map(Arc::as_ref)
     }
 
-    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        !self.dead.contains(node)
+    /// Whether a task on the node is in answers: it lives, and is not drained.
+    pub(crate) fn has_tasks(&self, node: NodeId) -> bool {
+        !self.dead.contains(node) && !self.drained.contains(node)
+    }
+
+    /// Whether the endpoint is in answers. Draining a node takes its tasks away; what stands alone
+    /// stays.
+    pub(crate) fn is_reachable(&self, endpoint: &Endpoint) -> bool {
+        match endpoint.service {
+            Some(_) => self.has_tasks(endpoint.node),
+            None => !self.dead.contains(endpoint.node),
+        }
+    }
+
+    fn set_drained(&mut self, node: NodeId, drained: bool) {
+        if self.drained.contains(node) != drained {
+            self.drained = Arc::new(self.drained.with(node, drained));
+        }
     }
 
     fn zone_mut(&mut self, id: NetworkId) -> &mut Zone {

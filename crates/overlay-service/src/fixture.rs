@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointId,
-    EndpointMode, MacAddr, Meta, Name, Network, NetworkDraft, NetworkId, NetworkSubnet, Node,
-    NodeId, Object, PortSpec, Revision, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
-    Subnet, View, Vni, object::EndpointExtras,
+    EndpointMode, FeatureLevel, MacAddr, Meta, Name, Network, NetworkDraft, NetworkId,
+    NetworkSubnet, Node, NodeId, Object, PortSpec, Revision, Role, Service, ServiceDraft,
+    ServiceId, ServiceNetwork, Subnet, View, Vni, object::EndpointExtras,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -36,8 +36,12 @@ pub(crate) fn network(id: u128, called: &str, subnets: &[&str]) -> Network {
 }
 
 pub(crate) fn node(id: u128, availability: Availability) -> Node {
-    let capabilities =
-        Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true };
+    let capabilities = Capabilities {
+        dataplane: DataplaneKind::User,
+        encryption: true,
+        ipv6: true,
+        level: FeatureLevel::OURS,
+    };
     Node {
         id: NodeId::from_u128(id),
         meta: Meta::default(),

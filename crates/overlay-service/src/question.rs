@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use overlay_types::Protocol;
+use overlay_types::{Protocol, number::from_digits};
 
 /// Longest name that is looked up: 255 octets on the wire (RFC 1035 §2.3.4) are 253 in text.
 pub const MAX_NAME_LEN: usize = 253;
@@ -65,8 +65,8 @@ pub(crate) fn parse_reverse(name: &str) -> Option<IpAddr> {
         let mut labels = digits.split('.');
         for octet in octets.iter_mut().rev() {
             let label = labels.next()?;
-            let canonical = label == "0" || !label.starts_with(['0', '+']);
-            *octet = label.parse().ok().filter(|_| canonical)?;
+            let canonical = label == "0" || !label.starts_with('0');
+            *octet = from_digits(label).filter(|_| canonical)?;
         }
         labels.next().is_none().then(|| Ipv4Addr::from(octets).into())
     } else {
@@ -86,8 +86,8 @@ pub(crate) fn parse_reverse(name: &str) -> Option<IpAddr> {
 pub(crate) fn parse_srv(name: &str) -> Option<(u16, Protocol, &str)> {
     let (port, rest) = name.strip_prefix('_')?.split_once("._")?;
     let (protocol, rest) = rest.split_once('.')?;
-    let digits = port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0');
-    Some((port.parse().ok().filter(|_| digits)?, protocol.parse().ok()?, rest))
+    let canonical = !port.starts_with('0');
+    Some((from_digits(port).filter(|_| canonical)?, protocol.parse().ok()?, rest))
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@
 //! | `_PORT._PROTOCOL.` and any of these | SRV: target port and a name that resolves |
 //!
 //! Holders of one name on one network are answered together. The first network of the scope that
-//! knows the name answers alone. A name that is known but has no record of the type, or only on dead
-//! nodes, is an empty answer and never asked elsewhere. `PORT` is a published port or, if none
+//! knows the name answers alone. A name that is known but has no record of the type, or only on
+//! nodes that are dead (or, for tasks, drained), is an empty answer and never asked elsewhere. `PORT` is a published port or, if none
 //! has that number, a target port.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use overlay_types::{Addresses, Endpoint, EndpointMode, NodeId, PortSpec, Protocol, Service};
+use overlay_types::{Addresses, Endpoint, EndpointMode, PortSpec, Protocol, Service};
 
 use crate::{
     directory::{Directory, Holder, ServiceEntry, Zone, is_dns_name},
@@ -136,15 +136,11 @@ impl<'a> Lookup<'a> {
         })
     }
 
-    fn is_alive(&self, node: NodeId) -> bool {
-        self.directory.is_alive(node)
-    }
-
     fn addresses(&self, zone: &Zone, holder: Holder, form: Form, records: &mut Vec<Record>) {
         match holder {
             Holder::Endpoint(id) => {
                 if let Some(endpoint) = self.directory.endpoint(id)
-                    && self.is_alive(endpoint.node)
+                    && self.directory.is_reachable(endpoint)
                 {
                     self.add(endpoint.addresses, records);
                 }
@@ -154,7 +150,7 @@ impl<'a> Lookup<'a> {
                 if form == Form::Itself && entry.mode == EndpointMode::Vip {
                     self.add(entry.vip, records);
                 } else {
-                    let live = entry.tasks.iter().filter(|t| self.is_alive(t.node));
+                    let live = entry.tasks.iter().filter(|t| self.directory.has_tasks(t.node));
                     records.reserve(entry.tasks.len());
                     live.for_each(|t| self.add(t.addresses, records));
                 }
@@ -193,7 +189,8 @@ impl<'a> Lookup<'a> {
         match holder {
             Holder::Service(id) => service_name(zone, zone.service(id)?.service.as_ref()?),
             Holder::Endpoint(id) => {
-                let live = self.directory.endpoint(id).filter(|e| self.is_alive(e.node))?;
+                let live =
+                    self.directory.endpoint(id).filter(|e| self.directory.is_reachable(e))?;
                 endpoint_name(zone, live)
             }
         }
@@ -233,8 +230,8 @@ impl<'a> Lookup<'a> {
             },
             Holder::Service(id) => match zone.service(id) {
                 Some(ServiceEntry { service: Some(service), tasks, .. }) => {
-                    let live =
-                        tasks.iter().filter(|t| form == Form::Tasks && self.is_alive(t.node));
+                    let asked = tasks.iter().filter(|_| form == Form::Tasks);
+                    let live = asked.filter(|t| self.directory.has_tasks(t.node));
                     let live = live.filter_map(|t| self.directory.endpoint(t.endpoint));
                     let mut targets: Vec<_> = live.filter_map(|e| endpoint_name(zone, e)).collect();
                     if form == Form::Itself {

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{
-    Addresses, Availability, EndpointId, EndpointMode, NetworkId, Node, NodeId, ServiceId, View,
+    Addresses, EndpointId, EndpointMode, NetworkId, Node, NodeId, ServiceId, View,
 };
 
 /// A task that takes flows.
@@ -65,22 +65,18 @@ pub fn virtual_services(
     for task in view.tasks_of(service).filter(|task| !dead.contains(&task.node)) {
         if let Some(row) = rows.get_mut(&task.network) {
             let (node, addresses) = (task.node, task.addresses);
-            let draining = view.nodes().get(&node).is_some_and(is_drained);
+            let draining = view.nodes().get(&node).is_some_and(Node::is_drained);
             row.backends.push(Backend { endpoint: task.id, node, addresses, draining });
         }
     }
     rows.into_values().collect()
 }
 
-fn is_drained(node: &Node) -> bool {
-    node.availability == Availability::Drain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::{endpoint, node, town};
-    use overlay_types::{Change, Object};
+    use overlay_types::{Availability, Change, Object};
 
     fn rows(view: &View, dead: &[u128]) -> Vec<(u128, u128, String, Vec<u128>)> {
         let dead = dead.iter().map(|n| NodeId::from_u128(*n)).collect();

@@ -12,6 +12,7 @@
 //! ```
 //!
 //! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests
+//! - [`feature`]: what a release knows
 //! - [`number`]: VNI, SPI, epoch, revision, incarnation
 //! - [`mac`], [`subnet`], [`name`]: addresses and names
 //! - [`unicast`]: which subnets endpoints can live in
@@ -24,6 +25,7 @@
 
 pub mod endpoint;
 pub mod error;
+pub mod feature;
 pub mod id;
 pub mod label;
 pub mod mac;
@@ -39,6 +41,7 @@ pub mod view;
 
 pub use endpoint::{Addresses, EndpointDraft, EndpointSpec};
 pub use error::SpecError;
+pub use feature::FeatureLevel;
 pub use id::{ClusterId, EndpointId, NetworkId, NodeId, RequestId, ServiceId};
 pub use mac::MacAddr;
 pub use name::Name;

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::SpecError;
 
-/// The number that `text` writes in decimal digits and nothing else: no sign, no space.
-pub(crate) fn from_digits<T: FromStr>(text: &str) -> Option<T> {
+/// The number that `text` writes in decimal digits and nothing else: no sign, no space. The one rule
+/// for numbers in specs, names and flags.
+pub fn from_digits<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

@@ -1,9 +1,11 @@
 //! Flags that several verbs share.
 
+use core::str::FromStr;
 use std::collections::BTreeMap;
 
-use clap::Args;
-use overlay_types::{Name, PortSpec, SpecError};
+use clap::{Args, ValueEnum};
+use overlay_api::v1;
+use overlay_types::{Name, PortSpec, SpecError, number::from_digits};
 
 /// Flags of `ls`.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -24,6 +26,22 @@ pub(crate) struct References {
     pub(crate) references: Vec<String>,
 }
 
+/// What a node may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Role {
+    Worker,
+    Manager,
+}
+
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Worker => Self::Worker,
+            Role::Manager => Self::Manager,
+        }
+    }
+}
+
 /// `--label`, repeated.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Labels {
@@ -35,12 +53,25 @@ pub(crate) struct Labels {
 impl Labels {
     /// By key; of two values of one key the last one counts.
     pub(crate) fn parse(&self) -> Result<BTreeMap<String, String>, SpecError> {
-        let pair = |text: &String| match text.split_once('=').unwrap_or((text, "")) {
-            ("", _) => Err(SpecError::new("label", text, "expected KEY or KEY=VALUE")),
-            (key, value) => Ok((key.to_owned(), value.to_owned())),
-        };
-        self.label.iter().map(pair).collect()
+        labels("label", &self.label)
     }
+}
+
+/// `KEY` or `KEY=VALUE` of each of `texts`, which the flag `field` gave.
+pub(crate) fn labels(
+    field: &'static str,
+    texts: &[String],
+) -> Result<BTreeMap<String, String>, SpecError> {
+    let pair = |text: &String| match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err(SpecError::new(field, text, "expected KEY or KEY=VALUE")),
+        (key, value) => Ok((key.to_owned(), value.to_owned())),
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// Reads a number as specs do: digits, and no sign, which clap's own parsers take.
+pub(crate) fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    from_digits(text).ok_or_else(|| "expected a number in digits, in range".to_owned())
 }
 
 const PUBLISH_HELP: &str = "\

@@ -51,9 +51,7 @@ impl Format {
         match self {
             Self::Json if listing.quiet => document(&items.iter().map(T::id).collect::<Vec<_>>()),
             Self::Json => document(&items),
-            Self::Table if listing.quiet => {
-                items.iter().fold(String::new(), |text, item| text + item.id() + "\n")
-            }
+            Self::Table if listing.quiet => one_a_line(items.iter().map(T::id)),
             Self::Table => table(
                 T::COLUMNS,
                 items.iter().map(|item| {
@@ -94,7 +92,7 @@ impl Format {
     pub(crate) fn removed(self, names: &[String]) -> String {
         match self {
             Self::Json => document(&json!({ "removed": names })),
-            Self::Table => names.iter().fold(String::new(), |text, name| text + name + "\n"),
+            Self::Table => one_a_line(names),
         }
     }
 
@@ -102,7 +100,7 @@ impl Format {
     pub(crate) fn changed(self, names: &[String]) -> String {
         match self {
             Self::Json => document(&json!({ "changed": names })),
-            Self::Table => names.iter().fold(String::new(), |text, name| text + name + "\n"),
+            Self::Table => one_a_line(names),
         }
     }
 
@@ -131,6 +129,10 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     clean
+}
+
+fn one_a_line(texts: impl IntoIterator<Item: AsRef<str>>) -> String {
+    texts.into_iter().fold(String::new(), |text, line| text + line.as_ref() + "\n")
 }
 
 fn document<T: Serialize + ?Sized>(value: &T) -> String {

@@ -22,7 +22,7 @@ pub(crate) use self::{
     endpoint::Endpoint,
     key::Keys,
     network::{Network, NetworkDetail},
-    node::Node,
+    node::{Node, role},
     service::{Service, ServiceDetail},
 };
 use crate::output::short;
@@ -87,11 +87,16 @@ fn optional(text: &str) -> Option<String> {
 
 /// `KEY=VALUE` of each, one below the other.
 fn pairs(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("\n")
+    joined(map.iter().map(|(key, value)| format!("{key}={value}")), "\n")
 }
 
-fn lines<T: fmt::Display>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+/// One below the other.
+fn lines(items: impl IntoIterator<Item: fmt::Display>) -> String {
+    joined(items, "\n")
+}
+
+fn joined(items: impl IntoIterator<Item: fmt::Display>, separator: &str) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
 }
 
 #[cfg(test)]

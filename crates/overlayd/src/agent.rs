@@ -9,9 +9,12 @@ use std::{
     },
 };
 
-use overlay_api::v1::{self, watcher_client::WatcherClient};
+use overlay_api::{
+    convert::known_changes,
+    v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
+};
 use overlay_service::{Directory, SharedDirectory};
-use overlay_types::{Change, NodeId, Revision, View};
+use overlay_types::{Change, FeatureLevel, NodeId, Revision, View};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -21,6 +24,10 @@ use crate::{disk::Disk, managers::Managers};
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Shortest time between two writes of the view to the disk.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Wait until it is looked whether the managers have heard of this release. One that knows less than
+/// the cluster is refused, and says so each time.
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The view of this node, shared by all that read it.
 #[derive(Clone, Debug)]
@@ -67,14 +74,14 @@ impl Viewer {
         self.0.names.clone()
     }
 
-    /// Has names resolve to no tasks of these nodes.
-    pub(crate) fn set_masked(&self, nodes: BTreeSet<NodeId>) {
+    /// Has names resolve to nothing on these nodes.
+    pub(crate) fn set_dead(&self, nodes: &BTreeSet<NodeId>) {
         let mut guard = self.0.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        let (directory, masked) = &mut *guard;
-        if *masked != nodes {
+        let (directory, dead) = &mut *guard;
+        if dead != nodes {
             directory.set_dead(nodes.iter().copied());
             self.0.names.publish(directory.clone());
-            *masked = nodes;
+            dead.clone_from(nodes);
         }
     }
 
@@ -136,10 +143,11 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
             // What this node knows was replicated; it is the manager that lags.
             return Err(Status::unavailable("the manager's state is older than this node's view"));
         }
-        for change in message.changes {
-            let change = Change::try_from(change).map_err(|e| Status::internal(e.to_string()))?;
-            pending.push(change);
-        }
+        let changes = known_changes(message.changes).map_err(|error| {
+            tracing::error!(%error, "a manager's view cannot be read; is this release older?");
+            Status::internal(error.to_string())
+        })?;
+        pending.extend(changes);
         if !message.more {
             let changes = std::mem::take(&mut pending);
             viewer.apply(Revision::new(message.revision), snapshot, changes);
@@ -150,17 +158,58 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
     Ok(())
 }
 
-/// Keeps the view on disk as it changes.
+/// Keeps the view on disk as it changes. What the disk refuses is tried again until it is kept.
 pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
     let mut revision = viewer.revision();
-    while revision.changed().await.is_ok() {
+    let mut failing = false;
+    while failing || revision.changed().await.is_ok() {
         let (disk, viewer) = (disk.clone(), viewer.clone());
         let kept = tokio::task::spawn_blocking(move || disk.keep_view(|| viewer.read(View::clone)));
-        if let Ok(Err(error)) = kept.await {
-            tracing::error!(%error, "the view is not kept; this node cannot start from it");
+        match kept.await {
+            Ok(Err(error)) if !failing => {
+                tracing::error!(%error, "the view is not kept; a start would begin from an old one");
+                failing = true;
+            }
+            Ok(Ok(())) if failing => {
+                tracing::info!("the view is kept again");
+                failing = false;
+            }
+            _ => {}
         }
         pause(KEEP_INTERVAL).await;
     }
+}
+
+/// Tells the managers what this release knows, if they know otherwise: the node was updated.
+pub(crate) async fn announce(node: NodeId, managers: Managers, viewer: Viewer) {
+    let mut revision = viewer.revision();
+    let known = |view: &View| Some(view.nodes().get(&node)?.capabilities.level);
+    loop {
+        match viewer.read_heard(known).flatten() {
+            Some(FeatureLevel::OURS) => return,
+            None => {
+                if revision.changed().await.is_err() {
+                    return;
+                }
+            }
+            Some(level) => {
+                match announce_ours(node, &managers).await {
+                    Ok(()) => tracing::info!(%level, ours = %FeatureLevel::OURS, "level announced"),
+                    Err(status) => tracing::warn!(
+                        reason = status.message(),
+                        "the managers do not know yet what this release knows"
+                    ),
+                }
+                pause(ANNOUNCE_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn announce_ours(node: NodeId, managers: &Managers) -> Result<(), Status> {
+    let mut client = ReportsClient::new(managers.channel().await?);
+    let (node, level) = (node.to_string(), FeatureLevel::OURS.get());
+    client.announce_level(v1::AnnounceLevelRequest { node, level }).await.map(drop)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell that paces retries and disk writes")]

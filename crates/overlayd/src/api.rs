@@ -23,7 +23,6 @@ use overlay_cluster::server::{
     reflection,
 };
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Code, Request, Response, Status,
     service::{Routes, RoutesBuilder},
@@ -31,7 +30,7 @@ use tonic::{
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
-use crate::{NodeError, NodeHandle};
+use crate::{NodeError, NodeHandle, listen::local_callers};
 
 /// Services that managers answer for local callers.
 const FORWARDED: [&str; 4] =
@@ -73,7 +72,7 @@ pub(crate) async fn serve(
     let router = routes.routes().into_axum_router().fallback_service(forward);
     tonic::transport::Server::builder()
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(local_callers(listener), shutdown)
         .await
         .map_err(|error| NodeError::Config(format!("the unix socket ended: {error}")))
 }

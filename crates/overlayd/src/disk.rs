@@ -21,7 +21,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use overlay_api::v1;
+use overlay_api::{convert::known_changes, v1};
 use overlay_cluster::ca::{CaError, NodeCredentials};
 use overlay_dataplane::desired::PortKind;
 use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
@@ -163,9 +163,7 @@ impl Disk {
         let message =
             v1::WatchResponse::decode(content.as_slice()).map_err(|e| damaged(e.to_string()))?;
         let mut view = View::default();
-        let changes = message.changes.into_iter().map(Change::try_from);
-        let changes: Vec<_> =
-            changes.collect::<Result<_, _>>().map_err(|e| damaged(e.to_string()))?;
+        let changes = known_changes(message.changes).map_err(|e| damaged(e.to_string()))?;
         view.apply(Revision::new(message.revision), changes);
         Ok(Some(view))
     }
@@ -233,13 +231,18 @@ impl From<KeptPort> for PortKind {
 /// Replaces a file whole.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    // What is left of a write that failed takes room, and may be half a key.
+    write_new(&temporary, content).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     fs::rename(&temporary, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::{
     fmt::Write,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use anyhow::Context;
 use clap::Parser;
+use overlay_types::number::from_digits;
 use overlayd::{Config, NodeError};
 use serde::Serialize;
 
@@ -59,23 +61,23 @@ struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     data_path_addr: Option<IpAddr>,
     /// TCP port of the management API
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u16>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     control_port: Option<u16>,
     /// UDP and TCP port of gossip
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u16>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     gossip_port: Option<u16>,
     /// MTU of the data path; that of its interface if not given
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u16>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     underlay_mtu: Option<u16>,
     /// Seconds that a key rotation waits for nodes that count as alive; a manager's
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation_grace: Option<u64>,
     /// Seconds that nodes open what was sealed before a key rotation; a manager's
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation_drain: Option<u64>,
     /// Address and port to answer Prometheus at; none if not given
@@ -93,6 +95,11 @@ impl Flags {
     pub(crate) fn config(&self) -> Result<Config, NodeError> {
         Config::load(self.config.as_deref(), self)
     }
+}
+
+/// Reads a number as specs do: digits, and no sign, which clap's own parsers take.
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    from_digits(text).ok_or_else(|| "expected a number in digits, in range".to_owned())
 }
 
 /// A configuration as a file that says what each setting is for.
@@ -119,6 +126,14 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn o01_a_number_has_no_sign() {
+        for line in ["--control-port +2377", "--rotation-grace +5", "--gossip-port 65536"] {
+            let arguments = std::iter::once("overlayd").chain(line.split_whitespace());
+            assert!(Flags::try_parse_from(arguments).is_err(), "{line}");
+        }
     }
 
     #[test]

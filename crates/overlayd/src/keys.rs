@@ -7,7 +7,7 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +18,11 @@ use overlay_crypto::{
     rotation::{EpochStatus, NodeKeyStatus, Output, Rotation, RotationConfig},
 };
 use overlay_dataplane::sa::{Sa, SaSet};
-use overlay_types::{ClusterId, Epoch, NodeId, UnixMillis, View};
+use overlay_types::{ClusterId, Epoch, EpochState, KeyEpoch, NodeId, UnixMillis, View};
+
+/// Shortest time that an epoch drains here once it is known to: a clock that is ahead must not have
+/// the keys erased for packets that are under way.
+const SHORTEST_DRAIN: Duration = Duration::from_secs(10);
 
 /// What a manager is to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +45,9 @@ pub(crate) struct Keys {
     rotation: Rotation,
     sas: SaSet,
     peers: BTreeSet<NodeId>,
-    epochs: BTreeSet<Epoch>,
+    /// The deadline of each epoch, and when that is on the clock that nobody sets, as it was when
+    /// the node first heard of it: the time of day may jump meanwhile.
+    epochs: BTreeMap<Epoch, (UnixMillis, Instant)>,
 }
 
 impl Keys {
@@ -52,7 +58,7 @@ impl Keys {
             rotation: Rotation::new(cluster, own, RotationConfig::default(), entropy),
             sas: SaSet::default(),
             peers: BTreeSet::new(),
-            epochs: BTreeSet::new(),
+            epochs: BTreeMap::new(),
         }
     }
 
@@ -73,15 +79,13 @@ impl Keys {
             self.rotation.handle_peer_gone(*gone);
         }
         self.peers = nodes;
-        let epochs: BTreeSet<Epoch> = view.key_epochs().keys().copied().collect();
-        for gone in self.epochs.difference(&epochs) {
-            self.rotation.handle_epoch_removed(*gone);
+        let epochs = view.key_epochs();
+        for (gone, _) in self.epochs.extract_if(.., |epoch, _| !epochs.contains_key(epoch)) {
+            self.rotation.handle_epoch_removed(gone);
         }
-        self.epochs = epochs;
-        for epoch in view.key_epochs().values() {
-            let drained = now + epoch.deadline.since(wall);
-            let status =
-                EpochStatus { epoch: epoch.epoch, state: epoch.state, drained: Some(drained) };
+        for epoch in epochs.values() {
+            let drained = Some(self.deadline(epoch, wall, now));
+            let status = EpochStatus { epoch: epoch.epoch, state: epoch.state, drained };
             self.rotation.handle_epoch(status, now);
         }
         for key in view.node_keys().values() {
@@ -95,6 +99,20 @@ impl Keys {
                 tracing::warn!(node = %key.node, epoch = %key.epoch, %error, "key of a node refused");
             }
         }
+    }
+
+    fn deadline(&mut self, epoch: &KeyEpoch, wall: UnixMillis, now: Instant) -> Instant {
+        if let Some((deadline, at)) = self.epochs.get(&epoch.epoch)
+            && *deadline == epoch.deadline
+        {
+            return *at;
+        }
+        let left = match epoch.state {
+            EpochState::Retired => epoch.deadline.since(wall).max(SHORTEST_DRAIN),
+            _ => epoch.deadline.since(wall),
+        };
+        self.epochs.insert(epoch.epoch, (epoch.deadline, now + left));
+        now + left
     }
 
     /// Takes what the dataplane noticed: associations that were heard, and how much was sealed.
@@ -151,6 +169,7 @@ impl Keys {
             }
         }
     }
+
     fn stop_sending(&mut self, peer: NodeId) {
         self.sas.outbound.remove(&peer);
         self.sas.greet.remove(&peer);

@@ -18,8 +18,8 @@
 //! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
 //! - `agent`, `managers`: the watch, and which manager is asked
 //! - `liveness`: who is dead, from gossip and the view
-//! - `reconcile`, `keys`: from view, liveness and epochs to the dataplane
-//! - `api`, `metrics`: the unix socket; figures for Prometheus
+//! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
+//! - `api`, `metrics`, `listen`: calls on the unix socket; figures for Prometheus; their sockets
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
 //! - `lifecycle`, `renewal`, `role`: init and join; new certificates; promotion and demotion
@@ -27,6 +27,7 @@
 
 mod agent;
 mod api;
+mod clock;
 pub mod config;
 mod control_plane;
 mod disk;
@@ -34,6 +35,7 @@ mod endpoint;
 pub mod error;
 mod keys;
 mod lifecycle;
+mod listen;
 mod liveness;
 mod lock;
 mod managers;

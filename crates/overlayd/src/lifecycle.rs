@@ -16,7 +16,8 @@ use overlay_cluster::{
 };
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch,
-    GossipKey, Meta, NetworkId, Node, NodeId, Object, RequestId, Revision, Role, SpecError, View,
+    FeatureLevel, GossipKey, Meta, NetworkId, Node, NodeId, Object, RequestId, Revision, Role,
+    SpecError, View,
 };
 use tonic::{Code, Status};
 
@@ -131,6 +132,7 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
         },
         autolock: request.autolock,
         removed_nodes: BTreeMap::new(),
+        level: FeatureLevel::OURS,
     })
 }
 
@@ -150,8 +152,12 @@ pub(crate) fn own_node(
     id: NodeId,
     role: Role,
 ) -> Result<Node, NodeError> {
-    let capabilities =
-        Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true };
+    let capabilities = Capabilities {
+        dataplane: DataplaneKind::User,
+        encryption: true,
+        ipv6: true,
+        level: FeatureLevel::OURS,
+    };
     Ok(Node {
         id,
         meta: Meta::default(),

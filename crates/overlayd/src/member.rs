@@ -4,7 +4,6 @@ use core::ops::Range;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -21,7 +20,7 @@ use overlay_gossip::{
     GossipError, Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
-use overlay_types::{Availability, NodeId, Role, UnixMillis, View};
+use overlay_types::{NodeId, Role, UnixMillis, View};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -152,6 +151,7 @@ impl Member {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
         tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
+        tasks.spawn(agent::announce(node, managers.clone(), viewer.clone()));
         tasks.spawn(self.renewal.clone().run());
         let follower = RoleFollower {
             viewer: viewer.clone(),
@@ -350,7 +350,7 @@ async fn follow_members(judged: Judged) {
         let now = Instant::now();
         let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
         let dead = liveness::dead(&judgement);
-        viewer.set_masked(viewer.read(|view| masked(view, &dead)));
+        viewer.set_dead(&dead);
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);
@@ -366,12 +366,6 @@ async fn follow_members(judged: Judged) {
             return;
         }
     }
-}
-
-/// Nodes whose tasks no name resolves to: those that are dead, and those that are drained.
-fn masked(view: &View, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let drained = view.nodes().values().filter(|node| node.availability == Availability::Drain);
-    drained.map(|node| node.id).chain(dead.iter().copied()).collect()
 }
 
 /// What the key rotation reports reaches a manager. What does not is reported again.
@@ -402,17 +396,4 @@ async fn send_report(node: NodeId, managers: &Managers, report: Report) -> Resul
             KeysClient::new(channel).rotate_keys(request).await.map(drop)
         }
     }
-}
-
-/// The folder that a socket is made in must exist.
-pub(crate) fn unix_listener(path: &Path) -> Result<tokio::net::UnixListener, NodeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| NodeError::Listen { address: path.display().to_string(), source };
-    // A socket of a run that did not end well is in the way; one that answers is not removed.
-    if std::os::unix::net::UnixStream::connect(path).is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
 }

@@ -24,7 +24,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use crate::{NodeError, NodeHandle, member::Member};
+use crate::{NodeError, NodeHandle, listen::Scrapers, member::Member};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -37,7 +37,9 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, NodeError
 /// Serves figures until the task is ended.
 pub(crate) async fn serve(handle: NodeHandle, listener: TcpListener) {
     let scrape = routing::get(move || scrape(handle.clone()));
-    if let Err(error) = axum::serve(listener, Router::new().route("/metrics", scrape)).await {
+    if let Err(error) =
+        axum::serve(Scrapers::new(listener), Router::new().route("/metrics", scrape)).await
+    {
         tracing::error!(%error, "figures are not served any more");
     }
 }

@@ -21,11 +21,8 @@ use overlay_types::{Epoch, NetworkId, NodeId, Revision, View};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    Config, NodeError, api,
-    disk::Disk,
-    lifecycle,
-    member::{Member, unix_listener},
-    metrics, routes,
+    Config, NodeError, api, disk::Disk, lifecycle, listen::unix_listener, member::Member, metrics,
+    routes,
 };
 
 /// How long calls that are under way may take when the node stops. A watch would never end.

@@ -44,7 +44,12 @@ impl Ports {
 
     /// The endpoint is plugged in like this from now on.
     pub(crate) fn put(&self, endpoint: EndpointId, kind: PortKind) -> Result<(), NodeError> {
-        self.known().kinds.insert(endpoint, kind);
+        let in_memory = kind == PortKind::Memory;
+        let before = self.known().kinds.insert(endpoint, kind);
+        // The disk has no ports in memory, and may be full.
+        if in_memory && before.is_none_or(|kind| kind == PortKind::Memory) {
+            return Ok(());
+        }
         self.keep()
     }
 
@@ -52,7 +57,7 @@ impl Ports {
     pub(crate) fn remove(&self, endpoint: EndpointId) -> Result<(), NodeError> {
         let mut known = self.known();
         known.attached.remove(&endpoint);
-        if known.kinds.remove(&endpoint).is_none() {
+        if known.kinds.remove(&endpoint).is_none_or(|kind| kind == PortKind::Memory) {
             return Ok(());
         }
         drop(known);

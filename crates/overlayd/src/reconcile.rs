@@ -25,6 +25,7 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::{
     agent::Viewer,
+    clock::ClockWatch,
     keys::{Keys, Report},
     ports::Ports,
 };
@@ -172,7 +173,11 @@ fn run(
     progress: &watch::Sender<Progress>,
     reports: &async_mpsc::Sender<Report>,
 ) {
+    let mut clock = ClockWatch::default();
     loop {
+        if let Some(jump) = clock.look(control::now(), Instant::now()) {
+            tracing::warn!(%jump, "the time of day jumped; certificates and key rotation go by it");
+        }
         let wait = turn(shared, &mut keys, progress, reports);
         match wakes.recv_timeout(wait) {
             Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}

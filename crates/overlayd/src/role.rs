@@ -35,11 +35,16 @@ impl RoleFollower {
     /// Follows until the task is ended.
     pub(crate) async fn run(self) {
         let mut revision = self.viewer.revision();
+        let mut told = String::new();
         loop {
             let wait = match self.follow().await {
                 Ok(()) => Duration::MAX,
                 Err(error) => {
-                    tracing::warn!(%error, "the node has not taken up its new role yet");
+                    // The same again and again would hide the rest of the log.
+                    if told != error.to_string() {
+                        tracing::warn!(%error, "the node has not taken up its new role yet");
+                        told = error.to_string();
+                    }
                     RETRY_PAUSE
                 }
             };
@@ -66,7 +71,9 @@ impl RoleFollower {
     }
 
     async fn promote(&self) -> Result<(), NodeError> {
-        let control = self.control_plane.open(true).await?;
+        let opened = self.control_plane.open(true).await;
+        // What a full disk left of a new state would be refused from then on; a worker has no other.
+        let control = opened.or_else(|error| self.disk.erase_state().and(Err(error)))?;
         if let Err(error) = self.renewal.renew().await {
             control.stop().await;
             return Err(error);

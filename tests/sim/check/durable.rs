@@ -22,7 +22,14 @@ fn lost(call: &Call, how: &str) -> Violation {
 
 /// Looks for each acknowledged write of `calls` in the last state and in the ledger.
 pub(crate) fn check(calls: &[Call], last: &View, ledger: &Ledger) -> Vec<Violation> {
-    let gone: BTreeSet<ObjectKey> = calls.iter().filter_map(|call| removed(&call.ask)).collect();
+    let mut gone: BTreeSet<ObjectKey> =
+        calls.iter().filter_map(|call| removed(&call.ask)).collect();
+    let with_nodes = calls.iter().filter(|call| match call.ask {
+        Ask::Attach { node } => gone.contains(&ObjectKey::Node(node)),
+        _ => false,
+    });
+    let with_nodes: Vec<_> = with_nodes.filter_map(|call| Some(made(&call.told)?.0)).collect();
+    gone.extend(with_nodes);
     let mut violations = Vec::new();
     for call in calls {
         if let Some((key, _)) = made(&call.told)
@@ -52,6 +59,7 @@ fn removed(ask: &Ask) -> Option<ObjectKey> {
     match ask {
         Ask::Detach(id) => Some(ObjectKey::Endpoint(*id)),
         Ask::RemoveService(id) => Some(ObjectKey::Service(*id)),
+        Ask::RemoveNode(id) => Some(ObjectKey::Node(*id)),
         _ => None,
     }
 }
@@ -59,6 +67,7 @@ fn removed(ask: &Ask) -> Option<ObjectKey> {
 /// What the call made, and the revision that it led to.
 fn made(told: &Told) -> Option<(ObjectKey, Revision)> {
     match told {
+        Told::Node(id, revision) => Some((ObjectKey::Node(*id), *revision)),
         Told::Network(id, revision) => Some((ObjectKey::Network(*id), *revision)),
         Told::Service(id, revision) => Some((ObjectKey::Service(*id), *revision)),
         Told::Endpoint(id, _, _, revision) => Some((ObjectKey::Endpoint(*id), *revision)),

@@ -43,7 +43,7 @@ pub(crate) fn check(calls: &[Call], ledger: &Ledger) -> Vec<Violation> {
 fn refused_but_done(call: &Call, marks: &BTreeMap<String, BTreeSet<String>>) -> Option<Violation> {
     let Told::Refused(code) = call.told else { return None };
     let mark = match call.ask {
-        Ask::Attach => client::endpoint_name(call.number),
+        Ask::Attach { .. } => client::endpoint_name(call.number),
         Ask::Write { register, .. } => format!("{} = {}", client::register(register), call.number),
         _ => return None,
     };

@@ -59,18 +59,26 @@ impl Holders {
     }
 }
 
-/// An endpoint is its client's from the answer to its attach until its detach is asked for.
+/// An endpoint is its client's from the answer to its attach until its detach is asked for, or the
+/// removal of its node.
 pub(crate) fn check(calls: &[Call]) -> Vec<Violation> {
-    let mut detached = BTreeMap::new();
+    let (mut detached, mut removed) = (BTreeMap::new(), BTreeMap::new());
     for call in calls {
-        if let Ask::Detach(id) = call.ask {
-            detached.insert(id, call.begin);
+        match call.ask {
+            Ask::Detach(id) => _ = detached.insert(id, call.begin),
+            Ask::RemoveNode(node) => _ = removed.entry(node).or_insert(call.begin),
+            _ => {}
         }
     }
     let mut tenants: BTreeMap<_, Vec<(u64, u64, EndpointId)>> = BTreeMap::new();
     for call in calls {
-        let Told::Endpoint(id, network, addresses, _) = &call.told else { continue };
-        let until = detached.get(id).copied().unwrap_or(u64::MAX);
+        let (Told::Endpoint(id, network, addresses, _), Ask::Attach { node }) =
+            (&call.told, &call.ask)
+        else {
+            continue;
+        };
+        let ends = [detached.get(id), removed.get(node)];
+        let until = ends.into_iter().flatten().copied().min().unwrap_or(u64::MAX);
         for address in addresses {
             tenants.entry((*network, *address)).or_default().push((call.end, until, *id));
         }

@@ -70,8 +70,8 @@ impl Call {
         });
         let mut server = self.net.server(self.to)?;
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let (cluster, role) = (nodes::CLUSTER, nodes::role(caller));
-        let identity = PeerIdentity { cluster, node: caller, role };
+        let (node, role) = self.net.identity(caller);
+        let identity = PeerIdentity { cluster: nodes::CLUSTER, node, role };
         let peer = Peer { identity, not_after: UnixMillis(u64::MAX) };
         request.extensions_mut().insert(ConnectionInfo {
             local: nowhere,

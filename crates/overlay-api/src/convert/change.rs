@@ -5,6 +5,20 @@ use overlay_types::{Change, Epoch, Object, ObjectKey, SpecError};
 use super::{parse, required};
 use crate::v1::{self, change, object, object_key};
 
+/// The changes of a message, but for those of kinds of objects that this version does not know: a
+/// newer manager tells of them, and nothing here depends on them.
+pub fn known_changes(messages: Vec<v1::Change>) -> Result<Vec<Change>, SpecError> {
+    messages.into_iter().filter(is_of_known_kind).map(Change::try_from).collect()
+}
+
+fn is_of_known_kind(message: &v1::Change) -> bool {
+    match &message.change {
+        Some(change::Change::Put(object)) => object.object.is_some(),
+        Some(change::Change::Delete(key)) => key.key.is_some(),
+        None => false,
+    }
+}
+
 impl From<&Object> for v1::Object {
     fn from(object: &Object) -> Self {
         let object = match object {

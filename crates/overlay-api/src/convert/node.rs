@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, Node, Role, SpecError,
-    UnixMillis,
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, Node, Role,
+    SpecError, UnixMillis,
 };
 
 use super::{meta, name, parse, required, small};
@@ -27,6 +27,7 @@ impl From<&Cluster> for v1::Cluster {
                 .iter()
                 .map(|(node, until)| v1::RemovedNode { node: node.to_string(), until: until.0 })
                 .collect(),
+            level: cluster.level.get(),
         }
     }
 }
@@ -53,6 +54,7 @@ impl TryFrom<v1::Cluster> for Cluster {
                 .into_iter()
                 .map(|m| Ok((parse("removed_nodes.node", &m.node)?, UnixMillis(m.until))))
                 .collect::<Result<_, SpecError>>()?,
+            level: FeatureLevel::new(message.level),
         })
     }
 }
@@ -132,6 +134,7 @@ impl From<Capabilities> for v1::Capabilities {
             dataplane: dataplane.into(),
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
+            level: capabilities.level.get(),
         }
     }
 }
@@ -148,7 +151,8 @@ impl TryFrom<v1::Capabilities> for Capabilities {
                 return Err(SpecError::new("capabilities.dataplane", message.dataplane, reason));
             }
         };
-        Ok(Self { dataplane, encryption: message.encryption, ipv6: message.ipv6 })
+        let level = FeatureLevel::new(message.level);
+        Ok(Self { dataplane, encryption: message.encryption, ipv6: message.ipv6, level })
     }
 }
 

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
-    EndpointId, EndpointSpec, Epoch, EpochState, GossipKey, GossipKeys, KeyEpoch, MacAddr, Meta,
-    Network, NetworkDraft, NetworkId, NetworkSubnet, Node, NodeId, NodeKey, Object, ObjectKey,
-    PortSpec, Revision, Role, Service, ServiceDraft, ServiceId, ServiceNetwork, ServiceSpec,
-    UnixMillis, Vni, object::EndpointExtras,
+    EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys, KeyEpoch,
+    MacAddr, Meta, Network, NetworkDraft, NetworkId, NetworkSubnet, Node, NodeId, NodeKey, Object,
+    ObjectKey, PortSpec, Revision, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
+    ServiceSpec, UnixMillis, Vni, object::EndpointExtras,
 };
 use prost::Message;
 
@@ -83,6 +83,7 @@ fn node() -> Node {
             dataplane: DataplaneKind::User,
             encryption: true,
             ipv6: false,
+            level: FeatureLevel::OURS,
         },
     }
 }
@@ -114,6 +115,7 @@ fn one_of_each() -> Vec<Object> {
             default_pools: vec![pool],
             rotation_period: Duration::from_hours(12),
             removed_nodes: [(NodeId::from_u128(9), UnixMillis(7))].into(),
+            level: FeatureLevel::OURS,
         }),
         Object::Node(node()),
         Object::Network(network()),

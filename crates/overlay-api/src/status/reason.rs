@@ -70,6 +70,7 @@ reasons! {
     ServiceNotOnNetwork = "service-not-on-network", FailedPrecondition, "the service is not on the endpoint's network";
     ServiceInUse = "service-in-use", FailedPrecondition, "the service has tasks";
     MissingCapability = "missing-capability", FailedPrecondition, "the node cannot do that";
+    FeatureLevel = "feature-level", FailedPrecondition, "a node's release does not know of it";
     VniInUse = "vni-in-use", FailedPrecondition, "another network has the VNI";
     MacInUse = "mac-in-use", FailedPrecondition, "another endpoint has the MAC address";
     PortInUse = "port-in-use", FailedPrecondition, "the port is published already";

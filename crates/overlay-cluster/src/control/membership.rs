@@ -72,28 +72,12 @@ pub(super) fn member(node: &Node) -> Member {
 
 #[cfg(test)]
 mod tests {
-    use overlay_types::{Capabilities, DataplaneKind, Meta};
+    use overlay_testkit::objects;
 
     use super::*;
 
     fn node(id: u128, role: Role) -> Node {
-        let control = format!("127.0.0.{id}:2377");
-        Node {
-            id: NodeId::from_u128(id),
-            meta: Meta::default(),
-            name: format!("node{id}").parse().unwrap(),
-            role,
-            control: control.parse().unwrap(),
-            gossip: control.parse().unwrap(),
-            data_path: [127, 0, 0, 1].into(),
-            availability: overlay_types::Availability::Active,
-            labels: BTreeMap::new(),
-            capabilities: Capabilities {
-                dataplane: DataplaneKind::User,
-                encryption: true,
-                ipv6: true,
-            },
-        }
+        Node { role, ..objects::node(id) }
     }
 
     #[test]

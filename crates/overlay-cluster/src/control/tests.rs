@@ -1,5 +1,6 @@
 use core::time::Duration;
 
+use overlay_testkit::objects::{cluster, node};
 use overlay_types::{ClusterId, Node, Role};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ use crate::{
     ca::{NodeCredentials, PendingJoin, RootCa, join::SigningRequest},
     raft::store::faults::{Fault, FaultyDisk},
     server::health,
-    state::tests::{cluster, init, node},
+    state::tests::init,
 };
 
 /// Longer than anything here takes; a test that waits this long has failed.

@@ -1,7 +1,7 @@
 //! `overlay.v1.Reports`: what a node says about itself.
 
 use overlay_api::{convert, v1};
-use overlay_types::{Epoch, NodeId, RequestId};
+use overlay_types::{Epoch, FeatureLevel, NodeId, RequestId};
 use tonic::{Request, Response, Status};
 
 use super::{Api, gate::Caller, invalid};
@@ -44,5 +44,16 @@ impl v1::reports_server::Reports for Api {
         let epoch = Epoch::new(request.epoch);
         self.report(Action::ReportEpochReady { node, epoch, public }).await?;
         Ok(Response::new(v1::ReportReadyResponse {}))
+    }
+
+    async fn announce_level(
+        &self,
+        request: Request<v1::AnnounceLevelRequest>,
+    ) -> Result<Response<v1::AnnounceLevelResponse>, Status> {
+        let node = node(&request.get_ref().node)?;
+        Caller::of(&request)?.speaks_for(node)?;
+        let level = FeatureLevel::new(request.into_inner().level);
+        self.report(Action::AnnounceLevel { node, level }).await?;
+        Ok(Response::new(v1::AnnounceLevelResponse {}))
     }
 }

@@ -48,6 +48,10 @@ impl v1::watcher_server::Watcher for Api {
         if self.control.raft().metrics().borrow().running_state.is_err() {
             return Err(stopped());
         }
+        let touch = self.control.in_touch();
+        if !*touch.borrow() {
+            return Err(out_of_touch());
+        }
         let replica = Arc::clone(self.control.replica());
         // One that joined a moment ago has no state yet, one that was away an old one.
         let known = replica.read(|state| state.view().cluster().map(|_| state.revision()));
@@ -56,7 +60,8 @@ impl v1::watcher_server::Watcher for Api {
         }
         let (events, feed, first) = replica.subscribe(interest, from);
         let (messages, stream) = mpsc::channel(UNDER_WAY);
-        tokio::spawn(async move { carry(&replica, core, (events, feed, first), &messages).await });
+        let ended = async move { over(core, touch).await };
+        tokio::spawn(async move { carry(&replica, ended, (events, feed, first), &messages).await });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -65,15 +70,30 @@ fn stopped() -> Status {
     Status::unavailable("this manager's raft core has ended; ask another")
 }
 
-/// Carries batches until the subscriber is gone.
-async fn carry<M>(
+fn out_of_touch() -> Status {
+    Status::unavailable("no leader answers this manager; ask another")
+}
+
+/// Waits until nothing more is to be told, and says why.
+async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<bool>) -> Status {
+    // Its sender lives as long as the raft core: after that nothing is ever applied.
+    let stopped = async {
+        while core.changed().await.is_ok() {}
+        stopped()
+    };
+    tokio::select! {
+        status = stopped => status,
+        _ = touch.wait_for(|touch| !touch) => out_of_touch(),
+    }
+}
+
+/// Carries batches until the subscriber is gone, or `ended` says why there will be no more.
+async fn carry(
     replica: &Replica,
-    mut core: watch::Receiver<M>,
+    ended: impl Future<Output = Status>,
     (mut events, mut feed, first): (broadcast::Receiver<Event>, Feed, Batch),
     messages: &Messages,
 ) {
-    // Its sender lives as long as the raft core: after that nothing is ever applied.
-    let ended = async move { while core.changed().await.is_ok() {} };
     tokio::pin!(ended);
     let mut batch = Some(first);
     loop {
@@ -85,9 +105,9 @@ async fn carry<M>(
         let event = tokio::select! {
             event = events.recv() => event,
             () = messages.closed() => return,
-            () = &mut ended => {
+            status = &mut ended => {
                 // The subscriber may be gone.
-                let _ = messages.send(Err(stopped())).await;
+                let _ = messages.send(Err(status)).await;
                 return;
             }
         };

@@ -108,6 +108,7 @@ impl State {
         if self.view.cluster().is_none() && !matches!(action, Action::InitCluster(_)) {
             return Err(Rejection::NoCluster);
         }
+        self.check_level(action)?;
         match action {
             Action::InitCluster(init) => self.init_cluster(context, init),
             Action::JoinNode(node) => self.join_node(context, node),
@@ -151,6 +152,7 @@ impl State {
             }
             Action::SetAutolock(key) => self.set_autolock(context, key.as_ref()),
             Action::RotateUnlockKey(key) => self.rotate_unlock_key(context, key),
+            Action::AnnounceLevel { node, level } => self.announce_level(context, *node, *level),
         }
     }
 }

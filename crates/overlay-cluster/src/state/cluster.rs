@@ -39,6 +39,7 @@ impl State {
             meta: context.created(),
             autolock: init.unlock_key.is_some(),
             default_pools: pools.clone().into(),
+            level: init.node.capabilities.level,
             ..init.cluster.clone()
         };
         let mut draft = NetworkDraft::new(INGRESS.parse()?);

@@ -1,8 +1,9 @@
 //! What can be written.
 
 use overlay_types::{
-    Cluster, EndpointId, EndpointSpec, Epoch, EpochState, GossipKey, NetworkId, NetworkSpec, Node,
-    NodeId, RequestId, Revision, Role, ServiceId, ServiceSpec, Subnet, UnixMillis,
+    Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, NetworkId,
+    NetworkSpec, Node, NodeId, RequestId, Revision, Role, ServiceId, ServiceSpec, Subnet,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +156,27 @@ pub enum Action {
     SetAutolock(Option<OpaqueSecret>),
     /// Replaces the unlock key, 32 bytes.
     RotateUnlockKey(OpaqueSecret),
+    /// A node tells what its release knows.
+    AnnounceLevel {
+        /// The node.
+        node: NodeId,
+        /// Its level.
+        level: FeatureLevel,
+    },
+}
+
+impl Action {
+    /// The feature level that brought the action, or the newest of the fields that it uses: nodes
+    /// of a lower one would not understand it, or not all of it.
+    pub const fn level(&self) -> FeatureLevel {
+        match self {
+            // The ways out of a level that is too low.
+            Self::JoinNode(_) | Self::RemoveNode(_) | Self::AnnounceLevel { .. } => {
+                FeatureLevel::NONE
+            }
+            _ => FeatureLevel::FIRST,
+        }
+    }
 }
 
 /// What a cluster starts with.

@@ -19,6 +19,7 @@ const REMEMBERED: Duration = Duration::from_secs(NODE_VALIDITY.as_secs() + BACKD
 impl State {
     pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
         label::check(&node.labels)?;
+        self.check_not_behind(node, node.capabilities.level)?;
         if let Some(old) = self.view.nodes().get(&node.id) {
             return Ok(put_node(context, old, node));
         }
@@ -67,7 +68,9 @@ impl State {
         }
         changes.push(Change::Delete(ObjectKey::Node(id)));
         if let Some(cluster) = self.view.cluster() {
-            changes.push(Change::Put(Object::Cluster(without(cluster, id, context))));
+            let level = cluster.level.max(self.level_without(id));
+            let cluster = Cluster { level, ..without(cluster, id, context) };
+            changes.push(Change::Put(Object::Cluster(cluster)));
         }
         Ok(Applied { response: Response::Done, changes })
     }

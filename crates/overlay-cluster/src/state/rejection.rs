@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use overlay_ipam::IpamError;
 use overlay_types::{
-    Availability, DataplaneKind, Epoch, EpochState, MacAddr, Name, NodeId, PortSpec, RequestId,
-    Revision, SpecError, Vni,
+    Availability, DataplaneKind, Epoch, EpochState, FeatureLevel, MacAddr, Name, NodeId, PortSpec,
+    RequestId, Revision, SpecError, Vni,
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,6 +226,35 @@ pub enum Rejection {
         capability: Cow<'static, str>,
         /// The network.
         network: Name,
+    },
+
+    /// Some node would not understand it.
+    #[error(
+        "this needs feature level {needed} on every node, and the cluster is at {level} because of \
+         {}; install this release on them, or remove them",
+        List(nodes)
+    )]
+    ClusterBehind {
+        /// What it needs.
+        needed: FeatureLevel,
+        /// What the cluster has.
+        level: FeatureLevel,
+        /// Nodes of a lower level.
+        nodes: Vec<String>,
+    },
+
+    /// The node would not understand what the cluster does.
+    #[error(
+        "the release on node {node:?} knows feature level {level}, and the cluster is at {needed}; \
+         install the release of the other nodes on it"
+    )]
+    NodeBehind {
+        /// The node's name.
+        node: Name,
+        /// What it knows.
+        level: FeatureLevel,
+        /// What the cluster has.
+        needed: FeatureLevel,
     },
 
     /// The requested VNI is taken.

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Deadlines are replicated, so another leader goes on where the last one stopped (C09). A step that
-//! two leaders propose is taken once: it names the epoch and the state that it leads to.
+//! two leaders propose is taken once: it names the epoch and the state that it leads to. A deadline
+//! that lies too far ahead is one of a clock that was wrong, and has come (R07).
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -20,6 +21,9 @@ use std::collections::BTreeSet;
 use overlay_types::{EpochState, GossipKey, KeyEpoch, NodeId, UnixMillis};
 
 use super::{Action, State, key};
+
+/// How far the clocks of two leaders may differ: more than where any of them is kept right.
+const LARGEST_SKEW: Duration = Duration::from_mins(10);
 
 /// How long a rotation waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +80,12 @@ impl RotationPolicy {
         now: UnixMillis,
         period: Duration,
     ) -> Option<Action> {
-        let due = now >= epoch.deadline;
+        let within = match epoch.state {
+            EpochState::Preparing | EpochState::Ready => self.grace,
+            EpochState::Active => period,
+            EpochState::Retired => self.drain,
+        };
+        let due = has_come(epoch.deadline, now, within);
         let keys = state.view().node_keys();
         let mut members = live.iter().filter(|node| state.view().nodes().contains_key(node));
         let key = |node: &NodeId| keys.get(&(epoch.epoch, *node));
@@ -104,12 +113,23 @@ impl RotationPolicy {
         period: Duration,
         fresh: [u8; 32],
     ) -> Option<Action> {
-        let ring = state.view().gossip_keys().filter(|ring| now >= ring.deadline)?;
-        Some(match key::next_key(ring) {
+        let ring = state.view().gossip_keys()?;
+        let next = key::next_key(ring);
+        let within = if next.is_some() { self.grace } else { period };
+        if !has_come(ring.deadline, now, within) {
+            return None;
+        }
+        Some(match next {
             Some(next) => Action::AdvanceGossipKey { to: next.epoch, deadline: now.after(period) },
             None => self.start_gossip(state, now, fresh),
         })
     }
+}
+
+/// Whether it is past `deadline`, which was set for `within` from then; or so far from it that it
+/// must have been set by a clock that was ahead, or is read by one that was set back.
+fn has_come(deadline: UnixMillis, now: UnixMillis, within: Duration) -> bool {
+    now >= deadline || deadline > now.after(within).after(LARGEST_SKEW)
 }
 
 /// Whether no rotation is under way, and there is room for one.

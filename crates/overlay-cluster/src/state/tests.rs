@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod keys;
+mod levels;
 mod lock;
 mod networks;
 mod nodes;
@@ -11,12 +12,12 @@ mod takeover;
 mod trust;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 
+use overlay_testkit::objects::{cluster, node};
 use overlay_types::{
-    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, Endpoint, EndpointDraft,
-    EndpointId, Epoch, GossipKey, Meta, Network, NetworkDraft, NetworkId, Node, NodeId, PortSpec,
-    RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
+    Cluster, Endpoint, EndpointDraft, EndpointId, Epoch, GossipKey, Network, NetworkDraft,
+    NetworkId, NodeId, PortSpec, RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
+    UnixMillis,
 };
 
 use super::{Action, Applied, Command, InitCluster, Rejection, Response, State, Trust};
@@ -26,36 +27,6 @@ pub(super) struct Lab {
     pub(super) state: State,
     drawn: u128,
     pub(super) now: UnixMillis,
-}
-
-pub(crate) fn node(number: u128) -> Node {
-    let host = u8::try_from(number).unwrap();
-    Node {
-        id: NodeId::from_u128(number),
-        meta: Meta::default(),
-        name: format!("node{number}").parse().unwrap(),
-        role: Role::Manager,
-        control: ([192, 0, 2, host], 2377).into(),
-        gossip: ([192, 0, 2, host], 7946).into(),
-        data_path: [192, 0, 2, host].into(),
-        availability: Availability::Active,
-        labels: BTreeMap::new(),
-        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
-    }
-}
-
-pub(crate) fn cluster() -> Cluster {
-    Cluster {
-        id: ClusterId::from_u128(77),
-        meta: Meta::default(),
-        vxlan_port: 4789,
-        encrypted_vxlan_port: 4788,
-        esp_port: 4500,
-        default_pools: Vec::new(),
-        rotation_period: Duration::from_hours(12),
-        autolock: false,
-        removed_nodes: BTreeMap::new(),
-    }
 }
 
 pub(crate) fn init(cluster: Cluster) -> InitCluster {

@@ -1,14 +1,19 @@
 //! Commands and states as protobuf messages, for the log and for snapshots.
 //!
-//! `From<&T>` makes a message and cannot fail; `TryFrom<message>` checks. What was written by a
-//! version with other fields is read as far as this version knows them; what this version cannot
-//! know at all (an unknown action) is an error, because skipping it would let replicas diverge.
+//! `From<&T>` makes a message and cannot fail; `TryFrom<message>` checks. What a newer release wrote
+//! is an error where it has anything that this one does not know, be it an action or a field deep
+//! inside one: to skip it would let replicas diverge. Feature levels keep it from being written.
 
 mod command;
 mod response;
 mod snapshot;
 
+use bytes::Buf;
+use overlay_api::internal::v1 as pb;
 use overlay_types::SpecError;
+use prost::Message;
+
+use super::Command;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +42,16 @@ pub enum WireError {
         /// The part.
         part: &'static str,
     },
+    /// A message has fields that this version does not know.
+    #[error("{what} has fields that this version does not know; install the newer release")]
+    Newer {
+        /// What was read.
+        what: &'static str,
+    },
     /// The snapshot has another format.
-    #[error("the snapshot has format {found}, this version reads {known}; update this node")]
+    #[error(
+        "the snapshot has format {found}, this version reads {known}; install the newer release"
+    )]
     Format {
         /// Its format.
         found: u32,
@@ -54,6 +67,24 @@ impl WireError {
     pub(crate) const fn missing(what: &'static str, part: &'static str) -> Self {
         Self::Missing { what, part }
     }
+}
+
+/// The command that these bytes are, if this version knows all of it.
+pub fn decode_command(bytes: impl Buf) -> Result<Command, WireError> {
+    exact::<pb::Command>(command::COMMAND, bytes)?.try_into()
+}
+
+/// Decodes the whole of `bytes`, and refuses what has a field that this version does not know.
+///
+/// Decoding drops such fields, so what is left would be shorter: what writes these messages leaves
+/// out defaults and writes each field once, as this version would.
+pub(crate) fn exact<M: Message + Default>(
+    what: &'static str,
+    bytes: impl Buf,
+) -> Result<M, WireError> {
+    let length = bytes.remaining();
+    let message = M::decode(bytes).map_err(|error| WireError::Message { what, error })?;
+    if message.encoded_len() == length { Ok(message) } else { Err(WireError::Newer { what }) }
 }
 
 /// Adds to an error in a field what was being read.

@@ -58,9 +58,7 @@ impl Feed {
     /// A snapshot, for a subscriber that lost its place.
     pub fn restart(&mut self, view: &View) -> Batch {
         self.revision = view.revision();
-        if let Interest::Node(node) = &self.interest {
-            self.interest = Interest::of_node(node.node(), view);
-        }
+        self.interest.renew(view);
         Batch {
             revision: self.revision,
             snapshot: true,

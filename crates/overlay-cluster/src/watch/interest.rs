@@ -22,21 +22,23 @@ pub enum Interest {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeInterest {
     node: NodeId,
+    /// The node's endpoints: what the key of one that is deleted does not say.
     local: BTreeMap<EndpointId, NetworkId>,
+    /// Where they are.
     networks: BTreeSet<NetworkId>,
 }
 
 impl Interest {
     /// What concerns `node`, as things stand in `view`.
     pub fn of_node(node: NodeId, view: &View) -> Self {
-        let local: BTreeMap<_, _> = view
-            .endpoints()
-            .values()
-            .filter(|endpoint| endpoint.node == node)
-            .map(|endpoint| (endpoint.id, endpoint.network))
-            .collect();
-        let networks = local.values().copied().collect();
-        Self::Node(NodeInterest { node, local, networks })
+        Self::Node(NodeInterest::new(node, view))
+    }
+
+    /// The same subscriber's, as things stand in `view`.
+    pub(super) fn renew(&mut self, view: &View) {
+        if let Self::Node(interest) = self {
+            *interest = NodeInterest::new(interest.node, view);
+        }
     }
 
     /// Every object of `view` that concerns the subscriber.
@@ -59,27 +61,62 @@ impl Interest {
     ///
     /// A network that begins to concern the node comes whole; one that ceases to is deleted.
     pub fn narrow(&mut self, view: &View, changes: &[Change]) -> Vec<Change> {
-        let Self::Node(interest) = self else {
-            return changes.iter().filter(|c| !is_secret(c)).cloned().collect();
-        };
-        let before = interest.networks.clone();
-        interest.follow(changes);
-        let gained: Vec<_> = interest.networks.difference(&before).copied().collect();
-        let lost: Vec<_> = before.difference(&interest.networks).copied().collect();
+        match self {
+            Self::Everything => changes.iter().filter(|c| !is_secret(c)).cloned().collect(),
+            Self::Node(interest) => interest.narrow(view, changes),
+        }
+    }
+
+    fn concerns(&self, object: &Object) -> bool {
+        match self {
+            Self::Everything => !matches!(object, Object::GossipKeys(_)),
+            Self::Node(interest) => interest.concerns(object),
+        }
+    }
+}
+
+impl NodeInterest {
+    fn new(node: NodeId, view: &View) -> Self {
+        let local = view.endpoints().values().filter(|endpoint| endpoint.node == node);
+        let local = local.map(|endpoint| (endpoint.id, endpoint.network)).collect();
+        let mut interest = Self { node, local, networks: BTreeSet::new() };
+        interest.networks = interest.local.values().copied().collect();
+        interest
+    }
+
+    fn narrow(&mut self, view: &View, changes: &[Change]) -> Vec<Change> {
+        let before = self.networks.clone();
+        self.follow(changes);
+        let gained = self.networks.difference(&before);
+        let lost = before.difference(&self.networks);
 
         let mut told: Vec<Change> =
             changes.iter().filter_map(|change| self.narrow_one(change)).collect();
-        told.extend(gained.into_iter().flat_map(|id| whole_network(view, id)).map(Change::Put));
-        for network in lost {
-            told.extend(self.forget_network(view, network));
-        }
+        told.extend(gained.flat_map(|id| whole_network(view, *id)).map(Change::Put));
+        told.extend(lost.flat_map(|id| self.forget_network(view, *id)).map(Change::Delete));
         told
+    }
+
+    /// Keeps up with the node's endpoints, which never change their network or node.
+    fn follow(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(Object::Endpoint(e)) if e.node == self.node => {
+                    self.local.insert(e.id, e.network);
+                }
+                Change::Delete(ObjectKey::Endpoint(id)) => {
+                    self.local.remove(id);
+                }
+                _ => {}
+            }
+        }
+        self.networks = self.local.values().copied().collect();
     }
 
     fn narrow_one(&self, change: &Change) -> Option<Change> {
         match change {
             Change::Put(object) if self.concerns(object) => Some(change.clone()),
-            // It may have left a network that concerns the node. Endpoints never change their network or node.
+            // It may have left a network that concerns the node.
             Change::Put(Object::Service(service)) => {
                 Some(Change::Delete(ObjectKey::Service(service.id)))
             }
@@ -90,14 +127,10 @@ impl Interest {
     }
 
     fn concerns(&self, object: &Object) -> bool {
-        let networks = match self {
-            Self::Everything => return !matches!(object, Object::GossipKeys(_)),
-            Self::Node(interest) => &interest.networks,
-        };
         match object {
             Object::Network(Network { id, .. })
-            | Object::Endpoint(Endpoint { network: id, .. }) => networks.contains(id),
-            Object::Service(service) => networks_of(service).any(|id| networks.contains(&id)),
+            | Object::Endpoint(Endpoint { network: id, .. }) => self.networks.contains(id),
+            Object::Service(service) => self.concerns_service(service),
             Object::Cluster(_)
             | Object::Node(_)
             | Object::KeyEpoch(_)
@@ -106,38 +139,16 @@ impl Interest {
         }
     }
 
-    fn forget_network(&self, view: &View, network: NetworkId) -> Vec<Change> {
-        let endpoints = view.endpoints_on(network).map(|e| ObjectKey::Endpoint(e.id));
-        let services = view
-            .services()
-            .values()
-            .filter(|s| networks_of(s).any(|id| id == network))
-            .filter(|s| !self.concerns(&Object::Service((*s).clone())))
-            .map(|s| ObjectKey::Service(s.id));
-        endpoints.chain(services).chain([ObjectKey::Network(network)]).map(Change::Delete).collect()
-    }
-}
-
-impl NodeInterest {
-    /// The node.
-    pub const fn node(&self) -> NodeId {
-        self.node
+    fn concerns_service(&self, service: &Service) -> bool {
+        networks_of(service).any(|id| self.networks.contains(&id))
     }
 
-    fn follow(&mut self, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::Put(Object::Endpoint(e)) if e.node == self.node => {
-                    self.local.insert(e.id, e.network);
-                }
-                Change::Put(Object::Endpoint(Endpoint { id, .. }))
-                | Change::Delete(ObjectKey::Endpoint(id)) => {
-                    self.local.remove(id);
-                }
-                _ => {}
-            }
-        }
-        self.networks = self.local.values().copied().collect();
+    /// What was told because of the network, and is not because of another one.
+    fn forget_network(&self, view: &View, id: NetworkId) -> impl Iterator<Item = ObjectKey> {
+        let endpoints = view.endpoints_on(id).map(|endpoint| ObjectKey::Endpoint(endpoint.id));
+        let services = services_on(view, id).filter(|service| !self.concerns_service(service));
+        let services = services.map(|service| ObjectKey::Service(service.id));
+        endpoints.chain(services).chain([ObjectKey::Network(id)])
     }
 }
 
@@ -150,14 +161,15 @@ fn networks_of(service: &Service) -> impl Iterator<Item = NetworkId> {
     asked.chain(service.vips.keys().copied())
 }
 
+fn services_on(view: &View, network: NetworkId) -> impl Iterator<Item = &Service> {
+    view.services().values().filter(move |service| networks_of(service).any(|id| id == network))
+}
+
 fn whole_network(view: &View, id: NetworkId) -> impl Iterator<Item = Object> {
     let network = view.networks().get(&id).cloned().map(Object::Network);
-    let services =
-        view.services().values().filter(move |s| networks_of(s).any(|network| network == id));
-    network
-        .into_iter()
-        .chain(services.cloned().map(Object::Service))
-        .chain(view.endpoints_on(id).cloned().map(Object::Endpoint))
+    let services = services_on(view, id).cloned().map(Object::Service);
+    let endpoints = view.endpoints_on(id).cloned().map(Object::Endpoint);
+    network.into_iter().chain(services).chain(endpoints)
 }
 
 #[cfg(test)]

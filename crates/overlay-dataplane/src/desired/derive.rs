@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Availability, Endpoint, EndpointId, NetworkId, Node, NodeId, View};
+use overlay_types::{Endpoint, EndpointId, NetworkId, Node, NodeId, View};
 
 use super::{
     Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings,
@@ -71,16 +71,12 @@ fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entr
         let tasks = view.tasks_of(service.id);
         let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
         let backends = alive.map(|e| {
-            let draining = view.nodes().get(&e.node).is_some_and(drains);
+            let draining = view.nodes().get(&e.node).is_some_and(Node::is_drained);
             (e.id, Backend { addresses: e.addresses, draining })
         });
         let backends = backends.collect();
         entry.services.insert(service.id, Service { vips, backends });
     }
-}
-
-fn drains(node: &Node) -> bool {
-    node.availability == Availability::Drain
 }
 
 fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {

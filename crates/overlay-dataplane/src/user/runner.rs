@@ -1,7 +1,11 @@
 //! The switch's thread: what is ready is taken in bounded helpings, and what follows is sent.
 #![expect(clippy::disallowed_methods, reason = "this is the shell that tells the engine the time")]
 
-use core::{mem, net::SocketAddr, time::Duration};
+use core::{
+    mem,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use std::{
     io,
     sync::{Arc, mpsc},
@@ -269,53 +273,62 @@ impl Runner {
 
     /// Sends all outputs.
     fn flush(&mut self) {
-        let (outputs, arena) = self.batch.parts_mut();
+        let mut batch = mem::take(&mut self.batch);
+        let (outputs, arena) = batch.parts_mut();
         for output in outputs {
             match output {
                 Output::Datagrams { to, channel, range, stride } => {
-                    let (socket, port) = match channel {
-                        Channel::Plain { source_port } => {
-                            (self.sockets.source(*source_port), self.sockets.vxlan.local.port())
-                        }
-                        Channel::Esp => (&self.sockets.esp, self.sockets.esp.local.port()),
-                    };
-                    let destination = SocketAddr::new(*to, port);
-                    let contents = &arena[range.clone()];
-                    if let Some(capture) = &mut self.capture {
-                        show(capture, socket, destination, contents, *stride);
-                    }
-                    if let Err((lost, error)) = socket.send(destination, contents, *stride) {
-                        let reason = match error.kind() {
-                            io::ErrorKind::WouldBlock => DropReason::SocketFull,
-                            _ => DropReason::SocketError,
-                        };
-                        tracing::debug!(%destination, %error, lost, "datagrams were not sent");
-                        self.counters.count_drops(reason, lost as u64);
-                    }
+                    self.send(*to, *channel, &arena[range.clone()], *stride);
                 }
                 Output::Frame { port, range, offload } => {
-                    let Some(Some(state)) = self.ports.get_mut(port.0 as usize) else {
-                        self.counters.count_drop(DropReason::UnknownPort);
-                        continue;
-                    };
-                    match &mut state.port {
-                        Port::Memory(ring) => {
-                            if !ring.push(&arena[range.clone()]) {
-                                self.counters.count_drop(DropReason::PortFull);
-                            }
-                        }
-                        Port::Tap(tap) => {
-                            let bytes = &mut arena[range.start - FRAME_HEADROOM..range.end];
-                            if let Err(error) = tap.write(bytes, *offload) {
-                                tracing::debug!(%port, %error, "cannot write to a TAP device");
-                                self.counters.count_drop(DropReason::PortError);
-                            }
-                        }
-                    }
+                    let bytes = &mut arena[range.start - FRAME_HEADROOM..range.end];
+                    self.deliver(*port, bytes, *offload);
                 }
             }
         }
-        self.batch.clear();
+        batch.clear();
+        self.batch = batch;
+    }
+
+    fn send(&mut self, to: IpAddr, channel: Channel, contents: &[u8], stride: usize) {
+        let (socket, port) = match channel {
+            Channel::Plain { source_port } => {
+                (self.sockets.source(source_port), self.sockets.vxlan.local.port())
+            }
+            Channel::Esp => (&self.sockets.esp, self.sockets.esp.local.port()),
+        };
+        let destination = SocketAddr::new(to, port);
+        if let Some(capture) = &mut self.capture {
+            show(capture, socket, destination, contents, stride);
+        }
+        let Err((lost, error)) = socket.send(destination, contents, stride) else { return };
+        let reason = match error.kind() {
+            io::ErrorKind::WouldBlock => DropReason::SocketFull,
+            _ => DropReason::SocketError,
+        };
+        tracing::debug!(%destination, %error, lost, "datagrams were not sent");
+        self.counters.count_drops(reason, lost as u64);
+    }
+
+    /// `bytes` are the frame, after [`FRAME_HEADROOM`] octets of room.
+    fn deliver(&mut self, id: PortId, bytes: &mut [u8], offload: Offload) {
+        let Some(Some(state)) = self.ports.get_mut(id.0 as usize) else {
+            self.counters.count_drop(DropReason::UnknownPort);
+            return;
+        };
+        match &mut state.port {
+            Port::Memory(ring) => {
+                if !ring.push(&bytes[FRAME_HEADROOM..]) {
+                    self.counters.count_drop(DropReason::PortFull);
+                }
+            }
+            Port::Tap(tap) => {
+                if let Err(error) = tap.write(bytes, offload) {
+                    tracing::debug!(port = %id, %error, "cannot write to a TAP device");
+                    self.counters.count_drop(DropReason::PortError);
+                }
+            }
+        }
     }
 }
 

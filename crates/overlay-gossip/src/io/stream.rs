@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, mem,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -42,6 +42,8 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After the system refused to accept, as when descriptors ran out; a bound on a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Refusals in a row from one line in the log to the next: a minute.
+const TOLD_EVERY: u32 = 600;
 
 /// What came over a connection.
 pub(super) enum Arrival {
@@ -55,17 +57,24 @@ pub(super) async fn accept(listener: TcpListener, arrivals: mpsc::Sender<Arrival
     let free = Arc::new(Semaphore::new(MAX_INCOMING));
     // Dropping the set aborts its tasks: nothing outlives the listener.
     let mut readers = JoinSet::new();
+    let mut refusals: u32 = 0;
     loop {
         while readers.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::debug!(%error, "gossip accept");
+                if refusals.is_multiple_of(TOLD_EVERY) {
+                    tracing::warn!(%error, "cannot accept gossip connections for now");
+                }
+                refusals = refusals.wrapping_add(1);
                 // Not a wait for time to pass: a pause, so that a full descriptor table costs little.
                 let _ = timeout(ACCEPT_PAUSE, std::future::pending::<()>()).await;
                 continue;
             }
         };
+        if mem::take(&mut refusals) > 0 {
+            tracing::info!("gossip connections are accepted again");
+        }
         let slot = free.clone().try_acquire_owned().ok();
         let place = slot.and_then(|slot| Some((slot, HostPlace::take(&hosts, from.ip())?)));
         let Some(place) = place else {

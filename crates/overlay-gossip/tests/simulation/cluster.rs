@@ -9,45 +9,12 @@ use std::{
 
 use overlay_crypto::keyring::RingKeys;
 use overlay_gossip::{
-    Counters, Event, Gossip, GossipConfig, INCARNATIONS_PER_START, Identity, MemberState, Output,
+    Counters, Event, Gossip, GossipConfig, INCARNATIONS_PER_START, Identity, MemberState,
 };
-use overlay_testkit::sim::{Action, Carrier, Delivery, Hosts, Link, Machine, Network};
+use overlay_testkit::sim::{Hosts, Link, Network};
 use overlay_types::{Incarnation, NodeId};
 
-use crate::keys;
-
-/// A member on a simulated host.
-pub(crate) struct Member(Gossip);
-
-impl Machine for Member {
-    type Event = Event;
-
-    fn handle_arrival(&mut self, arrival: Delivery<Vec<u8>>, now: Instant) {
-        let Delivery { from, carrier, payload, .. } = arrival;
-        match carrier {
-            Carrier::Datagram => self.0.handle_datagram(from, &payload, now),
-            Carrier::Stream => self.0.handle_stream_message(from, &payload, now),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    fn poll_action(&mut self, now: Instant) -> Action<Event> {
-        match self.0.poll_output(now) {
-            Output::SendDatagram { to, bytes } => {
-                Action::Send { to, carrier: Carrier::Datagram, bytes }
-            }
-            Output::SendStream { to, bytes } => {
-                Action::Send { to, carrier: Carrier::Stream, bytes }
-            }
-            Output::Event(event) => Action::Tell(event),
-            Output::WakeAt(at) => Action::WakeAt(at),
-            Output::Gone => Action::Stop,
-        }
-    }
-}
+use crate::{keys, machine::Member};
 
 /// How often conditions are looked at. They look at every pair of members.
 const CHECK_PERIOD: Duration = Duration::from_millis(50);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod keys;
+mod machine;
 
 mod bad_input;
 mod death;

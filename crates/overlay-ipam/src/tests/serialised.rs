@@ -53,6 +53,8 @@ fn c09_form_is_fixed() {
 #[case("[[0,5],", "[[1,5],", "reserved")]
 #[case("281474976710656]]", "18446744073709551616]]", "beyond the subnet")]
 #[case(r#"{"runs":"#, r#"{"bitmap":"#, "")]
+#[case(r#""cursor":6},"#, r#""cursor":6,"mood":1},"#, "unknown field")]
+#[case(r#""quarantine":"#, r#""mood":1,"quarantine":"#, "unknown field")]
 #[case(r#"[["10.0.9.3"],[]]"#, r#"[["10.0.9.200"],[]]"#, "never handed out")]
 #[case(r#"[["10.0.9.3"],[]]"#, r#"[["10.0.9.1"],[]]"#, "never handed out")]
 #[case(r#"[["10.0.9.3"],[]]"#, r#"[["10.0.8.3"],[]]"#, "in no subnet")]

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Transport,
@@ -34,6 +34,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after an error of a listening socket, which may last: no descriptors, no memory.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Errors in a row from one line in the log to the next: a minute.
+const TOLD_EVERY: u32 = 600;
 
 /// A running name server for one scope. Dropping it stops it at once.
 #[derive(Debug)]
@@ -158,14 +161,16 @@ impl Shared {
 async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
     let mut forwards = JoinSet::new();
     let mut buffer = vec![0; MAX_QUERY_LEN];
+    let mut trouble = Trouble::default();
     loop {
         let (len, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                pause_after(&error, "receive queries").await;
+                trouble.pause_after(&error, "receive queries").await;
                 continue;
             }
         };
+        trouble.end("received");
         match shared.take(&buffer[..len], Transport::Udp) {
             Action::Nothing => {}
             Action::Reply(reply) => send(&socket, &reply, from).await,
@@ -189,12 +194,14 @@ async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
     let mut connections = JoinSet::new();
+    let mut trouble = Trouble::default();
     loop {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
         match listener.accept().await {
             Ok((stream, from)) => {
+                trouble.end("accepted");
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     if let Err(error) = converse(&shared, stream).await {
@@ -202,7 +209,7 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
                     }
                 });
             }
-            Err(error) => pause_after(&error, "accept connections").await,
+            Err(error) => trouble.pause_after(&error, "accept connections").await,
         }
         while connections.try_join_next().is_some() {}
     }
@@ -234,9 +241,24 @@ async fn read_query(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usi
     Ok(len)
 }
 
-/// Waits a little, so that an error that lasts neither stops the server nor makes it spin.
-#[expect(clippy::disallowed_methods, reason = "nothing tells when descriptors are free again")]
-async fn pause_after(error: &io::Error, what: &str) {
-    warn!(%error, "cannot {what}");
-    tokio::time::sleep(ERROR_PAUSE).await;
+/// Errors of a listening socket, in a row.
+#[derive(Debug, Default)]
+struct Trouble(u32);
+
+impl Trouble {
+    /// Waits a little, so that an error that lasts neither stops the server nor makes it spin.
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when descriptors are free again")]
+    async fn pause_after(&mut self, error: &io::Error, what: &str) {
+        if self.0.is_multiple_of(TOLD_EVERY) {
+            warn!(%error, "the name server cannot {what} for now");
+        }
+        self.0 = self.0.wrapping_add(1);
+        tokio::time::sleep(ERROR_PAUSE).await;
+    }
+
+    fn end(&mut self, what: &str) {
+        if core::mem::take(&mut self.0) > 0 {
+            info!("queries are {what} again");
+        }
+    }
 }

@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
-use overlay_types::{Change, NetworkId, Object, ObjectKey, ServiceId, View};
+use overlay_types::{Availability, Change, NetworkId, NodeId, Object, ObjectKey, ServiceId, View};
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::fixture::{endpoint, network, service, town, view, with_extras};
+use crate::fixture::{endpoint, network, node, service, town, view, with_extras};
 
 fn scope(networks: &[u128]) -> Scope {
     Scope::new(networks.iter().map(|n| NetworkId::from_u128(*n)))
@@ -259,6 +259,30 @@ fn g04_dead_nodes_are_in_no_answer_until_they_return() {
 }
 
 #[test]
+fn c06_a_drained_node_hides_its_tasks_and_not_what_stands_alone() {
+    let mut directory = Directory::new(&town());
+    let names = |directory: &Directory| {
+        [
+            ask(directory, &[1, 2], RecordKind::A, "tasks.web"),
+            ask(directory, &[1, 2], RecordKind::A, "web.1"),
+            ask(directory, &[1, 2], RecordKind::Ptr, "20.1.0.10.in-addr.arpa"),
+            ask(directory, &[1, 2], RecordKind::A, "box"),
+            ask(directory, &[1, 2], RecordKind::Ptr, "30.1.0.10.in-addr.arpa"),
+        ]
+    };
+    let before = names(&directory);
+    let put = |availability| Change::Put(Object::Node(node(1, availability)));
+    directory.apply([&put(Availability::Drain)]);
+    let box_ = "box.front.";
+    assert_eq!(names(&directory), ["10.0.1.21 10.0.1.22", "", "", "10.0.1.30", box_]);
+    directory.set_dead([NodeId::from_u128(1)]);
+    assert_eq!(names(&directory), ["10.0.1.21 10.0.1.22", "", "", "", ""]);
+    directory.set_dead([]);
+    directory.apply([&put(Availability::Pause)]);
+    assert_eq!(names(&directory), before);
+}
+
+#[test]
 fn answers_are_bounded() {
     let tasks = (0..3000_u128).map(|n| {
         let address = format!("10.1.{}.{}", n / 250, n % 250 + 1);
@@ -319,7 +343,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     );
     let deletions = (0_u8..13).prop_map(move |id| match id {
         0 => delete(ObjectKey::Network(NetworkId::from_u128(1))),
-        1..9 => {
+        1 => delete(ObjectKey::Node(NodeId::from_u128(1))),
+        2..9 => {
             delete(ObjectKey::Endpoint(overlay_types::EndpointId::from_u128(u128::from(id) % 5)))
         }
         _ => delete(ObjectKey::Service(ServiceId::from_u128(id.into()))),
@@ -327,7 +352,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let dead =
         prop::collection::btree_set((0_u8..3).prop_map(|n| NodeId::from_u128(n.into())), 0..3)
             .prop_map(Step::Dead);
-    let any = prop_oneof![4 => endpoints, 2 => services, 2 => networks, 2 => deletions, 1 => dead];
+    let nodes = (0_u8..3, any::<bool>()).prop_map(move |(id, drained)| {
+        let availability = if drained { Availability::Drain } else { Availability::Active };
+        put(Object::Node(node(id.into(), availability)))
+    });
+    let any = prop_oneof![
+        4 => endpoints, 2 => services, 2 => networks, 2 => deletions, 1 => dead, 1 => nodes
+    ];
     prop::collection::vec(any, 0..60)
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, UnixMillis};
-use crate::{ClusterId, NodeId, Subnet};
+use crate::{ClusterId, FeatureLevel, NodeId, Subnet};
 
 /// What holds for the whole cluster; one object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct Cluster {
     /// Nodes that were removed while a certificate of theirs may still be valid, and until when:
     /// nobody talks to them.
     pub removed_nodes: BTreeMap<NodeId, UnixMillis>,
+    /// What all its nodes know; it never falls.
+    pub level: FeatureLevel,
 }
 
 /// A pool that networks without a requested subnet take theirs from.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::{Name, NodeId};
+use crate::{FeatureLevel, Name, NodeId};
 
 /// A host with a daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,6 +34,13 @@ pub struct Node {
     pub data_path: IpAddr,
     /// What it can do.
     pub capabilities: Capabilities,
+}
+
+impl Node {
+    /// Whether its tasks get no new flows.
+    pub fn is_drained(&self) -> bool {
+        self.availability == Availability::Drain
+    }
 }
 
 /// What a node may do in the cluster.
@@ -65,7 +72,7 @@ pub enum Availability {
     /// It takes no new endpoints; those that are there go on.
     Pause,
     /// As [`Pause`](Self::Pause), and its tasks get no new flows: flows that they have go on, names
-    /// do not resolve to them.
+    /// do not resolve to them. What stands alone is no task, and stays.
     Drain,
 }
 
@@ -107,4 +114,6 @@ pub struct Capabilities {
     pub encryption: bool,
     /// It can carry IPv6 in overlays.
     pub ipv6: bool,
+    /// What its release knows.
+    pub level: FeatureLevel,
 }

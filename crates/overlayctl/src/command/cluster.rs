@@ -2,7 +2,7 @@
 
 use core::num::NonZeroU8;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use overlay_api::v1;
 use overlay_types::{SpecError, Subnet};
 
@@ -10,6 +10,7 @@ use super::Report;
 use crate::{
     duration,
     failure::Failure,
+    flag::{self, Role},
     session::{Node, Session},
     view::{self, Initialized, Joined, Left, Tokens},
 };
@@ -29,10 +30,10 @@ pub(crate) struct Init {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     default_addr_pool: Vec<String>,
     /// Length of the IPv4 subnets that are cut from the pools [default: 24]
-    #[arg(long, value_name = "LENGTH")]
+    #[arg(long, value_name = "LENGTH", value_parser = flag::number::<NonZeroU8>)]
     default_addr_pool_mask_length: Option<NonZeroU8>,
     /// UDP port of VXLAN, on all nodes [default: 4789]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u32).range(1024..=49151))]
+    #[arg(long, value_name = "PORT", value_parser = data_path_port)]
     data_path_port: Option<u32>,
     /// Time from one generation of keys to the next, like 12h or 1h30m [default: 12h]
     #[arg(long, value_name = "DURATION")]
@@ -44,6 +45,11 @@ pub(crate) struct Init {
     /// managers are removed from the cluster
     #[arg(long, exclusive = true)]
     force_new_cluster: bool,
+}
+
+fn data_path_port(text: &str) -> Result<u32, String> {
+    let port = flag::number(text)?;
+    if (1024..=49151).contains(&port) { Ok(port) } else { Err("a port is 1024-49151 here".into()) }
 }
 
 impl Init {
@@ -154,12 +160,6 @@ impl Leave {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Role {
-    Worker,
-    Manager,
-}
-
 /// `join-token`
 #[derive(Args, Debug)]
 pub(crate) struct JoinToken {
@@ -178,7 +178,7 @@ impl JoinToken {
     /// Asks for the token, or for a new one.
     pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
         let node = session.connect().await?;
-        let role = if self.role == Role::Worker { "worker" } else { "manager" };
+        let role = view::role(self.role.into());
         let token = self.token(&node).await?;
         if self.quiet {
             return Ok(session.format.said(format!("{token}\n"), &token).into());
@@ -196,10 +196,7 @@ impl JoinToken {
     async fn token(&self, node: &Node) -> Result<String, Failure> {
         if self.rotate {
             let mut request = v1::RotateJoinTokenRequest::default();
-            request.set_role(match self.role {
-                Role::Worker => v1::Role::Worker,
-                Role::Manager => v1::Role::Manager,
-            });
+            request.set_role(self.role.into());
             return Ok(node.local().rotate_join_token(request).await?.into_inner().token);
         }
         let tokens = node.local().get_join_tokens(v1::GetJoinTokensRequest {}).await?.into_inner();
@@ -278,7 +275,10 @@ mod tests {
     #[rstest]
     #[case("--data-path-port 1023")]
     #[case("--data-path-port 49152")]
+    #[case("--data-path-port +4789")]
     #[case("--default-addr-pool-mask-length 0")]
+    #[case("--default-addr-pool-mask-length +24")]
+    #[case("--default-addr-pool-mask-length 256")]
     fn c03_numbers_out_of_range_are_usage_errors(#[case] line: &str) {
         let arguments = core::iter::once("init").chain(line.split_whitespace());
         assert!(Line::try_parse_from(arguments).is_err());

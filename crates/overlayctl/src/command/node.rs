@@ -7,7 +7,7 @@ use overlay_types::SpecError;
 use super::{Report, each};
 use crate::{
     failure::Failure,
-    flag::{Listing, References},
+    flag::{self, Listing, References, Role},
     session::{self, Session},
     view::Node,
 };
@@ -58,12 +58,6 @@ enum Availability {
     Drain,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Role {
-    Worker,
-    Manager,
-}
-
 /// `node rm`
 #[derive(Args, Debug)]
 pub(crate) struct Remove {
@@ -90,16 +84,9 @@ impl Update {
                 return Err(SpecError::new("label-rm", label, reason).into());
             }
         }
-        for label in &self.label_add {
-            let (key, value) = label.split_once('=').unwrap_or((label, ""));
-            labels.insert(key.to_owned(), value.to_owned());
-        }
+        labels.extend(flag::labels("label-add", &self.label_add)?);
         Ok(v1::UpdateNodeRequest {
-            role: match self.role {
-                None => node.role,
-                Some(Role::Worker) => v1::Role::Worker.into(),
-                Some(Role::Manager) => v1::Role::Manager.into(),
-            },
+            role: self.role.map_or(node.role, |role| v1::Role::from(role).into()),
             availability: match self.availability {
                 None => node.availability,
                 Some(Availability::Active) => v1::Availability::Active.into(),
@@ -237,5 +224,11 @@ mod tests {
     fn c06_a_label_that_is_not_there_cannot_be_removed() {
         let error = request("--label-rm disk").unwrap_err().to_string();
         assert!(error.contains("label-rm") && error.contains("disk"), "{error}");
+    }
+
+    #[test]
+    fn c06_a_label_without_a_key_is_not_sent() {
+        let error = request("--label-add =ssd").unwrap_err().to_string();
+        assert!(error.contains("label-add") && error.contains("=ssd"), "{error}");
     }
 }

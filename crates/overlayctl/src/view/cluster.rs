@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::{lock::UnlockKey, node::role, optional};
+use super::{lines, lock::UnlockKey, optional, role};
 use crate::output::Inspected;
 
 /// Answer to `init`.
@@ -167,7 +167,7 @@ impl Inspected for Status {
             ("Node", self.node.clone().unwrap_or_default()),
             ("Role", self.role.unwrap_or_default().into()),
             ("Revision", self.revision.to_string()),
-            ("Counters", self.counters.iter().map(counter).collect::<Vec<_>>().join("\n")),
+            ("Counters", lines(self.counters.iter().map(counter))),
         ]
     }
 }

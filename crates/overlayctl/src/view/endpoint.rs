@@ -6,7 +6,7 @@ use overlay_api::v1;
 use serde::Serialize;
 
 use super::{
-    Names, Reference, lines, optional,
+    Names, Reference, joined, lines, optional,
     port::{Port, ports},
 };
 use crate::output::{Inspected, Listed, short};
@@ -82,7 +82,7 @@ impl Listed for Endpoint {
             self.node.to_string(),
             self.addresses.join(","),
             self.mac.clone(),
-            lines(&self.ports).replace('\n', ", "),
+            joined(&self.ports, ", "),
         ]
     }
 }

@@ -3,7 +3,7 @@
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::{Names, Reference};
+use super::{Names, Reference, joined, lines};
 use crate::{output::Inspected, timestamp};
 
 /// How far the keys are. No key is in it, public ones neither.
@@ -76,10 +76,9 @@ impl Keys {
 impl Inspected for Keys {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let epoch = |e: &Epoch| {
-            let waiting: Vec<_> = e.waiting.iter().map(ToString::to_string).collect();
-            let waiting = match waiting.as_slice() {
+            let waiting = match e.waiting.as_slice() {
                 [] => String::new(),
-                names => format!(", waiting for {}", names.join(", ")),
+                nodes => format!(", waiting for {}", joined(nodes, ", ")),
             };
             let until = timestamp::utc(e.deadline_unix_ms);
             let nodes = e.ready.len() + e.waiting.len();
@@ -90,12 +89,11 @@ impl Inspected for Keys {
                 e.ready.len()
             )
         };
-        let ring: Vec<_> = self.gossip.epochs.iter().map(ToString::to_string).collect();
         let until = timestamp::utc(self.gossip.deadline_unix_ms);
         vec![
-            ("Epochs", self.epochs.iter().map(epoch).collect::<Vec<_>>().join("\n")),
+            ("Epochs", lines(self.epochs.iter().map(epoch))),
             ("Gossip key", format!("{}, until {until}", self.gossip.current)),
-            ("Gossip ring", ring.join(", ")),
+            ("Gossip ring", joined(&self.gossip.epochs, ", ")),
         ]
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::{Endpoint, Names, Reference, optional, pairs};
+use super::{Endpoint, Names, Reference, joined, lines, optional, pairs};
 use crate::output::{Inspected, Listed};
 
 /// A network.
@@ -55,11 +55,11 @@ impl Network {
             (self.internal, "internal"),
             (self.multicast, "multicast"),
         ];
-        all.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect::<Vec<_>>().join(",")
+        joined(all.iter().filter(|(on, _)| *on).map(|(_, name)| name), ",")
     }
 
     fn subnet_texts(&self, separator: &str) -> String {
-        self.subnets.iter().map(|s| s.subnet.as_str()).collect::<Vec<_>>().join(separator)
+        joined(self.subnets.iter().map(|s| &s.subnet), separator)
     }
 }
 
@@ -186,7 +186,7 @@ impl NetworkDetail {
             let aux = s.aux_addresses.iter().map(|(name, a)| format!(", {name} {a}"));
             format!("{} gateway {}{}", s.subnet, s.gateway, range.chain(aux).collect::<String>())
         };
-        self.network.subnets.iter().map(line).collect::<Vec<_>>().join("\n")
+        lines(self.network.subnets.iter().map(line))
     }
 
     fn usage_lines(&self) -> String {
@@ -196,7 +196,7 @@ impl NetworkDetail {
                 u.subnet, u.used, u.free, u.reserved, u.quarantined
             )
         };
-        self.usage.iter().map(line).collect::<Vec<_>>().join("\n")
+        lines(self.usage.iter().map(line))
     }
 }
 
@@ -214,9 +214,9 @@ impl Inspected for NetworkDetail {
             ("Subnets", self.subnet_lines()),
             ("Addresses", self.usage_lines()),
             ("Labels", pairs(&network.labels)),
-            ("Services", super::lines(&self.services)),
-            ("Endpoints", super::lines(&self.endpoints)),
-            ("Peers", self.peers.iter().map(peer).collect::<Vec<_>>().join("\n")),
+            ("Services", lines(&self.services)),
+            ("Endpoints", lines(&self.endpoints)),
+            ("Peers", lines(self.peers.iter().map(peer))),
         ]
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
+use super::pairs;
 use crate::output::{Inspected, Listed};
 
 /// A node of the cluster.
@@ -30,12 +31,13 @@ pub(crate) struct Node {
     dataplane: &'static str,
     encryption: bool,
     ipv6: bool,
+    feature_level: u32,
     created_at: u64,
     changed_at: u64,
 }
 
 /// A role as it is written.
-pub(super) fn role(role: v1::Role) -> &'static str {
+pub(crate) fn role(role: v1::Role) -> &'static str {
     match role {
         v1::Role::Manager => "manager",
         v1::Role::Worker => "worker",
@@ -73,6 +75,7 @@ impl Node {
             },
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
+            feature_level: capabilities.level,
             created_at: meta.created_at,
             changed_at: meta.changed_at,
             id: node.id,
@@ -140,7 +143,6 @@ impl Listed for Node {
 
 impl Inspected for Node {
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let labels: Vec<String> = self.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         vec![
             ("ID", self.id.clone()),
             ("Hostname", self.name.clone()),
@@ -154,7 +156,8 @@ impl Inspected for Node {
             ("Dataplane", self.dataplane.into()),
             ("Encryption", self.encryption.to_string()),
             ("IPv6", self.ipv6.to_string()),
-            ("Labels", labels.join("\n")),
+            ("Feature level", self.feature_level.to_string()),
+            ("Labels", pairs(&self.labels)),
         ]
     }
 }

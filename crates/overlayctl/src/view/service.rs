@@ -6,7 +6,7 @@ use overlay_api::v1;
 use serde::Serialize;
 
 use super::{
-    Endpoint, Names, Reference, lines, pairs,
+    Endpoint, Names, Reference, joined, lines, pairs,
     port::{Port, ports},
 };
 use crate::output::{Inspected, Listed};
@@ -85,13 +85,12 @@ impl Listed for Service {
     }
 
     fn cells(&self) -> Vec<String> {
-        let networks: Vec<_> = self.networks.iter().map(|n| n.network.to_string()).collect();
         vec![
             self.name.clone(),
             self.endpoint_mode.into(),
-            networks.join(","),
+            joined(self.networks.iter().map(|n| &n.network), ","),
             self.vip_texts().join("; "),
-            lines(&self.ports).replace('\n', ", "),
+            joined(&self.ports, ", "),
         ]
     }
 }
@@ -127,7 +126,7 @@ impl Inspected for ServiceDetail {
             ("ID", service.id.clone()),
             ("Name", service.name.clone()),
             ("Endpoint mode", service.endpoint_mode.into()),
-            ("Networks", service.networks.iter().map(network).collect::<Vec<_>>().join("\n")),
+            ("Networks", lines(service.networks.iter().map(network))),
             ("Virtual IPs", service.vip_texts().join("\n")),
             ("Ports", lines(&service.ports)),
             ("Labels", pairs(&service.labels)),

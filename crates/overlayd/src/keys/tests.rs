@@ -12,8 +12,8 @@ use overlay_dataplane::{
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
 use overlay_types::{
-    Capabilities, Change, DataplaneKind, EpochState, KeyEpoch, Meta, Node, NodeKey, Object,
-    Revision, Role,
+    Capabilities, Change, DataplaneKind, EpochState, FeatureLevel, KeyEpoch, Meta, Node, NodeKey,
+    Object, Revision, Role,
 };
 
 use super::*;
@@ -40,8 +40,13 @@ fn node(number: u8, data_path: IpAddr) -> Object {
         gossip: (data_path, 7946).into(),
         data_path,
         availability: overlay_types::Availability::Active,
-        labels: std::collections::BTreeMap::new(),
-        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
+        labels: BTreeMap::new(),
+        capabilities: Capabilities {
+            dataplane: DataplaneKind::User,
+            encryption: true,
+            ipv6: true,
+            level: FeatureLevel::OURS,
+        },
     })
 }
 

@@ -9,26 +9,26 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use overlay_api::{
-    client::connect_unix,
-    v1::{
-        self, local_node_client::LocalNodeClient, networks_client::NetworksClient,
-        nodes_client::NodesClient,
-    },
+use overlay_api::v1::{
+    self, local_node_client::LocalNodeClient, networks_client::NetworksClient,
+    nodes_client::NodesClient,
 };
 use overlay_types::RequestId;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tonic::{Code, Status, transport::Channel};
 
-use crate::{Daemon, PATIENCE};
+use crate::{
+    Daemon,
+    calls::{channel, channel_of, until},
+};
 
 /// Answers of a daemon that died or finds no leader, and of tonic when its connection broke.
 const RETRIED: [Code; 4] = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
@@ -53,21 +53,6 @@ type Fates = Arc<Mutex<BTreeMap<String, Fate>>>;
 
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().expect(name))
-}
-
-async fn channel(socket: &Path) -> Option<Channel> {
-    connect_unix(socket).await.ok()
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Makes and removes networks through any manager, repeating a write with its id until it is
@@ -150,10 +135,6 @@ async fn cluster(managers: &[Daemon]) {
         };
         local(daemon).await.join_cluster(request).await.unwrap();
     }
-}
-
-async fn channel_of(daemon: &Daemon) -> Option<Channel> {
-    channel(&daemon.socket()).await
 }
 
 /// Names of the networks, as this manager and a quorum say.

@@ -1,5 +1,8 @@
 //! The binary under its service manager, and under fire.
 
+mod calls;
+mod descriptors;
+mod full_disk;
 mod kill;
 
 use std::{
@@ -25,12 +28,16 @@ struct Daemon {
     manager: UnixDatagram,
     folder: tempfile::TempDir,
     address: Ipv4Addr,
+    /// The command that starts it, if it does not start by itself.
+    through: Vec<String>,
 }
 
-fn spawn(folder: &Path, address: Ipv4Addr) -> Child {
+fn spawn(folder: &Path, address: Ipv4Addr, through: &[String]) -> Child {
     let path = |name: &str| folder.join(name);
     let stderr = fs::OpenOptions::new().create(true).append(true).open(path("stderr")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_overlayd"))
+    let line = [through, &[env!("CARGO_BIN_EXE_overlayd").to_owned()]].concat();
+    Command::new(&line[0])
+        .args(&line[1..])
         .args(["--config", path("overlayd.toml").to_str().unwrap()])
         .args(["--data-dir", path("data").to_str().unwrap()])
         .args(["--socket", path("socket").to_str().unwrap()])
@@ -43,17 +50,25 @@ fn spawn(folder: &Path, address: Ipv4Addr) -> Child {
 
 impl Daemon {
     fn start(address: Ipv4Addr, log: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), address, log, Vec::new())
+    }
+
+    fn start_in(
+        folder: tempfile::TempDir,
+        address: Ipv4Addr,
+        log: &str,
+        through: Vec<String>,
+    ) -> Self {
         let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         write_log(&folder.path().join("overlayd.toml"), log);
-        let child = spawn(folder.path(), address);
-        Self { child, manager, folder, address }
+        let child = spawn(folder.path(), address, &through);
+        Self { child, manager, folder, address, through }
     }
 
     /// Starts it again, on the same folder.
     fn restart(&mut self) {
-        self.child = spawn(self.folder.path(), self.address);
+        self.child = spawn(self.folder.path(), self.address, &self.through);
     }
 
     /// The socket for local callers.

@@ -33,6 +33,8 @@ pub const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
 pub const MAX_ANONYMOUS: usize = 256;
 /// Wait after the system refused to accept (no file descriptors, no memory), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Refusals in a row from one line in the log to the next: a minute.
+const TOLD_EVERY: u32 = 600;
 
 /// Connections with a finished handshake, for tonic's `serve_with_incoming`. Never ends, and never
 /// yields an error: what fails is dropped and counted.
@@ -43,6 +45,8 @@ pub struct TlsIncoming {
     sources: HashMap<IpAddr, usize>,
     anonymous: Arc<Semaphore>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// How often in a row the system refused to accept.
+    refusals: u32,
     counters: Arc<HandshakeCounters>,
 }
 
@@ -67,6 +71,7 @@ impl TlsIncoming {
             sources: HashMap::new(),
             anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
             pause: None,
+            refusals: 0,
             counters: Arc::default(),
         }
     }
@@ -87,25 +92,33 @@ impl TlsIncoming {
         while self.handshakes.len() < MAX_HANDSHAKES {
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok((stream, remote))) => self.begin(stream, remote),
+                Poll::Ready(Ok((stream, remote))) => {
+                    if self.refusals > 0 {
+                        tracing::info!("control connections are accepted again");
+                        self.refusals = 0;
+                    }
+                    self.begin(stream, remote);
+                }
                 Poll::Ready(Err(error)) => {
                     self.counters.accept_failed.fetch_add(1, Relaxed);
-                    if is_of_caller(&error) {
-                        continue;
+                    if !is_of_caller(&error) {
+                        return self.begin_pause(&error, cx);
                     }
-                    tracing::warn!(%error, "cannot accept control connections for now");
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "nothing tells when the system has room"
-                    )]
-                    let mut pause = Box::pin(tokio::time::sleep(ACCEPT_PAUSE));
-                    // Registers the waker; it is far from due.
-                    let _ = pause.as_mut().poll(cx);
-                    self.pause = Some(pause);
-                    return;
                 }
             }
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when the system has room")]
+    fn begin_pause(&mut self, error: &io::Error, cx: &mut Context<'_>) {
+        if self.refusals.is_multiple_of(TOLD_EVERY) {
+            tracing::warn!(%error, "cannot accept control connections for now");
+        }
+        self.refusals = self.refusals.wrapping_add(1);
+        let mut pause = Box::pin(tokio::time::sleep(ACCEPT_PAUSE));
+        // Registers the waker; it is far from due.
+        let _ = pause.as_mut().poll(cx);
+        self.pause = Some(pause);
     }
 
     fn begin(&mut self, stream: TcpStream, remote: SocketAddr) {

@@ -11,6 +11,7 @@ use openraft::{
     CommittedLeaderId, EntryPayload, RaftLogReader, RaftSnapshotBuilder,
     storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine, StorageHelper},
 };
+use overlay_testkit::objects::{cluster, node};
 use overlay_types::{ClusterId, NodeId, RequestId, UnixMillis};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -18,10 +19,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     raft::types::{Entry, LogId, Member, Membership, StorageError, TypeConfig, Vote},
-    state::{
-        Action, Command, State,
-        tests::{cluster, init, node},
-    },
+    state::{Action, Command, State, tests::init},
 };
 
 const NODE: NodeId = NodeId::from_u128(2);

@@ -14,7 +14,7 @@ use crate::{
         codec::{self, Malformed},
         types::{Raft, Snapshot},
     },
-    state::wire::WireError,
+    state::wire::decode_command,
 };
 
 /// Longest pause between two pieces of a snapshot.
@@ -110,10 +110,8 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
-        let command = request.into_inner().command.unwrap_or_default();
-        let command = command
-            .try_into()
-            .map_err(|error: WireError| Status::invalid_argument(error.to_string()))?;
+        let command = decode_command(request.get_ref().command.as_slice())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let response = self.0.propose_as_leader(command).await?;
         Ok(Response::new(wire::ProposeResponse { response: Some((&response).into()) }))
     }

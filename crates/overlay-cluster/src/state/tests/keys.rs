@@ -182,6 +182,41 @@ fn a_node_that_restarts_publishes_again_and_is_not_ready() {
 }
 
 #[test]
+fn r07_deadlines_of_a_clock_that_was_days_ahead_hold_nothing_up() {
+    let mut lab = Lab::new();
+    let right = lab.now;
+    lab.publish(1, 1);
+    // The leader's clock jumps ahead: a rotation begins, and ends.
+    lab.later(Duration::from_hours(72));
+    assert_eq!(lab.tick(&[1]), ["start", "gossip next"]);
+    lab.publish(1, 2);
+    assert_eq!(lab.tick(&[1]), ["ready"]);
+    lab.report(1, 2);
+    assert_eq!(lab.tick(&[1]), ["active"]);
+    // And is set back: what was to end in three days ends now, once.
+    lab.now = right;
+    assert_eq!(lab.tick(&[1]), ["remove", "start", "gossip current"]);
+    lab.publish(1, 3);
+    lab.tick(&[1]);
+    lab.report(1, 3);
+    assert_eq!(lab.tick(&[1]), ["active"]);
+    assert_eq!(lab.epochs(), [(2, EpochState::Retired), (3, EpochState::Active)]);
+    lab.later(POLICY.drain);
+    assert_eq!(lab.tick(&[1]), ["remove"]);
+    lab.later(Duration::from_hours(11));
+    assert_eq!(lab.tick(&[1]), [""; 0]);
+    lab.later(Duration::from_hours(1));
+    assert_eq!(lab.tick(&[1]), ["start", "gossip next"]);
+}
+
+#[test]
+fn c09_a_leader_whose_clock_is_a_little_behind_waits_as_long() {
+    let mut lab = Lab::new();
+    lab.now = UnixMillis(lab.now.0 - 60_000);
+    assert_eq!(lab.tick(&[1]), [""; 0]);
+}
+
+#[test]
 fn rotations_that_outrun_the_drain_are_refused() {
     let mut lab = Lab::new();
     for _ in 0..2 {

@@ -1,5 +1,7 @@
 //! One manager goes on alone.
 
+use overlay_types::Node;
+
 use super::*;
 use crate::state::{RotationPolicy, Takeover};
 

@@ -5,12 +5,14 @@ use overlay_api::{
     internal::v1::{self as pb, command::Action as Message},
     v1,
 };
-use overlay_types::{Epoch, EpochState, GossipKey, Revision, SpecError, Subnet, UnixMillis};
+use overlay_types::{
+    Epoch, EpochState, FeatureLevel, GossipKey, Revision, SpecError, Subnet, UnixMillis,
+};
 
 use super::{WireError, reading, required};
 use crate::state::{Action, Command, InitCluster, OpaqueSecret, Trust};
 
-const COMMAND: &str = "command";
+pub(super) const COMMAND: &str = "command";
 
 impl From<&Command> for pb::Command {
     fn from(command: &Command) -> Self {
@@ -87,6 +89,10 @@ impl From<&Action> for Message {
                 unlock_key: key.as_ref().map(|key| key.0.clone()),
             }),
             Action::RotateUnlockKey(key) => Self::RotateUnlockKey(key.0.clone()),
+            Action::AnnounceLevel { node, level } => Self::AnnounceLevel(pb::AnnounceLevel {
+                node: node.to_string(),
+                level: level.get(),
+            }),
             keys => of_key_action(keys),
         }
     }
@@ -149,6 +155,10 @@ impl TryFrom<Message> for Action {
                 based_on: Revision::new(m.based_on),
             },
             Message::RemoveNode(id) => Self::RemoveNode(reading(COMMAND, parse("id", &id))?),
+            Message::AnnounceLevel(m) => Self::AnnounceLevel {
+                node: reading(COMMAND, parse("node", &m.node))?,
+                level: FeatureLevel::new(m.level),
+            },
             Message::CreateNetwork(m) => Self::CreateNetwork {
                 id: reading(COMMAND, parse("id", &m.id))?,
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,

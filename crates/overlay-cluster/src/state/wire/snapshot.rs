@@ -17,7 +17,7 @@ use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{Change, NetworkId, Revision, View};
 use prost::Message;
 
-use super::{WireError, reading, required};
+use super::{WireError, exact, reading, required};
 use crate::state::{ManagerLock, OpaqueSecret, State, Trust, index::Index, requests::Requests};
 
 /// Format that this version writes, and the only one that it reads.
@@ -90,8 +90,13 @@ impl State {
 }
 
 fn next_record(bytes: &mut impl Buf) -> Result<Option<Record>, WireError> {
-    let record = pb::StateRecord::decode_length_delimited(bytes);
-    Ok(record.map_err(|error| WireError::Message { what: SNAPSHOT, error })?.record)
+    let damaged = |error| WireError::Message { what: SNAPSHOT, error };
+    let length = prost::decode_length_delimiter(&mut *bytes).map_err(damaged)?;
+    if bytes.remaining() < length {
+        return Err(WireError::Contradiction("its last record is cut short".into()));
+    }
+    let record: pb::StateRecord = exact(SNAPSHOT, bytes.take(length))?;
+    Ok(record.record)
 }
 
 #[derive(Default)]

@@ -1,9 +1,9 @@
 use core::net::Ipv4Addr;
 
 use overlay_types::{
-    Addresses, Capabilities, Change, DataplaneKind, Endpoint, MacAddr, Meta, Name, NetworkDraft,
-    NetworkId, NetworkSpec, NetworkSubnet, Node, Object, Revision, Role, ServiceDraft, ServiceId,
-    ServiceSpec, Subnet, Vni,
+    Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, FeatureLevel, MacAddr,
+    Meta, Name, NetworkDraft, NetworkId, NetworkSpec, NetworkSubnet, Node, Object, Revision, Role,
+    ServiceDraft, ServiceId, ServiceSpec, Subnet, Vni,
 };
 
 use super::*;
@@ -25,7 +25,12 @@ fn node(number: u8) -> Object {
         data_path: address,
         availability: Availability::Active,
         labels: BTreeMap::new(),
-        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
+        capabilities: Capabilities {
+            dataplane: DataplaneKind::User,
+            encryption: true,
+            ipv6: true,
+            level: FeatureLevel::OURS,
+        },
     })
 }
 

@@ -8,6 +8,7 @@ use overlay_api::{
     v1::{self, watcher_client::WatcherClient},
 };
 use overlay_crypto::at_rest::DataKey;
+use overlay_testkit::objects;
 use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::timeout};
@@ -69,13 +70,13 @@ fn tls(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> Arc<N
 }
 
 fn init(authority: &Authority, node: Node) -> InitCluster {
-    let cluster = Cluster { id: authority.root().cluster(), ..made::cluster() };
+    let cluster = Cluster { id: authority.root().cluster(), ..objects::cluster() };
     InitCluster { trust: authority.to_trust(), node, ..made::init(cluster) }
 }
 
 impl Served {
     async fn start() -> Self {
-        let authority = Authority::generate(made::cluster().id, UnixMillis(0)).unwrap();
+        let authority = Authority::generate(objects::cluster().id, UnixMillis(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let tls = tls(&authority, FIRST, Role::Manager, now());
         let control = Control::start(ControlConfig {
@@ -91,7 +92,7 @@ impl Served {
         let control = control.await.unwrap();
         let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let node = Node { control: address, ..made::node(1) };
+        let node = Node { control: address, ..objects::node(1) };
         let member = Member { name: Some(node.name.clone()), control: Some(address) };
         control.form(member).await.unwrap();
         let api = Api::new(control.clone(), watch::Sender::default().subscribe());
@@ -102,8 +103,8 @@ impl Served {
         let served =
             Self { authority, control, api, address, task: task.abort_handle(), _folder: folder };
         served.write(Action::InitCluster(Box::new(init(&served.authority, node)))).await;
-        served.write(Action::JoinNode(Node { role: Role::Worker, ..made::node(2) })).await;
-        served.write(Action::JoinNode(made::node(3))).await;
+        served.write(Action::JoinNode(Node { role: Role::Worker, ..objects::node(2) })).await;
+        served.write(Action::JoinNode(objects::node(3))).await;
         served
     }
 

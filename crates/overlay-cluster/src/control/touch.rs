@@ -1,0 +1,40 @@
+//! Whether this manager is in touch with its cluster: a leader answers it.
+//!
+//! One that is not may be cut off, or no manager any more without knowing it. It has no news, and
+//! would have none for a node that watches it, also the one that it runs on.
+
+use core::{mem, time::Duration};
+
+use tokio::time::MissedTickBehavior;
+
+use super::Control;
+
+/// Between two looks. With the patience that a look has, a manager is out of touch after seven
+/// seconds without a leader: an election takes less.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Looks until the manager stops.
+pub(super) async fn run(control: &Control) {
+    let mut stop = control.0.stop.subscribe();
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let outcome = control.linearize().await;
+        let touched = outcome.is_ok();
+        let changed = |known: &mut bool| mem::replace(known, touched) != touched;
+        if !control.0.in_touch.send_if_modified(changed) {
+            continue;
+        }
+        match outcome {
+            Ok(()) => tracing::info!("a leader answers this manager again"),
+            Err(status) => tracing::warn!(
+                reason = status.message(),
+                "no leader answers this manager; nodes that watch it ask another"
+            ),
+        }
+    }
+}

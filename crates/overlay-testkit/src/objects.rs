@@ -1,0 +1,50 @@
+//! Replicated objects that tests begin with.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use overlay_types::{
+    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, Meta, Node,
+    NodeId, Role,
+};
+
+/// A manager at 192.0.2.`number`, of this release, that can do everything.
+///
+/// # Panics
+/// For numbers above 255, which are no hosts of that network.
+pub fn node(number: u128) -> Node {
+    let host = u8::try_from(number).expect("a host number");
+    Node {
+        id: NodeId::from_u128(number),
+        meta: Meta::default(),
+        name: format!("node{number}").parse().expect("a name"),
+        role: Role::Manager,
+        control: ([192, 0, 2, host], 2377).into(),
+        gossip: ([192, 0, 2, host], 7946).into(),
+        data_path: [192, 0, 2, host].into(),
+        availability: Availability::Active,
+        labels: BTreeMap::new(),
+        capabilities: Capabilities {
+            dataplane: DataplaneKind::User,
+            encryption: true,
+            ipv6: true,
+            level: FeatureLevel::OURS,
+        },
+    }
+}
+
+/// A cluster as `init` without flags makes it.
+pub fn cluster() -> Cluster {
+    Cluster {
+        id: ClusterId::from_u128(77),
+        meta: Meta::default(),
+        vxlan_port: 4789,
+        encrypted_vxlan_port: 4788,
+        esp_port: 4500,
+        default_pools: Vec::new(),
+        rotation_period: Duration::from_hours(12),
+        autolock: false,
+        removed_nodes: BTreeMap::new(),
+        level: FeatureLevel::OURS,
+    }
+}

@@ -1,0 +1,59 @@
+//! **rotation-ends**: after faults heal and clocks are right, a rotation that is under way ends, and
+//! every node that lives has its key of the active epoch in place.
+
+use core::time::Duration;
+
+use overlay_cluster::{control::Control, state::State};
+use overlay_types::EpochState;
+use tokio::time::{self, Instant};
+
+use super::Violation;
+use crate::{cluster::Cluster, nodes};
+
+/// How long the rest of a rotation may take: two waits for nodes, and two for the gossip key.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Waits until nothing is under way.
+pub(crate) async fn check(cluster: &Cluster, violations: &mut Vec<Violation>) {
+    let began = Instant::now();
+    loop {
+        let leader = cluster.controls().into_iter().find(|control| control.figures().leads);
+        let Err(what) = leader.ok_or("nobody leads".to_owned()).and_then(difference) else {
+            return;
+        };
+        if began.elapsed() >= LIMIT {
+            violations.push(Violation::new("rotation-ends", what));
+            return;
+        }
+        time::sleep(LOOK).await;
+    }
+}
+
+fn difference(leader: &Control) -> Result<(), String> {
+    leader.replica().read(|state: &State| {
+        let view = state.view();
+        let mut active = None;
+        for epoch in view.key_epochs().values() {
+            match epoch.state {
+                EpochState::Preparing | EpochState::Ready => {
+                    return Err(format!("epoch {} is {:?}", epoch.epoch, epoch.state));
+                }
+                EpochState::Active => active = Some(epoch.epoch),
+                EpochState::Retired => {}
+            }
+        }
+        let active = active.ok_or("no epoch is active")?;
+        for node in view.nodes().keys() {
+            if !view.node_keys().get(&(active, *node)).is_some_and(|key| key.ready) {
+                return Err(format!("{} is not ready for epoch {active}", nodes::short(*node)));
+            }
+        }
+        let ring = view.gossip_keys().ok_or("there is no gossip key")?;
+        match ring.keys.iter().find(|key| key.epoch > ring.current) {
+            Some(next) => Err(format!("gossip key {} is not in use", next.epoch)),
+            None => Ok(()),
+        }
+    })
+}
