@@ -120,7 +120,7 @@ async fn r06_garbage_on_every_port_is_dropped_and_counted() {
     let mut random = StdRng::seed_from_u64(6);
     for target in &TARGETS {
         let before = target.dropped(node).await;
-        let sent = target.pester(node, &mut random).await as i64;
+        let sent = i64::try_from(target.pester(node, &mut random).await).unwrap();
         until(&format!("garbage on port {} is counted", target.port), || async {
             (target.dropped(node).await - before >= sent).then_some(())
         })
