@@ -5,6 +5,7 @@ mod lab;
 mod attach;
 mod garbage;
 mod lifecycle;
+mod lists;
 mod liveness;
 mod lock;
 mod membership;

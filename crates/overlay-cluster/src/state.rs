@@ -56,6 +56,7 @@ use overlay_types::{NetworkId, Revision, View, Vni};
 pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES};
 pub use kind::Kind;
 pub use lock::ManagerLock;
+pub(crate) use query::{Id, id_range};
 pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
 pub use rotation::RotationPolicy;

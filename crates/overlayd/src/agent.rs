@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use overlay_api::v1::{self, watcher_client::WatcherClient};
+use overlay_api::{
+    status::{Reason, with_reason},
+    v1::{self, watcher_client::WatcherClient},
+};
 use overlay_service::{Directory, SharedDirectory};
 use overlay_types::{Change, NodeId, Revision, View};
 use tokio::sync::watch;
@@ -134,7 +137,8 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
         }
         if Revision::new(message.revision) < viewer.read(View::revision) {
             // What this node knows was replicated; it is the manager that lags.
-            return Err(Status::unavailable("the manager's state is older than this node's view"));
+            let message = "the manager's state is older than this node's view";
+            return Err(with_reason(Reason::ManagerLags, message));
         }
         for change in message.changes {
             let change = Change::try_from(change).map_err(|e| Status::internal(e.to_string()))?;

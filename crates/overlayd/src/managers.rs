@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use overlay_api::status::{Reason, with_reason};
 use overlay_cluster::ca::{Dialer, NodeTls};
 use overlay_types::{NodeId, Role, View};
 use rustls::ClientConfig;
@@ -94,7 +95,7 @@ impl Managers {
             }
         }
         let message = format!("no manager answers ({})", reasons.join("; "));
-        Err(Status::unavailable(message))
+        Err(with_reason(Reason::NoManager, message))
     }
 
     /// Follows whether the certificate was renewed: what goes on for long moves to a new connection.
