@@ -10,6 +10,7 @@ mod liveness;
 mod lock;
 mod membership;
 mod metrics;
+mod moving;
 mod network;
 mod protocol;
 mod recovery;

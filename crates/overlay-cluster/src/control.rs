@@ -45,7 +45,7 @@ pub use world::{World, now};
 use self::raft_core::{Core, OpenStore, Settings};
 
 use crate::{
-    ca::NodeTls,
+    ca::{NodeTls, tls::Whereabouts},
     raft::{
         codec,
         replica::Replica,
@@ -97,6 +97,7 @@ struct Inner {
     refused: Mutex<Option<String>>,
     replica: Arc<Replica>,
     rotation: RotationPolicy,
+    whereabouts: Whereabouts,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
@@ -155,6 +156,7 @@ impl Control {
             refused: Mutex::default(),
             replica,
             rotation: config.rotation,
+            whereabouts: config.tls.whereabouts().clone(),
             clock: world.clock,
             stop: watch::Sender::new(false),
             supervisor: Mutex::default(),
@@ -239,6 +241,11 @@ impl Control {
     /// How long a key rotation waits.
     pub(crate) fn rotation(&self) -> RotationPolicy {
         self.0.rotation
+    }
+
+    /// Where nodes are, as far as this one knows.
+    pub(crate) fn whereabouts(&self) -> &Whereabouts {
+        &self.0.whereabouts
     }
 
     pub(crate) fn raft(&self) -> Raft {

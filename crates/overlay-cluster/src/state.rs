@@ -24,7 +24,8 @@
 //! - [`RotationPolicy`]: the next step of a key rotation, for the leader
 //! - [`wire`]: commands and whole states as protobuf
 //!
-//! Inside: one file per kind of object with the rules of its commands, `port` for published ports,
+//! Inside: one file per kind of object with the rules of its commands, `place` for nodes
+//! that move, `port` for published ports,
 //! `requests` for exactly-once, `index` for look-ups.
 
 mod apply;
@@ -37,6 +38,7 @@ mod kind;
 mod lock;
 mod network;
 mod node;
+mod place;
 mod port;
 mod query;
 mod rejection;
@@ -53,7 +55,7 @@ use std::collections::BTreeMap;
 use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{NetworkId, Revision, View, Vni};
 
-pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES};
+pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES, MoveNode};
 pub use kind::Kind;
 pub use lock::ManagerLock;
 pub(crate) use query::{Id, id_range};

@@ -221,7 +221,7 @@ pub(crate) async fn join(
 async fn give_back(tls: Arc<NodeTls>, view: &View, addresses: Addresses) {
     let identity = tls.identity();
     let told = async {
-        let managers = Managers::new(identity.node, tls, addresses.control.ip());
+        let managers = Managers::new(identity.node, tls, addresses.control);
         managers.learn(view);
         if identity.role == Role::Manager {
             demote(&managers, identity.node).await?;

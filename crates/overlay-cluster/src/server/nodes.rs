@@ -18,7 +18,8 @@ use super::{
 use crate::state::{Action, Response as Answer, State};
 
 impl Api {
-    fn liveness(&self, node: NodeId) -> v1::Liveness {
+    /// Verdict of gossip.
+    pub(super) fn liveness(&self, node: NodeId) -> v1::Liveness {
         if node == self.control.node() {
             return v1::Liveness::Alive;
         }

@@ -9,6 +9,7 @@ use super::{
     apply::{Context, MAX_NODES, Outcome, check_room},
     cluster::check_fresh,
     kind::Kind,
+    place,
 };
 use crate::ca::root::{BACKDATE, NODE_VALIDITY};
 
@@ -19,6 +20,7 @@ const REMEMBERED: Duration = Duration::from_secs(NODE_VALIDITY.as_secs() + BACKD
 impl State {
     pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
         label::check(&node.labels)?;
+        place::check(node)?;
         if let Some(old) = self.view.nodes().get(&node.id) {
             return Ok(put_node(context, old, node));
         }

@@ -39,8 +39,10 @@ impl Response {
                     | Action::RotateJoinSecret { .. }
                     | Action::SetAutolock(_)
                     | Action::RotateUnlockKey(_)
-            ) | (Self::Node(_), Action::JoinNode(_) | Action::UpdateNode { .. })
-                | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
+            ) | (
+                Self::Node(_),
+                Action::JoinNode(_) | Action::UpdateNode { .. } | Action::MoveNode(_)
+            ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })
                 | (Self::Endpoint(_), Action::AttachEndpoint { .. })
                 | (
@@ -54,7 +56,8 @@ impl Response {
                 )
                 | (
                     Self::Done,
-                    Action::RemoveNetwork(_)
+                    Action::RemoveNode(_)
+                        | Action::RemoveNetwork(_)
                         | Action::RemoveService(_)
                         | Action::DetachEndpoint(_)
                         | Action::RemoveEpoch(_)

@@ -5,6 +5,7 @@ mod keys;
 mod lock;
 mod networks;
 mod nodes;
+mod places;
 mod sequences;
 mod services;
 mod takeover;
@@ -19,7 +20,7 @@ use overlay_types::{
     RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
 };
 
-use super::{Action, Applied, Command, InitCluster, Rejection, Response, State, Trust};
+use super::{Action, Applied, Command, InitCluster, MoveNode, Rejection, Response, State, Trust};
 
 /// A state, and a caller who draws ids one after another.
 pub(super) struct Lab {

@@ -84,7 +84,9 @@ fn drains(node: &Node) -> bool {
 }
 
 fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {
-    view.nodes().get(&node).map(|node| node.data_path)
+    let data_path = view.nodes().get(&node).map(|node| node.data_path);
+    // Unspecified: another node has its address, and it has not said where it is.
+    data_path.filter(|address| !address.is_unspecified())
 }
 
 #[cfg(test)]
