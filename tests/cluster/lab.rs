@@ -70,6 +70,11 @@ impl Lab {
         lab
     }
 
+    /// An address of this test's that no node has had.
+    pub(crate) fn spare_address(&self, number: u8) -> IpAddr {
+        IpAddr::from([127, 50, self.test, 100 + number])
+    }
+
     pub(crate) async fn join(
         &self,
         place: usize,
@@ -114,6 +119,13 @@ impl LabNode {
         let mut content = std::fs::read(&path).unwrap();
         *content.last_mut().unwrap() ^= 1;
         std::fs::write(path, content).unwrap();
+    }
+
+    /// Has the node start at another address the next time.
+    pub(crate) fn move_to(&mut self, address: IpAddr) {
+        self.address = address;
+        self.config.advertise_addr = Some(address);
+        self.config.metrics_addr = Some((address, METRICS_PORT).into());
     }
 
     /// Every file of the node's data directory.

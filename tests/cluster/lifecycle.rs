@@ -1,7 +1,7 @@
 //! Nodes are promoted, demoted, drained, removed, and leave.
 
 use overlay_api::{
-    status::reason,
+    status::{Reason, reason},
     v1::{
         self, endpoints_client::EndpointsClient, networks_client::NetworksClient,
         nodes_client::NodesClient,
@@ -149,13 +149,13 @@ async fn c06_refusals_say_what_to_do_instead() {
     until_liveness_of(&lab, &dead, v1::Liveness::Dead).await;
     // Of the two that would remain one is dead.
     let refused = give_role(&lab, 0, 1, v1::Role::Worker).await.unwrap_err();
-    assert_eq!(reason(&refused), "quorum");
+    assert_eq!(reason(&refused), Some(Reason::Quorum));
     assert!(refused.message().contains("1 of 2") && refused.message().contains("node3"));
     drop(lab);
 
     lab = Lab::managers(1).await;
     let refused = give_role(&lab, 0, 0, v1::Role::Worker).await.unwrap_err();
-    assert_eq!(reason(&refused), "last-manager");
+    assert_eq!(reason(&refused), Some(Reason::LastManager));
     assert!(refused.message().contains("promote"), "{}", refused.message());
     let own = lab.nodes[0].handle.node().unwrap().to_string();
     let remove = v1::RemoveNodeRequest { node: own, force: true, ..Default::default() };
@@ -167,7 +167,7 @@ async fn c06_refusals_say_what_to_do_instead() {
     let node = lab.nodes[place].handle.node().unwrap().to_string();
     let remove = v1::RemoveNodeRequest { node, ..Default::default() };
     let refused = nodes(&lab, 0).await.remove_node(remove.clone()).await.unwrap_err();
-    assert_eq!(reason(&refused), "node-alive");
+    assert_eq!(reason(&refused), Some(Reason::NodeAlive));
     // A worker decides about itself only.
     let refused = give_role(&lab, place, 0, v1::Role::Worker).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);

@@ -100,7 +100,7 @@ async fn r03_a_worker_starts_and_resolves_without_managers() {
 async fn verdicts(lab: &Lab, place: usize) -> Vec<(String, v1::Liveness)> {
     let mut client = NodesClient::new(lab.nodes[place].channel().await);
     let consistency = Some(v1::Consistency { stale: true });
-    let request = v1::ListNodesRequest { consistency };
+    let request = v1::ListNodesRequest { consistency, ..Default::default() };
     let nodes = client.list_nodes(request).await.unwrap().into_inner().nodes;
     let shown =
         |node: &v1::NodeStatus| (node.node.clone().unwrap_or_default().name, node.liveness());

@@ -1,7 +1,7 @@
 //! Autolock: managers that need a key to start (case 14 of Docker's suites).
 
 use overlay_api::{
-    status::reason,
+    status::{Reason, reason},
     v1::{
         self, local_node_client::LocalNodeClient, networks_client::NetworksClient,
         nodes_client::NodesClient,
@@ -79,7 +79,10 @@ async fn c05_a_locked_manager_waits_for_the_unlock_key() {
             .await
             .unwrap_err(),
     ] {
-        assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, "locked"));
+        assert_eq!(
+            (refused.code(), reason(&refused)),
+            (Code::FailedPrecondition, Some(Reason::Locked))
+        );
         assert!(refused.message().contains("overlayctl unlock"), "{refused}");
     }
     let other = unlock_key::to_text(&unlock_key::generate().unwrap());
@@ -93,7 +96,7 @@ async fn c05_a_locked_manager_waits_for_the_unlock_key() {
     write(node, "after").await.unwrap();
     assert!(write(node, "before").await.unwrap_err().message().contains("exists already"));
     let again = unlock(node, &key).await.unwrap_err();
-    assert_eq!(reason(&again), "not-locked");
+    assert_eq!(reason(&again), Some(Reason::NotLocked));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +159,9 @@ async fn c05_autolock_is_switched_on_and_off() {
     let node = &mut lab.nodes[0];
     assert_eq!(node.handle.unlock_key().await.unwrap(), "");
     let refused = node.handle.rotate_unlock_key(v1::RotateUnlockKeyRequest::default()).await;
-    assert!(matches!(refused, Err(NodeError::Refused(status)) if reason(&status) == "not-locked"));
+    assert!(
+        matches!(refused, Err(NodeError::Refused(status)) if reason(&status) == Some(Reason::NotLocked))
+    );
 
     let autolock = |on| v1::UpdateClusterRequest { autolock: Some(on), ..Default::default() };
     let key = node.handle.update(autolock(true)).await.unwrap();

@@ -65,7 +65,7 @@ async fn n01_a_wrong_field_is_named_with_its_value() {
     let mut client = NetworksClient::new(lab.nodes[0].channel().await);
     let refused = client.create_network(create("a b", "")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert_eq!(refused.metadata().get("overlay-field").unwrap(), "name");
+    assert_eq!(overlay_api::status::field(&refused).as_deref(), Some("name"));
     let refused = client.create_network(create("net", "10.0.0.1/24")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("10.0.0.1/24"), "{refused}");

@@ -1,7 +1,7 @@
 //! A quorum that is lost for good, backups, and what comes back from them.
 
 use overlay_api::{
-    status::reason,
+    status::{Reason, reason},
     v1::{
         self, endpoints_client::EndpointsClient, local_node_client::LocalNodeClient,
         networks_client::NetworksClient, nodes_client::NodesClient,
@@ -30,7 +30,10 @@ async fn create(node: &LabNode, name: &str) -> Result<u64, tonic::Status> {
 /// Names of networks that a node's manager knows.
 async fn networks(node: &LabNode, consistency: Option<v1::Consistency>) -> Option<Vec<String>> {
     let mut client = NetworksClient::new(node.channel().await);
-    let answer = client.list_networks(v1::ListNetworksRequest { consistency }).await.ok()?;
+    let answer = client
+        .list_networks(v1::ListNetworksRequest { consistency, ..Default::default() })
+        .await
+        .ok()?;
     let mut names: Vec<_> =
         answer.into_inner().networks.into_iter().map(|n| n.spec.unwrap().name).collect();
     names.sort();
@@ -135,9 +138,11 @@ async fn c08_a_survivor_goes_on_alone_and_keeps_what_was_acknowledged() {
 async fn c08_going_on_alone_is_refused_where_it_is_not_the_remedy() {
     let (mut lab, _) = with_worker(2).await;
     let blank = lab.start().await;
-    for (place, expected) in [(0, "quorum"), (2, "not-manager"), (blank, "")] {
+    for (place, expected) in
+        [(0, Reason::Quorum), (2, Reason::NotManager), (blank, Reason::NoCluster)]
+    {
         let refused = tonic::Status::from(lab.nodes[place].handle.init(FORCE).await.unwrap_err());
-        assert_eq!(reason(&refused), expected, "{refused}");
+        assert_eq!(reason(&refused), Some(expected), "{refused}");
     }
     create(&lab.nodes[1], "still").await.unwrap();
 }
@@ -190,7 +195,7 @@ async fn c08_a_backup_is_restored_elsewhere_without_the_managers_that_were() {
     let (mut lab, _) = with_worker(3).await;
     let file = lab.nodes[1].handle.back_up("x".to_owned()).await.unwrap();
     let refused = lab.nodes[3].handle.back_up("x".to_owned()).await.unwrap_err();
-    assert_eq!(reason(&tonic::Status::from(refused)), "not-manager");
+    assert_eq!(reason(&tonic::Status::from(refused)), Some(Reason::NotManager));
     for node in &mut lab.nodes {
         node.stop().await;
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use overlay_api::{
-    status::FIELD,
+    status::{self, Reason},
     v1::{
         self, keys_client::KeysClient, local_node_client::LocalNodeClient,
         networks_client::NetworksClient, nodes_client::NodesClient,
@@ -21,8 +21,9 @@ use overlay_api::{
 };
 use overlay_cluster::ca::{JoinToken, PendingJoin};
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
-use tonic::{Request, Status, client::Grpc, transport::Channel};
+use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use self::table::{Case, FREE};
 use crate::lab::{Lab, until};
@@ -131,6 +132,7 @@ impl Stage {
             stage.call(rpc, request).await.unwrap();
         }
         stage.names.extend(stage.revisions().await);
+        stage.names.push(("$NETWORKS_TOKEN", stage.networks_token().await));
         // What the node reports about itself is written before the first case.
         until("the node is ready for its first key epoch", || async {
             let mut keys = KeysClient::new(stage.lab.nodes[0].channel().await);
@@ -160,6 +162,13 @@ impl Stage {
             ("$SERVICE_REVISION", revision(service.meta)),
             ("$REVISION_OF_NODE", revision(node.meta)),
         ]
+    }
+
+    /// A page token of the list of all networks.
+    async fn networks_token(&self) -> String {
+        let mut networks = NetworksClient::new(self.lab.nodes[0].channel().await);
+        let request = v1::ListNetworksRequest { page_size: 1, ..Default::default() };
+        networks.list_networks(request).await.unwrap().into_inner().next_page_token
     }
 
     /// Calls with a request in protobuf's text format.
@@ -209,14 +218,22 @@ impl Stage {
         let before = self.state().await;
         let answer = self.call(case.rpc, case.request).await;
         let Err(status) = answer else { return Some("accepted".to_owned()) };
-        let named = status.metadata().get(FIELD).and_then(|field| field.to_str().ok());
+        let named = status::field(&status);
+        let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
+        let violated = violations.and_then(|all| Some(all.into_iter().next()?.field));
         let value =
             self.names.iter().fold(case.value.to_owned(), |t, (name, v)| t.replace(name, v));
         if status.code() != case.code || !status.message().contains(&value) {
             return Some(format!("{status}"));
         }
-        if named != case.named {
+        if named.as_deref() != case.named {
             return Some(format!("names {named:?}: {}", status.message()));
+        }
+        if status::reason(&status).map(Reason::code) != Some(case.code) {
+            return Some(format!("has the reason {:?}", status::reason(&status)));
+        }
+        if violated.as_deref() != case.named.filter(|_| case.code == Code::InvalidArgument) {
+            return Some(format!("violates {violated:?}"));
         }
         let after = self.state().await;
         (before != after).then(|| format!("{before:?} became {after:?}"))

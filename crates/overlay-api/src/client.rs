@@ -1,4 +1,6 @@
-//! A channel to a node's unix socket.
+//! A channel to a node's unix socket, and whole [`lists`] through any channel.
+
+pub mod lists;
 
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@
 //! - [`v1`]: what users call; documented in `proto/overlay/v1/*.proto`
 //! - [`internal`]: what managers say to one another and keep on disk
 //! - [`convert`]: between messages and the types of every layer
-//! - [`client`]: a channel to a node's unix socket
+//! - [`client`]: a channel to a node's unix socket, and lists page by page
 //! - [`status`]: refusals as gRPC statuses, with field, value and reason code
 
 #[allow(

@@ -28,7 +28,7 @@ use std::{
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use overlay_api::{
     internal::v1 as wire,
-    status::{Reason, reason},
+    status::{Reason, reason, with_reason},
 };
 use overlay_crypto::at_rest::DataKey;
 use overlay_types::{NodeId, RequestId, UnixMillis};
@@ -47,7 +47,7 @@ pub use world::{World, now};
 use self::raft_core::{Core, OpenStore, Settings};
 
 use crate::{
-    ca::NodeTls,
+    ca::{NodeTls, tls::Whereabouts},
     raft::{
         codec,
         replica::Replica,
@@ -99,6 +99,7 @@ struct Inner {
     refused: Mutex<Option<String>>,
     replica: Arc<Replica>,
     rotation: RotationPolicy,
+    whereabouts: Whereabouts,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
     in_touch: watch::Sender<bool>,
@@ -158,6 +159,7 @@ impl Control {
             refused: Mutex::default(),
             replica,
             rotation: config.rotation,
+            whereabouts: config.tls.whereabouts().clone(),
             clock: world.clock,
             stop: watch::Sender::new(false),
             in_touch: watch::Sender::new(true),
@@ -251,6 +253,11 @@ impl Control {
         self.0.rotation
     }
 
+    /// Where nodes are, as far as this one knows.
+    pub(crate) fn whereabouts(&self) -> &Whereabouts {
+        &self.0.whereabouts
+    }
+
     pub(crate) fn raft(&self) -> Raft {
         self.0.core().raft.clone()
     }
@@ -258,7 +265,8 @@ impl Control {
     /// The raft core has ended.
     fn unavailable(&self, error: impl ToString) -> Status {
         let reason = self.failure().unwrap_or_else(|| error.to_string());
-        Status::unavailable(format!("this manager takes no part in its cluster now: {reason}"))
+        let message = format!("this manager takes no part in its cluster now: {reason}");
+        with_reason(Reason::ManagerOut, message)
     }
 
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
@@ -344,7 +352,10 @@ impl Control {
         let applied = progress.wait_for(|applied| *applied >= current);
         match tokio::time::timeout(LEADER_PATIENCE, applied).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::unavailable("this manager lags behind the others; ask another")),
+            _ => Err(with_reason(
+                Reason::ManagerLags,
+                "this manager lags behind the others; ask another",
+            )),
         }
     }
 
@@ -396,16 +407,17 @@ impl Attempt {
 /// The leader lets this node in no more.
 fn is_barred(status: &Status) -> bool {
     let barred = [Reason::NodeRemoved, Reason::NotManager, Reason::CertificateExpired];
-    barred.iter().any(|barred| barred.text() == reason(status))
+    reason(status).is_some_and(|reason| barred.contains(&reason))
 }
 
 /// It is no fault of who asked this node: another manager answers.
 fn no_manager(status: &Status) -> Status {
-    Status::unavailable(format!("this node is no manager any more ({})", status.message()))
+    let message = format!("this node is no manager any more ({})", status.message());
+    with_reason(Reason::ManagerOut, message)
 }
 
 fn not_leader() -> Status {
-    Status::unavailable("this manager does not lead (any more)")
+    with_reason(Reason::NoLeader, "this manager does not lead (any more)")
 }
 
 /// When a call stops looking for a leader.
@@ -424,7 +436,8 @@ impl Patience {
         if Instant::now() < self.0 {
             return Ok(());
         }
-        Err(Status::unavailable(
+        Err(with_reason(
+            Reason::NoLeader,
             "no manager leads: too few of them can be reached; bring one back. A write may still be \
              applied: repeat it with the same request id",
         ))

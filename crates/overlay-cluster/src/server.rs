@@ -1,12 +1,15 @@
 //! What a manager answers on TCP 2377: the public API, joins, watches, and other managers.
 //!
 //! Every call passes the gate (`gate.rs`), which says who may make it; the services see calls of
-//! nodes only (but for `Membership.Join`), and check what is about one node.
+//! nodes only (but for `Membership.Join`), and check what is about one node. Around the gate a layer
+//! keeps to the callers' deadlines (`deadline.rs`); `list.rs` has filters and pages.
 
+pub mod deadline;
 mod endpoints;
 mod gate;
 pub mod health;
 mod keys;
+mod list;
 mod membership;
 mod networks;
 mod nodes;
@@ -28,7 +31,7 @@ use tonic::{
     service::{Routes, RoutesBuilder},
 };
 
-use self::{gate::Gate, health::Health};
+use self::{deadline::DeadlineLayer, gate::Gate, health::Health};
 use crate::{
     ca::{
         TlsIncoming,
@@ -100,7 +103,7 @@ impl Api {
             .add_service(Health::server(SERVED, health))
             .add_service(reflection::server(SERVED));
         let gate = Gate(self.control.clone());
-        Routes::from(routes.routes().into_axum_router().layer(gate))
+        Routes::from(routes.routes().into_axum_router().layer(gate).layer(DeadlineLayer))
     }
 
     /// Serves nodes and joiners until `shutdown` resolves.

@@ -24,8 +24,9 @@
 //! - [`RotationPolicy`]: the next step of a key rotation, for the leader
 //! - [`wire`]: commands and whole states as protobuf
 //!
-//! Inside: one file per kind of object with the rules of its commands, `port` for published ports,
-//! `requests` for exactly-once, `level` for releases that differ, `index` for look-ups.
+//! Inside: one file per kind of object with the rules of its commands, `place` for nodes that move,
+//! `port` for published ports, `requests` for exactly-once, `level` for releases that differ, `index`
+//! for look-ups.
 
 mod apply;
 mod cluster;
@@ -38,6 +39,7 @@ mod level;
 mod lock;
 mod network;
 mod node;
+mod place;
 mod port;
 mod query;
 mod rejection;
@@ -54,9 +56,10 @@ use std::collections::BTreeMap;
 use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{NetworkId, Revision, View, Vni};
 
-pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES};
+pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES, MoveNode};
 pub use kind::Kind;
 pub use lock::ManagerLock;
+pub(crate) use query::{Id, id_range};
 pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
 pub use rotation::RotationPolicy;

@@ -66,12 +66,16 @@ pub struct GossipSettings {
 /// What is known about all members, this node included.
 pub type Members = BTreeMap<NodeId, MemberState>;
 
+/// Where the other members are that are not dead.
+pub type Addresses = BTreeMap<NodeId, SocketAddr>;
+
 /// A running node's gossip. When it is dropped the node falls silent, which to the others is its
 /// death; [`leave`](Self::leave) is the polite way.
 #[derive(Debug)]
 pub struct GossipHandle {
     commands: mpsc::Sender<Command>,
     members: watch::Receiver<Members>,
+    addresses: watch::Receiver<Addresses>,
     events: broadcast::Sender<Event>,
     task: JoinHandle<()>,
 }
@@ -99,14 +103,21 @@ impl GossipHandle {
         let (commands, incoming) = mpsc::channel(COMMANDS);
         let (events, _) = broadcast::channel(EVENTS);
         let (publish, members) = watch::channel(task::snapshot(&gossip));
+        let (publish_addresses, addresses) = watch::channel(Addresses::new());
+        let publish = (publish, publish_addresses);
         let task = Task::new(gossip, udp, listen, publish, events.clone());
         let task = tokio::spawn(task.run(tcp, incoming));
-        Ok(Self { commands, members, events, task })
+        Ok(Self { commands, members, addresses, events, task })
     }
 
     /// What is known about the members; changes as it does.
     pub fn members(&self) -> watch::Receiver<Members> {
         self.members.clone()
+    }
+
+    /// Where the other members say that they are, those that are not dead; changes as it does.
+    pub fn addresses(&self) -> watch::Receiver<Addresses> {
+        self.addresses.clone()
     }
 
     /// Events from now on.

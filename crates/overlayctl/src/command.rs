@@ -45,12 +45,10 @@ async fn each<T>(
 
 /// Names of all networks and nodes, which endpoints and services refer to.
 async fn names(node: &Node) -> Result<Names, Failure> {
-    let (mut networks, mut nodes) = (node.networks(), node.nodes());
     let (networks, nodes) = tokio::try_join!(
-        networks.list_networks(v1::ListNetworksRequest::default()),
-        nodes.list_nodes(v1::ListNodesRequest::default()),
+        node.list_networks(v1::NetworkFilter::default()),
+        node.list_nodes(v1::NodeFilter::default()),
     )?;
-    let (networks, nodes) = (networks.into_inner().networks, nodes.into_inner().nodes);
     Ok(Names::default()
         .with_networks(&networks)
         .with_nodes(nodes.iter().filter_map(|status| status.node.as_ref())))
@@ -58,6 +56,6 @@ async fn names(node: &Node) -> Result<Names, Failure> {
 
 /// The same and names of all services.
 async fn names_with_services(node: &Node) -> Result<Names, Failure> {
-    let services = node.services().list_services(v1::ListServicesRequest::default()).await?;
-    Ok(names(node).await?.with_services(&services.into_inner().services))
+    let services = node.list_services(v1::ServiceFilter::default()).await?;
+    Ok(names(node).await?.with_services(&services))
 }

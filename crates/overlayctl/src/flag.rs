@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use overlay_api::v1;
 use overlay_types::{Name, PortSpec, SpecError, number::from_digits};
 
-/// Flags of `ls`.
+use crate::filter::Filters;
+
+/// How `ls` prints.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Listing {
     /// Print whole ids and nothing else
@@ -16,6 +18,15 @@ pub(crate) struct Listing {
     /// Print whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
+}
+
+/// What `ls` lists, and how.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) filters: Filters,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
 }
 
 /// What `inspect` and `rm` are about.

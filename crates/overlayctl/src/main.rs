@@ -13,6 +13,7 @@
 //! - [`cli`]: the verbs and the flags of all of them
 //! - [`command`]: per noun: flags → request → answer
 //! - [`flag`]: flags that several verbs share
+//! - [`filter`]: `--filter` of `ls`
 //! - [`session`]: the node that is asked, and its clients
 //! - [`view`]: what is shown, the documented JSON
 //! - [`output`]: tables and documents out of views
@@ -23,6 +24,7 @@ mod cli;
 mod command;
 mod duration;
 mod failure;
+mod filter;
 mod flag;
 mod output;
 mod secret;

@@ -3,20 +3,16 @@
 use std::path::PathBuf;
 
 use overlay_api::{
-    client::connect_unix,
+    client::{connect_unix, lists},
     v1::{
-        endpoints_client::EndpointsClient, keys_client::KeysClient,
+        self, endpoints_client::EndpointsClient, keys_client::KeysClient,
         local_node_client::LocalNodeClient, networks_client::NetworksClient,
         nodes_client::NodesClient, services_client::ServicesClient,
     },
 };
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::{failure::Failure, output::Format};
-
-/// Largest answer that is accepted, in bytes: a list of 200 000 endpoints, the most that a cluster
-/// is made for, of some 500 bytes each. tonic's own limit of 4 MiB ends at 10 000.
-const MAX_ANSWER: usize = 128 << 20;
 
 /// Whom to ask and how to print what it says.
 pub(crate) struct Session {
@@ -45,7 +41,7 @@ pub(crate) struct Node {
 macro_rules! clients {
     ($($name:ident: $client:ident;)*) => {$(
         pub(crate) fn $name(&self) -> $client<Channel> {
-            $client::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+            $client::new(self.channel.clone())
         }
     )*};
 }
@@ -58,5 +54,41 @@ impl Node {
         services: ServicesClient;
         endpoints: EndpointsClient;
         keys: KeysClient;
+    }
+
+    /// All nodes that fit.
+    pub(crate) async fn list_nodes(
+        &self,
+        filter: v1::NodeFilter,
+    ) -> Result<Vec<v1::NodeStatus>, Status> {
+        let request = v1::ListNodesRequest { filter: Some(filter), ..Default::default() };
+        lists::nodes(self.channel.clone(), request).await
+    }
+
+    /// All networks that fit.
+    pub(crate) async fn list_networks(
+        &self,
+        filter: v1::NetworkFilter,
+    ) -> Result<Vec<v1::Network>, Status> {
+        let request = v1::ListNetworksRequest { filter: Some(filter), ..Default::default() };
+        lists::networks(self.channel.clone(), request).await
+    }
+
+    /// All services that fit.
+    pub(crate) async fn list_services(
+        &self,
+        filter: v1::ServiceFilter,
+    ) -> Result<Vec<v1::Service>, Status> {
+        let request = v1::ListServicesRequest { filter: Some(filter), ..Default::default() };
+        lists::services(self.channel.clone(), request).await
+    }
+
+    /// All endpoints that fit.
+    pub(crate) async fn list_endpoints(
+        &self,
+        filter: v1::EndpointFilter,
+    ) -> Result<Vec<v1::Endpoint>, Status> {
+        let request = v1::ListEndpointsRequest { filter: Some(filter), ..Default::default() };
+        lists::endpoints(self.channel.clone(), request).await
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use overlay_api::{
     convert::known_changes,
+    status::{Reason, with_reason},
     v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
 };
 use overlay_service::{Directory, SharedDirectory};
@@ -141,7 +142,8 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
         }
         if Revision::new(message.revision) < viewer.read(View::revision) {
             // What this node knows was replicated; it is the manager that lags.
-            return Err(Status::unavailable("the manager's state is older than this node's view"));
+            let message = "the manager's state is older than this node's view";
+            return Err(with_reason(Reason::ManagerLags, message));
         }
         let changes = known_changes(message.changes).map_err(|error| {
             tracing::error!(%error, "a manager's view cannot be read; is this release older?");

@@ -13,12 +13,16 @@ mod local_node;
 use std::convert::Infallible;
 
 use axum::{extract::Request as HttpRequest, response::Response as HttpResponse};
-use overlay_api::v1::{
-    self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
-    local_node_server::LocalNodeServer, networks_client::NetworksClient,
-    networks_server::NetworksServer,
+use overlay_api::{
+    status::{Reason, with_reason},
+    v1::{
+        self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
+        local_node_server::LocalNodeServer, networks_client::NetworksClient,
+        networks_server::NetworksServer,
+    },
 };
 use overlay_cluster::server::{
+    deadline::DeadlineLayer,
     health::{self, Health},
     reflection,
 };
@@ -69,7 +73,7 @@ pub(crate) async fn serve(
         let handle = handle.clone();
         async move { Ok::<_, Infallible>(forward(&handle, request).await) }
     });
-    let router = routes.routes().into_axum_router().fallback_service(forward);
+    let router = routes.routes().into_axum_router().fallback_service(forward).layer(DeadlineLayer);
     tonic::transport::Server::builder()
         .add_routes(Routes::from(router))
         .serve_with_incoming_shutdown(local_callers(listener), shutdown)
@@ -91,7 +95,8 @@ async fn health(handle: &NodeHandle) -> ServingStatus {
 async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
     let path = request.uri().path();
     if !FORWARDED.iter().any(|service| path.starts_with(service)) {
-        return refusal(&Status::unimplemented(format!("no service answers {path}")));
+        let message = format!("no service answers {path}");
+        return refusal(&with_reason(Reason::NoSuchCall, message));
     }
     let member = match handle.member() {
         Ok(member) => member,
@@ -105,7 +110,8 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
         Ok(answer) => answer.map(axum::body::Body::new),
         Err(error) => {
             member.managers.failed();
-            refusal(&Status::unavailable(format!("the manager did not answer: {error}; repeat it")))
+            let message = format!("the manager did not answer: {error}; repeat it");
+            refusal(&with_reason(Reason::NoManager, message))
         }
     }
 }

@@ -3,7 +3,10 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use overlay_api::v1::{self, endpoints_client::EndpointsClient};
+use overlay_api::{
+    status::{Reason, with_reason},
+    v1::{self, endpoints_client::EndpointsClient},
+};
 use overlay_dataplane::{
     desired::PortKind,
     user::ports::{MemoryPort, interface::is_device_name},
@@ -98,11 +101,12 @@ impl NodeHandle {
         let here = |view: &View| view.endpoints().get(&endpoint).is_some_and(|e| e.node == own);
         if !member.viewer.read(here) {
             let message = format!("endpoint {endpoint}: none of this node's");
-            return Err(Status::not_found(message).into());
+            return Err(with_reason(Reason::NotFound, message).into());
         }
         plug(&member, endpoint, PortKind::Memory).await.map_err(NodeError::Unplugged)?;
         member.shared.take_memory_port(endpoint).ok_or_else(|| {
-            Status::already_exists(format!("endpoint {endpoint}: it is plugged in")).into()
+            let message = format!("endpoint {endpoint}: it is plugged in");
+            with_reason(Reason::NotPluggedIn, message).into()
         })
     }
 

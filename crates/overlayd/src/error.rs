@@ -137,18 +137,23 @@ impl From<NodeError> for Status {
         match error {
             NodeError::Refused(status) => *status,
             NodeError::Ca(error @ CaError::Token(_)) => error.into(),
-            NodeError::InCluster(_) | NodeError::NoCluster | NodeError::Occupied { .. } => {
-                Self::failed_precondition(message)
+            NodeError::InCluster(_) => with_reason(Reason::NodeInCluster, message),
+            NodeError::NoCluster | NodeError::Backup(BackupError::NoCluster) => {
+                with_reason(Reason::NoCluster, message)
+            }
+            NodeError::Occupied { .. } => with_reason(Reason::NodeOccupied, message),
+            NodeError::NoAdvertiseAddress { .. } => invalid_field("advertise-addr", message),
+            NodeError::Config(_) | NodeError::Ca(_) => {
+                with_reason(Reason::InvalidArgument, message)
             }
             NodeError::Locked => with_reason(Reason::Locked, message),
             NodeError::NotLocked => with_reason(Reason::NotLocked, message),
             NodeError::WrongUnlockKey => invalid_field("unlock_key", message),
-            NodeError::Backup(BackupError::NoCluster) => Self::failed_precondition(message),
             NodeError::Backup(error) => invalid_field(error.field(), message),
-            NodeError::NoAdvertiseAddress { .. } | NodeError::Config(_) | NodeError::Ca(_) => {
-                Self::invalid_argument(message)
+            NodeError::Join(_) => with_reason(Reason::NoManager, message),
+            NodeError::Port(_) | NodeError::Unplugged(_) => {
+                with_reason(Reason::NotPluggedIn, message)
             }
-            NodeError::Join(_) => Self::unavailable(message),
             _ => Self::internal(message),
         }
     }

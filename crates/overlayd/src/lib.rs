@@ -17,7 +17,7 @@
 //! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
 //! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
 //! - `agent`, `managers`: the watch, and which manager is asked
-//! - `liveness`: who is dead, from gossip and the view
+//! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `api`, `metrics`, `listen`: calls on the unix socket; figures for Prometheus; their sockets
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
@@ -42,6 +42,7 @@ mod managers;
 mod member;
 mod metrics;
 pub mod node;
+mod place;
 mod ports;
 mod reconcile;
 mod recovery;

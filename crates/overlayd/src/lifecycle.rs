@@ -4,7 +4,10 @@
 use core::{net::SocketAddr, time::Duration};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use overlay_api::v1::{self, membership_client::MembershipClient, nodes_client::NodesClient};
+use overlay_api::{
+    status::{Reason, reason, refused, with_reason},
+    v1::{self, membership_client::MembershipClient, nodes_client::NodesClient},
+};
 use overlay_cluster::{
     ca::{
         Authority, CaError, Dialer, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
@@ -19,7 +22,7 @@ use overlay_types::{
     FeatureLevel, GossipKey, Meta, NetworkId, Node, NodeId, Object, RequestId, Revision, Role,
     SpecError, View,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::{
     Config, NodeError,
@@ -224,7 +227,7 @@ pub(crate) async fn join(
 async fn give_back(tls: Arc<NodeTls>, view: &View, addresses: Addresses) {
     let identity = tls.identity();
     let told = async {
-        let managers = Managers::new(identity.node, tls, addresses.control.ip());
+        let managers = Managers::new(identity.node, tls, addresses.control);
         managers.learn(view);
         if identity.role == Role::Manager {
             demote(&managers, identity.node).await?;
@@ -275,8 +278,8 @@ pub(crate) async fn leave(member: &Member, force: bool) -> Result<String, NodeEr
         let name = member.viewer.read(|view| {
             view.nodes().get(&identity.node).map_or(String::new(), |node| node.name.to_string())
         });
-        return Err(overlay_api::status::refused(
-            overlay_api::status::Reason::NodeIsManager,
+        return Err(refused(
+            Reason::NodeIsManager,
             "force",
             format!(
                 "this node is a manager; demote it first (overlayctl node demote {name}), or leave \
@@ -289,12 +292,12 @@ pub(crate) async fn leave(member: &Member, force: bool) -> Result<String, NodeEr
         Ok(()) => Ok(String::new()),
         Err(error) if force => Ok(error.to_string()),
         Err(NodeError::Refused(status)) if status.code() == Code::Unavailable => {
-            Err(Status::unavailable(format!(
+            let message = format!(
                 "{}; leave --force erases what this node keeps, and leaves it to a manager to \
                  remove it from the cluster",
                 status.message()
-            ))
-            .into())
+            );
+            Err(with_reason(reason(&status).unwrap_or(Reason::NoManager), message).into())
         }
         Err(error) => Err(error),
     }
@@ -307,7 +310,7 @@ async fn remove_self(member: &Member) -> Result<(), NodeError> {
         demote(&member.managers, identity.node).await?;
         if !member.relieved(RELIEF_PATIENCE).await {
             let message = "the other managers have not taken this node out of their group yet";
-            return Err(Status::unavailable(message).into());
+            return Err(with_reason(Reason::NotYet, message).into());
         }
     }
     remove(&member.managers, identity.node).await

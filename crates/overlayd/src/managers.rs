@@ -1,12 +1,13 @@
 //! Which manager a node asks: itself if it is one, else any that answers.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use overlay_api::status::{Reason, with_reason};
 use overlay_cluster::ca::{Dialer, NodeTls};
-use overlay_types::{NodeId, Role, View};
+use overlay_types::{Node, NodeId, Role, View};
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
@@ -19,7 +20,8 @@ pub(crate) struct Managers(Arc<Inner>);
 struct Inner {
     own: NodeId,
     tls: Arc<NodeTls>,
-    from: IpAddr,
+    /// Where this node's own management API answers, whatever the state says.
+    control: SocketAddr,
     known: Mutex<Known>,
 }
 
@@ -39,8 +41,8 @@ struct Current {
 }
 
 impl Managers {
-    pub(crate) fn new(own: NodeId, tls: Arc<NodeTls>, from: IpAddr) -> Self {
-        Self(Arc::new(Inner { own, tls, from, known: Mutex::default() }))
+    pub(crate) fn new(own: NodeId, tls: Arc<NodeTls>, control: SocketAddr) -> Self {
+        Self(Arc::new(Inner { own, tls, control, known: Mutex::default() }))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -49,12 +51,14 @@ impl Managers {
 
     /// Takes the managers from a view: this node first, the others spread over the nodes.
     pub(crate) fn learn(&self, view: &View) {
+        let own = self.0.own;
         let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
-        let mut addresses: Vec<_> = managers.map(|node| (node.id, node.control)).collect();
+        let control = |node: &Node| if node.id == own { self.0.control } else { node.control };
+        let mut addresses: Vec<_> = managers.map(|node| (node.id, control(node))).collect();
         if addresses.is_empty() {
             return;
         }
-        let own = self.0.own;
+        self.0.tls.whereabouts().set_told(addresses.iter().copied().collect());
         let start = own.to_u128() % addresses.len() as u128;
         addresses.rotate_left(start as usize);
         addresses.sort_by_key(|(id, _)| *id != own);
@@ -82,7 +86,8 @@ impl Managers {
         for offset in 0..addresses.len() {
             let place = (start + offset) % addresses.len();
             let (id, address) = addresses[place];
-            let dialer = Dialer::member(Arc::clone(&self.0.tls), self.0.from, address, Some(id));
+            let from = self.0.control.ip();
+            let dialer = Dialer::member(Arc::clone(&self.0.tls), from, address, Some(id));
             match dialer.channel().await {
                 Ok(channel) => {
                     let mut known = self.known();
@@ -94,7 +99,7 @@ impl Managers {
             }
         }
         let message = format!("no manager answers ({})", reasons.join("; "));
-        Err(Status::unavailable(message))
+        Err(with_reason(Reason::NoManager, message))
     }
 
     /// Follows whether the certificate was renewed: what goes on for long moves to a new connection.

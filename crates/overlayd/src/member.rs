@@ -36,6 +36,7 @@ use crate::{
     keys::{Keys, Report},
     liveness::{self, Judge},
     managers::Managers,
+    place::{self, Place},
     ports::Ports,
     reconcile::{Reconciler, Shared},
     renewal::Renewal,
@@ -77,11 +78,10 @@ impl Member {
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
         let Start { config, addresses, disk, tls, view, control, fresh } = start;
         let identity = tls.identity();
-        check_addresses(&view, identity.node, addresses)?;
         let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
-        let managers = Managers::new(identity.node, Arc::clone(&tls), addresses.control.ip());
+        let managers = Managers::new(identity.node, Arc::clone(&tls), addresses.control);
         managers.learn(&view);
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
@@ -117,7 +117,7 @@ impl Member {
             control_plane,
             tasks: Mutex::default(),
         };
-        member.spawn_tasks(reports);
+        member.spawn_tasks(addresses, reports);
         Ok(member)
     }
 
@@ -146,7 +146,7 @@ impl Member {
         self.control_plane.callers()
     }
 
-    fn spawn_tasks(&self, reports: mpsc::Receiver<Report>) {
+    fn spawn_tasks(&self, addresses: Addresses, reports: mpsc::Receiver<Report>) {
         let (node, managers, viewer) = (self.identity().node, &self.managers, &self.viewer);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
@@ -161,6 +161,9 @@ impl Member {
         };
         tasks.spawn(follower.run());
         tasks.spawn(send_reports(node, managers.clone(), reports));
+        let place = Place { node, addresses, viewer: viewer.clone(), managers: managers.clone() };
+        tasks.spawn(place.report());
+        tasks.spawn(place::listen(self.gossip.addresses(), self.tls.whereabouts().clone()));
         tasks.spawn(follow_view(
             viewer.clone(),
             Arc::clone(&self.reconciler),
@@ -213,28 +216,6 @@ impl Member {
             tracing::warn!(%error, "the other nodes were not told");
         }
     }
-}
-
-/// Other nodes drop what comes from an address that they do not know this node by.
-fn check_addresses(view: &View, own: NodeId, addresses: Addresses) -> Result<(), NodeError> {
-    let Some(known) = view.nodes().get(&own) else { return Ok(()) };
-    for (setting, known, now) in [
-        (
-            "advertise-addr and control-port",
-            known.control.to_string(),
-            addresses.control.to_string(),
-        ),
-        ("advertise-addr and gossip-port", known.gossip.to_string(), addresses.gossip.to_string()),
-        ("data-path-addr", known.data_path.to_string(), addresses.data_path.to_string()),
-    ] {
-        if known != now {
-            return Err(NodeError::Config(format!(
-                "{setting} {now}: the cluster knows this node at {known}; set that again, or move \
-                 the data directory away and join as a new node"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn switch_config(view: &View, data_path: IpAddr) -> SwitchConfig {

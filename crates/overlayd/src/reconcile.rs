@@ -101,6 +101,8 @@ impl Shared {
         self.viewer.read(|view| {
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
+            // Another node has the peer's address: what is sealed for the one would go to the other.
+            desired.sas.outbound.retain(|_, sa| !sa.address.is_unspecified());
             (view.revision(), desired)
         })
     }

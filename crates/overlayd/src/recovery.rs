@@ -8,7 +8,7 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use overlay_api::status::{Reason, refused};
+use overlay_api::status::{Reason, refused, with_reason};
 use overlay_cluster::{
     backup,
     ca::{Authority, PeerIdentity},
@@ -60,7 +60,7 @@ pub(crate) async fn go_on_alone(
     let keeper = state.view().nodes().get(&identity.node).cloned();
     let keeper = keeper.ok_or_else(|| {
         let message = "this manager's state does not know it; restore a backup instead";
-        NodeError::from(Status::failed_precondition(message))
+        NodeError::from(with_reason(Reason::NodeRemoved, message))
     })?;
     take_over(config, &mut state, keeper.clone())?;
     let view = state.view().clone();
@@ -95,7 +95,7 @@ async fn salvage(path: PathBuf, owner: Owner) -> Result<Salvaged, NodeError> {
 pub(crate) async fn back_up(member: &Member, passphrase: String) -> Result<Vec<u8>, NodeError> {
     let Some(control) = member.control() else {
         let message = "this node is a worker; back the cluster up on a manager";
-        return Err(overlay_api::status::with_reason(Reason::NotManager, message).into());
+        return Err(with_reason(Reason::NotManager, message).into());
     };
     control.linearize().await?;
     let state = control.replica().read(State::clone);

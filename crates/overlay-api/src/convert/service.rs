@@ -8,12 +8,26 @@ use overlay_types::{
 use super::{endpoint::addresses, meta, name, names, parse, port::ports, required};
 use crate::v1;
 
+impl From<EndpointMode> for v1::EndpointMode {
+    fn from(mode: EndpointMode) -> Self {
+        match mode {
+            EndpointMode::Vip => Self::Vip,
+            EndpointMode::Dnsrr => Self::Dnsrr,
+        }
+    }
+}
+
+impl From<v1::EndpointMode> for EndpointMode {
+    fn from(message: v1::EndpointMode) -> Self {
+        match message {
+            v1::EndpointMode::Vip => Self::Vip,
+            v1::EndpointMode::Dnsrr => Self::Dnsrr,
+        }
+    }
+}
+
 impl From<&ServiceSpec> for v1::ServiceSpec {
     fn from(spec: &ServiceSpec) -> Self {
-        let mode = match spec.mode {
-            EndpointMode::Vip => v1::EndpointMode::Vip,
-            EndpointMode::Dnsrr => v1::EndpointMode::Dnsrr,
-        };
         let network = |n: &ServiceNetwork| v1::ServiceNetwork {
             network: n.network.to_string(),
             aliases: n.aliases.iter().map(ToString::to_string).collect(),
@@ -21,7 +35,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
         Self {
             name: spec.name.to_string(),
             labels: spec.labels.clone(),
-            mode: mode.into(),
+            mode: v1::EndpointMode::from(spec.mode).into(),
             networks: spec.networks.iter().map(network).collect(),
             ports: spec.ports.iter().map(Into::into).collect(),
         }
@@ -32,14 +46,9 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
     type Error = SpecError;
 
     fn try_from(message: v1::ServiceSpec) -> Result<Self, SpecError> {
-        let mode = match v1::EndpointMode::try_from(message.mode) {
-            Ok(v1::EndpointMode::Vip) => EndpointMode::Vip,
-            Ok(v1::EndpointMode::Dnsrr) => EndpointMode::Dnsrr,
-            Err(_) => {
-                let reason = "an endpoint mode is vip or dnsrr";
-                return Err(SpecError::new("mode", message.mode, reason));
-            }
-        };
+        let mode = v1::EndpointMode::try_from(message.mode).map_err(|_| {
+            SpecError::new("mode", message.mode, "an endpoint mode is vip or dnsrr")
+        })?;
         let network = |n: &v1::ServiceNetwork| {
             Ok(ServiceNetwork {
                 network: parse("networks.network", &n.network)?,
@@ -49,7 +58,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
         ServiceDraft {
             name: name("name", &message.name)?,
             labels: message.labels,
-            mode,
+            mode: mode.into(),
             networks: message.networks.iter().map(network).collect::<Result<_, SpecError>>()?,
             ports: ports(message.ports)?,
         }

@@ -19,7 +19,7 @@ macro_rules! reasons {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The code in `overlay-reason`.
+            /// The code in `ErrorInfo.reason`.
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -33,6 +33,11 @@ macro_rules! reasons {
                 }
             }
 
+            /// The one with this code.
+            pub fn of_text(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.text() == text)
+            }
+
             /// What it means.
             pub const fn meaning(self) -> &'static str {
                 match self {
@@ -44,50 +49,61 @@ macro_rules! reasons {
 }
 
 reasons! {
-    InvalidArgument = "invalid-argument", InvalidArgument, "a field has a value that it cannot have";
-    Ambiguous = "ambiguous", InvalidArgument, "several objects answer to the prefix or name";
-    RequestReused = "request-reused", InvalidArgument, "the request id was used for another write";
-    NotFound = "not-found", NotFound, "no object answers to the name, id or prefix";
-    ClusterExists = "cluster-exists", AlreadyExists, "the cluster was made before";
-    NameTaken = "name-taken", AlreadyExists, "another object has the name";
-    IdTaken = "id-taken", AlreadyExists, "another object has the id";
-    IngressExists = "ingress-exists", AlreadyExists, "there is an ingress network";
-    RequestUndone = "request-undone", Aborted, "what the request wrote was removed since";
-    Stale = "stale", Aborted, "the object changed since changed_at: read it again";
-    EpochStep = "epoch-step", Aborted, "a key epoch is past that step";
-    EpochNumber = "epoch-number", Aborted, "another key epoch came first";
-    TooMany = "too-many", ResourceExhausted, "a limit of the cluster is reached";
-    AddressesExhausted = "addresses-exhausted", ResourceExhausted, "no free subnet or address";
-    PortsExhausted = "ports-exhausted", ResourceExhausted, "no free port to publish";
-    JoinRate = "join-rate", ResourceExhausted, "too many joins in too short a time";
-    NoCluster = "no-cluster", FailedPrecondition, "there is no cluster yet";
-    Locked = "locked", FailedPrecondition, "the manager needs the unlock key to start";
-    NotLocked = "not-locked", FailedPrecondition, "managers are not locked";
-    AddressInUse = "address-in-use", FailedPrecondition, "subnet or address are in use";
-    NetworkInUse = "network-in-use", FailedPrecondition, "endpoints or services are on the network";
-    NoIngress = "no-ingress", FailedPrecondition, "ports of mode ingress need an ingress network";
-    NotAttachable = "not-attachable", FailedPrecondition, "the network takes tasks of services only";
-    ServiceNotOnNetwork = "service-not-on-network", FailedPrecondition, "the service is not on the endpoint's network";
-    ServiceInUse = "service-in-use", FailedPrecondition, "the service has tasks";
-    MissingCapability = "missing-capability", FailedPrecondition, "the node cannot do that";
-    FeatureLevel = "feature-level", FailedPrecondition, "a node's release does not know of it";
-    VniInUse = "vni-in-use", FailedPrecondition, "another network has the VNI";
-    MacInUse = "mac-in-use", FailedPrecondition, "another endpoint has the MAC address";
-    PortInUse = "port-in-use", FailedPrecondition, "the port is published already";
-    LastManager = "last-manager", FailedPrecondition, "no manager would be left";
-    Quorum = "quorum", FailedPrecondition, "too few managers that are alive would be left";
-    NodeIsManager = "node-is-manager", FailedPrecondition, "the node has to be demoted first";
-    NodeNotActive = "node-not-active", FailedPrecondition, "the node is paused or drained";
-    NodeAlive = "node-alive", FailedPrecondition, "the node is not known to be dead";
-    RotationRunning = "rotation-running", FailedPrecondition, "keys are being rotated";
-    NotReady = "not-ready", FailedPrecondition, "the node lacks a key for the epoch";
-    NoSuchCall = "no-such-call", Unimplemented, "managers do not serve the call to nodes";
-    NoCertificate = "no-certificate", Unauthenticated, "the call needs a node certificate";
-    CertificateExpired = "certificate-expired", Unauthenticated, "the certificate has ended";
-    NodeRemoved = "node-removed", PermissionDenied, "the node was removed from the cluster";
-    NotManager = "not-manager", PermissionDenied, "the call is for managers";
-    OtherNode = "other-node", PermissionDenied, "a worker speaks for itself only";
-    NodeUnknown = "node-unknown", Unavailable, "this manager may be behind: ask again";
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, "a field has a value that it cannot have";
+    Ambiguous = "AMBIGUOUS", InvalidArgument, "several objects answer to the prefix or name";
+    RequestReused = "REQUEST_REUSED", InvalidArgument, "the request id was used for another write";
+    NotFound = "NOT_FOUND", NotFound, "no object answers to the name, id or prefix";
+    ClusterExists = "CLUSTER_EXISTS", AlreadyExists, "the cluster was made before";
+    NameTaken = "NAME_TAKEN", AlreadyExists, "another object has the name";
+    IdTaken = "ID_TAKEN", AlreadyExists, "another object has the id";
+    IngressExists = "INGRESS_EXISTS", AlreadyExists, "there is an ingress network";
+    RequestUndone = "REQUEST_UNDONE", Aborted, "what the request wrote was removed since";
+    Stale = "STALE", Aborted, "the object changed since changed_at: read it again";
+    EpochStep = "EPOCH_STEP", Aborted, "a key epoch is past that step";
+    EpochNumber = "EPOCH_NUMBER", Aborted, "another key epoch came first";
+    TooMany = "TOO_MANY", ResourceExhausted, "a limit of the cluster is reached";
+    AddressesExhausted = "ADDRESSES_EXHAUSTED", ResourceExhausted, "no free subnet or address";
+    PortsExhausted = "PORTS_EXHAUSTED", ResourceExhausted, "no free port to publish";
+    JoinRate = "JOIN_RATE", ResourceExhausted, "too many joins in too short a time";
+    NoCluster = "NO_CLUSTER", FailedPrecondition, "there is no cluster yet";
+    Locked = "LOCKED", FailedPrecondition, "the manager needs the unlock key to start";
+    NotLocked = "NOT_LOCKED", FailedPrecondition, "managers are not locked";
+    AddressInUse = "ADDRESS_IN_USE", FailedPrecondition, "subnet or address are in use";
+    NetworkInUse = "NETWORK_IN_USE", FailedPrecondition, "endpoints or services are on the network";
+    NoIngress = "NO_INGRESS", FailedPrecondition, "ports of mode ingress need an ingress network";
+    NotAttachable = "NOT_ATTACHABLE", FailedPrecondition, "the network takes tasks of services only";
+    ServiceNotOnNetwork = "SERVICE_NOT_ON_NETWORK", FailedPrecondition, "the service is not on the endpoint's network";
+    ServiceInUse = "SERVICE_IN_USE", FailedPrecondition, "the service has tasks";
+    MissingCapability = "MISSING_CAPABILITY", FailedPrecondition, "the node cannot do that";
+    FeatureLevel = "FEATURE_LEVEL", FailedPrecondition, "a node's release does not know of it";
+    VniInUse = "VNI_IN_USE", FailedPrecondition, "another network has the VNI";
+    MacInUse = "MAC_IN_USE", FailedPrecondition, "another endpoint has the MAC address";
+    PortInUse = "PORT_IN_USE", FailedPrecondition, "the port is published already";
+    LastManager = "LAST_MANAGER", FailedPrecondition, "no manager would be left";
+    Quorum = "QUORUM", FailedPrecondition, "too few managers that are alive would be left";
+    NodeIsManager = "NODE_IS_MANAGER", FailedPrecondition, "the node has to be demoted first";
+    NodeNotActive = "NODE_NOT_ACTIVE", FailedPrecondition, "the node is paused or drained";
+    NodeAlive = "NODE_ALIVE", FailedPrecondition, "the node is not known to be dead";
+    RotationRunning = "ROTATION_RUNNING", FailedPrecondition, "keys are being rotated";
+    NodeInCluster = "NODE_IN_CLUSTER", FailedPrecondition, "the node is in a cluster already";
+    NodeOccupied = "NODE_OCCUPIED", FailedPrecondition, "the node's data directory holds something else";
+    NodeIsWorker = "NODE_IS_WORKER", FailedPrecondition, "only a manager can do it";
+    NotPluggedIn = "NOT_PLUGGED_IN", FailedPrecondition, "the node cannot give the endpoint its port";
+    NotReady = "NOT_READY", FailedPrecondition, "the node lacks a key for the epoch";
+    Deadline = "DEADLINE", DeadlineExceeded, "the caller's deadline passed; a write may be applied yet";
+    NoSuchCall = "NO_SUCH_CALL", Unimplemented, "there is no such call here";
+    NoCertificate = "NO_CERTIFICATE", Unauthenticated, "the call needs a node certificate";
+    CertificateExpired = "CERTIFICATE_EXPIRED", Unauthenticated, "the certificate has ended";
+    JoinRefused = "JOIN_REFUSED", PermissionDenied, "the secret is not one of the cluster's";
+    NodeRemoved = "NODE_REMOVED", PermissionDenied, "the node was removed from the cluster";
+    NotManager = "NOT_MANAGER", PermissionDenied, "the call is for managers";
+    OtherNode = "OTHER_NODE", PermissionDenied, "a worker speaks for itself only";
+    NodeUnknown = "NODE_UNKNOWN", Unavailable, "this manager may be behind: ask again";
+    NoLeader = "NO_LEADER", Unavailable, "no manager leads now; a write may be applied yet";
+    ManagerLags = "MANAGER_LAGS", Unavailable, "this manager is behind: ask again, or another";
+    ManagerOut = "MANAGER_OUT", Unavailable, "this manager takes no part for now: ask another";
+    NoManager = "NO_MANAGER", Unavailable, "this node reaches no manager";
+    NotYet = "NOT_YET", Unavailable, "something that is under way comes first: ask again";
 }
 
 #[cfg(test)]
@@ -104,6 +120,16 @@ mod tests {
             name.push(letter.to_ascii_uppercase());
         }
         name
+    }
+
+    /// What `google.rpc.ErrorInfo` says about reasons.
+    #[test]
+    fn o03_reasons_are_in_upper_snake_case() {
+        for reason in Reason::ALL.iter().map(|reason| reason.text()) {
+            let fits = |c: char| c.is_ascii_uppercase() || c == '_';
+            assert!(reason.len() <= 63 && reason.chars().all(fits), "{reason}");
+            assert!(!reason.starts_with('_') && !reason.ends_with('_'), "{reason}");
+        }
     }
 
     #[test]

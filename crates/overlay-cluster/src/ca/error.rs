@@ -3,7 +3,7 @@
 use core::{error::Error, net::SocketAddr};
 use std::{io, sync::Arc};
 
-use overlay_api::status::invalid_field;
+use overlay_api::status::{Reason, invalid_field, with_reason};
 use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::UnixTime;
@@ -234,7 +234,7 @@ impl From<CaError> for Status {
     fn from(error: CaError) -> Self {
         let message = error.to_string();
         match error {
-            CaError::JoinRefused => Self::permission_denied(message),
+            CaError::JoinRefused => with_reason(Reason::JoinRefused, message),
             CaError::Request { .. } => invalid_field("certificate_request", message),
             CaError::Token(_) => invalid_field("token", message),
             _ => Self::internal(message),

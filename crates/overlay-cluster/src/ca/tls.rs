@@ -20,6 +20,7 @@ mod connect;
 mod connection;
 mod listen;
 mod verify;
+mod whereabouts;
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use listen::{
     HANDSHAKE_TIMEOUT, HandshakeCounters, HandshakeCounts, MAX_ANONYMOUS, MAX_HANDSHAKES,
     MAX_HANDSHAKES_PER_SOURCE, TlsIncoming,
 };
+pub use whereabouts::Whereabouts;
 
 use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
 use super::{CaError, NodeCredentials, PeerIdentity, RootCertificate, RootDigest, trust::provider};
@@ -55,6 +57,7 @@ const HTTP2: &[u8] = b"h2";
 pub struct NodeTls {
     configs: ArcSwap<Configs>,
     replaced: watch::Sender<()>,
+    whereabouts: Whereabouts,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,13 @@ impl NodeTls {
     /// Configurations of the node that `credentials` name.
     pub fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
         let configs = ArcSwap::from_pointee(Configs::new(credentials)?);
-        Ok(Self { configs, replaced: watch::Sender::default() })
+        let (replaced, whereabouts) = (watch::Sender::default(), Whereabouts::default());
+        Ok(Self { configs, replaced, whereabouts })
+    }
+
+    /// Where the dialer looks for managers.
+    pub const fn whereabouts(&self) -> &Whereabouts {
+        &self.whereabouts
     }
 
     /// Takes newer credentials of the same node. The role may be another one.

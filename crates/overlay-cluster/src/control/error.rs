@@ -1,7 +1,7 @@
 //! What keeps a manager from starting, and refusals as gRPC statuses.
 
-use overlay_api::status::with_reason;
-use tonic::{Status, metadata::MetadataValue};
+use overlay_api::status::{refused, with_reason};
+use tonic::Status;
 
 use crate::{ca::CaError, raft::store::StoreError, state::Rejection};
 
@@ -27,9 +27,8 @@ impl ControlError {
 
 /// The status that a caller sees of a rejection, with its reason and the field.
 pub fn rejection_status(rejection: &Rejection) -> Status {
-    let mut status = with_reason(rejection.reason(), rejection.to_string());
-    if let Some(field) = rejection.field().and_then(|f| MetadataValue::try_from(f).ok()) {
-        status.metadata_mut().insert(overlay_api::status::FIELD, field);
+    match rejection.field() {
+        Some(field) => refused(rejection.reason(), field, rejection.to_string()),
+        None => with_reason(rejection.reason(), rejection.to_string()),
     }
-    status
 }

@@ -67,7 +67,9 @@ pub(super) fn next_step<'a>(
 
 /// A node as a member of the group.
 pub(super) fn member(node: &Node) -> Member {
-    Member { name: Some(node.name.clone()), control: Some(node.control) }
+    // Unspecified: another node has its address, and it has not said where it is.
+    let control = Some(node.control).filter(|control| !control.ip().is_unspecified());
+    Member { name: Some(node.name.clone()), control }
 }
 
 #[cfg(test)]

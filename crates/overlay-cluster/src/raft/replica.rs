@@ -87,6 +87,14 @@ impl Replica {
         (events, feed, first)
     }
 
+    /// Forgets which changes led here, as after more of them than the window holds.
+    #[cfg(test)]
+    pub(crate) fn forget_changes(&self) {
+        let applied = self.lock();
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        *window = Window::new(applied.state.revision());
+    }
+
     /// Applies a command; `None` for an entry that only moves the log.
     pub(super) fn apply(&self, log_id: LogId, command: Option<&Command>) -> Option<Outcome> {
         let mut applied = self.applied.write().expect(HALF_APPLIED);

@@ -4,8 +4,14 @@ use overlay_api::v1;
 use overlay_types::{Endpoint, EndpointId, EndpointSpec, Network};
 use tonic::{Request, Response, Status};
 
-use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
-use crate::state::{Action, Rejection, Response as Answer, State};
+use super::{
+    Api,
+    gate::Caller,
+    invalid,
+    list::{EndpointList, Listed},
+    needed, request_id, unexpected,
+};
+use crate::state::{Action, Response as Answer, State};
 
 impl Api {
     /// A spec whose network and service are given by name, id or prefix.
@@ -29,14 +35,6 @@ impl Api {
         let network = self.read(None, resolve).await?;
         Ok((message.try_into().map_err(invalid)?, network))
     }
-}
-
-fn list(state: &State, network: &str) -> Result<Vec<v1::Endpoint>, Rejection> {
-    if network.is_empty() {
-        return Ok(state.view().endpoints().values().map(|e| (&**e).into()).collect());
-    }
-    let network = state.find_network(network)?.id;
-    Ok(state.view().endpoints_on(network).map(Into::into).collect())
 }
 
 #[tonic::async_trait]
@@ -65,9 +63,11 @@ impl v1::endpoints_server::Endpoints for Api {
         request: Request<v1::ListEndpointsRequest>,
     ) -> Result<Response<v1::ListEndpointsResponse>, Status> {
         let request = request.into_inner();
-        let list = |state: &State| list(state, &request.network);
-        let endpoints = self.read(request.consistency, list).await?;
-        Ok(Response::new(v1::ListEndpointsResponse { endpoints }))
+        let consistency = request.consistency;
+        let list = EndpointList::new(request).map_err(invalid)?;
+        let listed = self.read(consistency, |state| list.of(state)).await?;
+        let Listed { objects: endpoints, next: next_page_token } = listed;
+        Ok(Response::new(v1::ListEndpointsResponse { endpoints, next_page_token }))
     }
 
     async fn get_endpoint(

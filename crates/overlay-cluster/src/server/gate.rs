@@ -81,6 +81,8 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Reports/PublishKey", Access::Member),
     ("/overlay.v1.Reports/ReportReady", Access::Member),
     ("/overlay.v1.Reports/AnnounceLevel", Access::Member),
+    // About the caller.
+    ("/overlay.v1.Reports/ReportAddresses", Access::Member),
     ("/grpc.health.v1.Health/Check", Access::Member),
     ("/grpc.health.v1.Health/Watch", Access::Member),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Member),

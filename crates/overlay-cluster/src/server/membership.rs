@@ -1,7 +1,7 @@
 //! `overlay.v1.Membership`: how a host becomes a node and stays one.
 
 use overlay_api::{
-    status::{Reason, with_reason},
+    status::{Reason, retry_after, with_reason},
     v1,
 };
 use overlay_types::{NodeId, RequestId, Role};
@@ -34,7 +34,9 @@ fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
 impl Api {
     fn authority(&self) -> Result<Authority, Status> {
         let trust = self.control.replica().read(|state: &State| state.trust().cloned());
-        let trust = trust.ok_or_else(|| Status::unavailable("this manager has no state yet"))?;
+        let trust = trust.ok_or_else(|| {
+            with_reason(Reason::ManagerLags, "this manager has no state yet; ask another")
+        })?;
         Authority::from_trust(&trust).map_err(|error| Status::internal(error.to_string()))
     }
 
@@ -47,10 +49,8 @@ impl Api {
         self.joins().handle_join(source, now).map_err(|TooManyJoins { total, wait }| {
             let who = if total { "all hosts".to_owned() } else { source.to_string() };
             let seconds = wait.as_secs_f64().ceil();
-            with_reason(
-                Reason::JoinRate,
-                format!("too many joins from {who}; try again in {seconds} s"),
-            )
+            let message = format!("too many joins from {who}; try again in {seconds} s");
+            retry_after(Reason::JoinRate, wait, message)
         })
     }
 }
@@ -107,12 +107,13 @@ impl v1::membership_server::Membership for Api {
             .replica()
             .read(|state: &State| state.view().nodes().get(&peer).map(|node| node.role));
         let role = role.ok_or_else(|| {
-            Status::permission_denied(format!("node {peer} was removed from the cluster"))
+            let message = format!("node {peer} was removed from the cluster");
+            with_reason(Reason::NodeRemoved, message)
         })?;
         if role == Role::Worker && self.control.is_member(peer) {
             // It would drop out of the group that still counts on it.
             let message = "the raft group still has this node as a member; ask again in a moment";
-            return Err(Status::unavailable(message));
+            return Err(with_reason(Reason::NotYet, message));
         }
         let certificate = self.authority()?.sign(&csr, peer, role, self.control.now())?.to_vec();
         Ok(Response::new(v1::RenewResponse { certificate }))

@@ -4,7 +4,11 @@ use overlay_api::{convert, v1};
 use overlay_types::{NetworkId, NetworkSpec, Revision, Subnet};
 use tonic::{Request, Response, Status};
 
-use super::{Api, invalid, needed, request_id, unexpected};
+use super::{
+    Api, invalid,
+    list::{Listed, NetworkList},
+    needed, request_id, unexpected,
+};
 use crate::state::{Action, Response as Answer, State};
 
 fn spec(message: Option<v1::NetworkSpec>) -> Result<NetworkSpec, Status> {
@@ -16,7 +20,7 @@ fn host_routes(texts: &[String]) -> Result<Vec<Subnet>, Status> {
     routes.collect::<Result<_, _>>().map_err(invalid)
 }
 
-/// All that inspecting a network shows.
+/// A network, and how much of it is used.
 fn details(state: &State, wanted: &str) -> Result<v1::GetNetworkResponse, crate::state::Rejection> {
     let network = state.find_network(wanted)?;
     let usage = state.usage(network.id)?;
@@ -27,13 +31,7 @@ fn details(state: &State, wanted: &str) -> Result<v1::GetNetworkResponse, crate:
         reserved: usage.reserved.to_string(),
         quarantined: usage.quarantined.to_string(),
     });
-    Ok(v1::GetNetworkResponse {
-        network: Some(network.into()),
-        usage: usage.collect(),
-        endpoints: state.view().endpoints_on(network.id).map(Into::into).collect(),
-        peers: state.peers_on(network.id).map(Into::into).collect(),
-        services: state.services_on(network.id).map(Into::into).collect(),
-    })
+    Ok(v1::GetNetworkResponse { network: Some(network.into()), usage: usage.collect() })
 }
 
 #[tonic::async_trait]
@@ -83,9 +81,12 @@ impl v1::networks_server::Networks for Api {
         &self,
         request: Request<v1::ListNetworksRequest>,
     ) -> Result<Response<v1::ListNetworksResponse>, Status> {
-        let list = |state: &State| Ok(state.view().networks().values().map(Into::into).collect());
-        let networks = self.read(request.into_inner().consistency, list).await?;
-        Ok(Response::new(v1::ListNetworksResponse { networks }))
+        let request = request.into_inner();
+        let consistency = request.consistency;
+        let list = NetworkList::new(request).map_err(invalid)?;
+        let listed = self.read(consistency, |state| list.of(state)).await?;
+        let Listed { objects: networks, next: next_page_token } = listed;
+        Ok(Response::new(v1::ListNetworksResponse { networks, next_page_token }))
     }
 
     async fn get_network(

@@ -8,11 +8,18 @@ use overlay_api::{
 use overlay_types::{Node, NodeId, Revision, Role};
 use tonic::{Request, Response, Status};
 
-use super::{Api, gate::Caller, invalid, request_id, unexpected};
+use super::{
+    Api,
+    gate::Caller,
+    invalid,
+    list::{Listed, NodeList},
+    request_id, unexpected,
+};
 use crate::state::{Action, Response as Answer, State};
 
 impl Api {
-    fn liveness(&self, node: NodeId) -> v1::Liveness {
+    /// Verdict of gossip.
+    pub(super) fn liveness(&self, node: NodeId) -> v1::Liveness {
         if node == self.control.node() {
             return v1::Liveness::Alive;
         }
@@ -83,14 +90,16 @@ impl v1::nodes_server::Nodes for Api {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let consistency = request.consistency;
+        let list = NodeList::new(request).map_err(invalid)?;
         let leader = self.control.leader().await;
-        let list = |state: &State| {
-            let nodes = state.view().nodes().values();
-            Ok(nodes.map(|node| self.node_status(node, leader)).collect())
-        };
-        let nodes = self.read(request.into_inner().consistency, list).await?;
+        let status = |node: &Node| self.node_status(node, leader);
+        let look = |state: &State| list.of(state, status, |node| self.liveness(node));
+        let Listed { objects: nodes, next } = self.read(consistency, look).await?;
         let answered_by = self.control.node().to_string();
-        Ok(Response::new(v1::ListNodesResponse { nodes, answered_by }))
+        let answer = v1::ListNodesResponse { nodes, answered_by, next_page_token: next };
+        Ok(Response::new(answer))
     }
 
     async fn get_node(

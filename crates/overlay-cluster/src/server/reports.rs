@@ -1,16 +1,34 @@
 //! `overlay.v1.Reports`: what a node says about itself.
 
+use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+
 use overlay_api::{convert, v1};
-use overlay_types::{Epoch, FeatureLevel, NodeId, RequestId};
+use overlay_types::{Epoch, FeatureLevel, Node, NodeId, RequestId};
 use tonic::{Request, Response, Status};
 
-use super::{Api, gate::Caller, invalid};
-use crate::state::Action;
+use super::{Api, gate::Caller, invalid, unexpected};
+use crate::state::{Action, MoveNode, Response as Answer};
 
 impl Api {
     async fn report(&self, action: Action) -> Result<(), Status> {
         let request = RequestId::from_u128(rand::random());
         self.control.write(request, action).await.map(drop)
+    }
+
+    /// Nodes that are not where the state says, or are nowhere.
+    fn away(&self) -> BTreeSet<NodeId> {
+        let away = |node: &Node| match self.liveness(node.id) {
+            v1::Liveness::Dead | v1::Liveness::Left => true,
+            v1::Liveness::Alive | v1::Liveness::Unknown => {
+                let heard = self.control.whereabouts().heard(node.id);
+                heard.is_some_and(|heard| heard != node.gossip.ip())
+            }
+        };
+        self.control.replica().read(|state| {
+            let nodes = state.view().nodes().values();
+            nodes.filter(|node| away(node)).map(|node| node.id).collect()
+        })
     }
 }
 
@@ -31,6 +49,30 @@ impl v1::reports_server::Reports for Api {
         let epoch = Epoch::new(request.epoch);
         self.report(Action::PublishNodeKey { node, epoch, public }).await?;
         Ok(Response::new(v1::PublishKeyResponse {}))
+    }
+
+    async fn report_addresses(
+        &self,
+        request: Request<v1::ReportAddressesRequest>,
+    ) -> Result<Response<v1::ReportAddressesResponse>, Status> {
+        let node = Caller::of(&request)?.node();
+        let request = request.into_inner();
+        let socket = |field, text: &str| convert::parse::<SocketAddr>(field, text).map_err(invalid);
+        let data_path = convert::parse::<IpAddr>("data_path", &request.data_path);
+        let to = MoveNode {
+            node,
+            control: socket("control", &request.control)?,
+            gossip: socket("gossip", &request.gossip)?,
+            data_path: data_path.map_err(invalid)?,
+            vacated: self.away(),
+        };
+        let request = RequestId::from_u128(rand::random());
+        match self.control.write(request, Action::MoveNode(to)).await? {
+            Answer::Node(node) => {
+                Ok(Response::new(v1::ReportAddressesResponse { node: Some((&node).into()) }))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn report_ready(

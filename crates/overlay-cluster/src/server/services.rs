@@ -4,7 +4,11 @@ use overlay_api::v1;
 use overlay_types::{Revision, ServiceId, ServiceSpec};
 use tonic::{Request, Response, Status};
 
-use super::{Api, invalid, needed, request_id, unexpected};
+use super::{
+    Api, invalid,
+    list::{Listed, ServiceList},
+    needed, request_id, unexpected,
+};
 use crate::state::{Action, Response as Answer, State};
 
 impl Api {
@@ -65,9 +69,12 @@ impl v1::services_server::Services for Api {
         &self,
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
-        let list = |state: &State| Ok(state.view().services().values().map(Into::into).collect());
-        let services = self.read(request.into_inner().consistency, list).await?;
-        Ok(Response::new(v1::ListServicesResponse { services }))
+        let request = request.into_inner();
+        let consistency = request.consistency;
+        let list = ServiceList::new(request).map_err(invalid)?;
+        let listed = self.read(consistency, |state| list.of(state)).await?;
+        let Listed { objects: services, next: next_page_token } = listed;
+        Ok(Response::new(v1::ListServicesResponse { services, next_page_token }))
     }
 
     async fn get_service(
@@ -75,12 +82,9 @@ impl v1::services_server::Services for Api {
         request: Request<v1::GetServiceRequest>,
     ) -> Result<Response<v1::GetServiceResponse>, Status> {
         let request = request.into_inner();
-        let get = |state: &State| {
-            let service = state.find_service(&request.service)?;
-            let tasks = state.view().tasks_of(service.id).map(Into::into).collect();
-            Ok(v1::GetServiceResponse { service: Some(service.into()), tasks })
-        };
-        self.read(request.consistency, get).await.map(Response::new)
+        let get = |state: &State| state.find_service(&request.service).map(Into::into);
+        let service = Some(self.read(request.consistency, get).await?);
+        Ok(Response::new(v1::GetServiceResponse { service }))
     }
 
     async fn remove_service(

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use overlay_api::{convert, v1};
-use overlay_types::{NodeId, Revision};
+use overlay_api::{
+    convert,
+    status::{Reason, with_reason},
+    v1,
+};
+use overlay_types::{Change, NodeId, Revision};
+use prost::Message;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -18,8 +23,9 @@ use crate::{
 /// Messages that a subscriber may have under way. One that is slower lags in the events and gets a
 /// snapshot when it has caught up: it never holds more memory than this here.
 const UNDER_WAY: usize = 16;
-/// Changes in one message: about 300 kB.
-const CHANGES_IN_MESSAGE: usize = 1024;
+/// Bytes after which a message ends. With the largest object this is less than the 4 MiB that
+/// clients accept unless they are told otherwise.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 type Messages = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
@@ -56,7 +62,8 @@ impl v1::watcher_server::Watcher for Api {
         // One that joined a moment ago has no state yet, one that was away an old one.
         let known = replica.read(|state| state.view().cluster().map(|_| state.revision()));
         if known.is_none_or(|revision| revision < from) {
-            return Err(Status::unavailable("this manager lags behind; ask another"));
+            let message = "this manager lags behind; ask another";
+            return Err(with_reason(Reason::ManagerLags, message));
         }
         let (events, feed, first) = replica.subscribe(interest, from);
         let (messages, stream) = mpsc::channel(UNDER_WAY);
@@ -67,7 +74,7 @@ impl v1::watcher_server::Watcher for Api {
 }
 
 fn stopped() -> Status {
-    Status::unavailable("this manager's raft core has ended; ask another")
+    with_reason(Reason::ManagerOut, "this manager's raft core has ended; ask another")
 }
 
 fn out_of_touch() -> Status {
@@ -123,21 +130,32 @@ async fn carry(
 
 /// Sends a batch in pieces. One without changes is sent too: it tells the revision.
 async fn send(messages: &Messages, batch: &Batch) -> Result<(), ()> {
-    let mut pieces = batch.changes.chunks(CHANGES_IN_MESSAGE).peekable();
+    let mut left = batch.changes.as_slice();
     let mut snapshot = batch.snapshot;
     loop {
-        let piece = pieces.next().unwrap_or_default();
-        let message = v1::WatchResponse {
-            revision: batch.revision.get(),
-            snapshot,
-            more: pieces.peek().is_some(),
-            changes: piece.iter().map(Into::into).collect(),
-        };
-        let more = message.more;
+        let (changes, rest) = piece(left);
+        let more = !rest.is_empty();
+        let message = v1::WatchResponse { revision: batch.revision.get(), snapshot, more, changes };
         messages.send(Ok(message)).await.map_err(drop)?;
         if !more {
             return Ok(());
         }
+        left = rest;
         snapshot = false;
     }
+}
+
+/// The first of these changes, as many as a message holds, and the others.
+fn piece(changes: &[Change]) -> (Vec<v1::Change>, &[Change]) {
+    let mut piece = Vec::new();
+    let mut bytes = 0;
+    for (at, change) in changes.iter().enumerate() {
+        if bytes >= MESSAGE_BYTES {
+            return (piece, &changes[at..]);
+        }
+        let change = v1::Change::from(change);
+        bytes += change.encoded_len();
+        piece.push(change);
+    }
+    (piece, &[])
 }

@@ -113,6 +113,7 @@ impl State {
             Action::InitCluster(init) => self.init_cluster(context, init),
             Action::JoinNode(node) => self.join_node(context, node),
             Action::UpdateNode { node, based_on } => self.update_node(context, node, *based_on),
+            Action::MoveNode(to) => self.move_node(context, to),
             Action::RemoveNode(id) => self.remove_node(context, *id),
             Action::CreateNetwork { id, spec, host_routes } => {
                 self.create_network(context, *id, spec, host_routes)

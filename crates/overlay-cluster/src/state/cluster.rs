@@ -10,7 +10,7 @@ use super::{
     Applied, InitCluster, Rejection, Response, State,
     apply::{Context, Outcome},
     kind::Kind,
-    lock,
+    lock, place,
 };
 
 /// Name of the network that every cluster starts with.
@@ -35,6 +35,7 @@ impl State {
         };
         check_cluster(&init.cluster)?;
         let lock = lock::lock(context, init.unlock_key.as_ref())?;
+        place::check(&init.node)?;
         let cluster = Cluster {
             meta: context.created(),
             autolock: init.unlock_key.is_some(),

@@ -1,5 +1,8 @@
 //! What can be written.
 
+use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+
 use overlay_types::{
     Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, NetworkId,
     NetworkSpec, Node, NodeId, RequestId, Revision, Role, ServiceId, ServiceSpec, Subnet,
@@ -39,6 +42,8 @@ pub enum Action {
         /// Revision of the node that the update was made from.
         based_on: Revision,
     },
+    /// Says where a node is from now on.
+    MoveNode(MoveNode),
     /// Removes a worker with its endpoints and public keys.
     RemoveNode(NodeId),
     /// Creates a network.
@@ -177,6 +182,22 @@ impl Action {
             _ => FeatureLevel::FIRST,
         }
     }
+}
+
+/// Where a node is from now on: what [`Node`] says of the same names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MoveNode {
+    /// The node.
+    pub node: NodeId,
+    /// Where its management API answers.
+    pub control: SocketAddr,
+    /// Where its gossip answers.
+    pub gossip: SocketAddr,
+    /// Address of its data path.
+    pub data_path: IpAddr,
+    /// Nodes that are not at these addresses, whatever the state says: gossip knows them elsewhere,
+    /// or dead. They lose the addresses, and say themselves where they are when they are back.
+    pub vacated: BTreeSet<NodeId>,
 }
 
 /// What a cluster starts with.

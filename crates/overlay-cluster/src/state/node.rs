@@ -9,6 +9,7 @@ use super::{
     apply::{Context, MAX_NODES, Outcome, check_room},
     cluster::check_fresh,
     kind::Kind,
+    place,
 };
 use crate::ca::root::{BACKDATE, NODE_VALIDITY};
 
@@ -20,6 +21,7 @@ impl State {
     pub(super) fn join_node(&self, context: Context, node: &Node) -> Outcome {
         label::check(&node.labels)?;
         self.check_not_behind(node, node.capabilities.level)?;
+        place::check(node)?;
         if let Some(old) = self.view.nodes().get(&node.id) {
             return Ok(put_node(context, old, node));
         }

@@ -105,7 +105,7 @@ fn find<I: Id, T: Label>(
     wanted: &str,
     named: impl IntoIterator<Item = I>,
 ) -> Result<I, Rejection> {
-    let range = prefix_range(wanted);
+    let range = id_range(wanted);
     if let Some(range) = range.as_ref().filter(|_| wanted.len() == ID_TEXT_LEN) {
         let id = I::of(*range.start());
         if objects.contains_key(&id) {
@@ -133,7 +133,7 @@ fn find<I: Id, T: Label>(
 }
 
 /// Ids whose text starts with `text`: their order is that of their texts. `None` if no id does.
-fn prefix_range(text: &str) -> Option<RangeInclusive<u128>> {
+pub(crate) fn id_range(text: &str) -> Option<RangeInclusive<u128>> {
     if text.is_empty() || text.len() > ID_TEXT_LEN {
         return None;
     }
@@ -151,7 +151,8 @@ fn prefix_range(text: &str) -> Option<RangeInclusive<u128>> {
 }
 
 /// An id of any kind of object.
-trait Id: Copy + Ord + fmt::Display {
+pub(crate) trait Id: Copy + Ord + fmt::Display {
+    /// The id with this number.
     fn of(number: u128) -> Self;
 }
 

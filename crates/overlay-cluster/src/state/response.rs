@@ -41,7 +41,10 @@ impl Response {
                     | Action::RotateUnlockKey(_)
             ) | (
                 Self::Node(_),
-                Action::JoinNode(_) | Action::UpdateNode { .. } | Action::AnnounceLevel { .. }
+                Action::JoinNode(_)
+                    | Action::UpdateNode { .. }
+                    | Action::AnnounceLevel { .. }
+                    | Action::MoveNode(_)
             ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })
                 | (Self::Endpoint(_), Action::AttachEndpoint { .. })

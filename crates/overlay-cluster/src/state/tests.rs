@@ -6,6 +6,7 @@ mod levels;
 mod lock;
 mod networks;
 mod nodes;
+mod places;
 mod sequences;
 mod services;
 mod takeover;
@@ -20,7 +21,7 @@ use overlay_types::{
     UnixMillis,
 };
 
-use super::{Action, Applied, Command, InitCluster, Rejection, Response, State, Trust};
+use super::{Action, Applied, Command, InitCluster, MoveNode, Rejection, Response, State, Trust};
 
 /// A state, and a caller who draws ids one after another.
 pub(super) struct Lab {
@@ -176,7 +177,7 @@ mod cluster_rules {
 
         let other = Action::RemoveNetwork(network.id);
         let reused = lab.state.apply(&Command { action: other, ..command }).unwrap_err();
-        assert_eq!(reused.code(), "request-reused");
+        assert_eq!(reused.code(), "REQUEST_REUSED");
     }
 
     #[test]
@@ -194,7 +195,7 @@ mod cluster_rules {
         lab.run(Action::DetachEndpoint(endpoint.id));
         let (state, bytes) = (lab.state.clone(), lab.state.encode());
         let again = lab.state.apply(&attach).unwrap_err();
-        assert_eq!((again.code(), again.class()), ("request-undone", Class::Conflict));
+        assert_eq!((again.code(), again.class()), ("REQUEST_UNDONE", Class::Conflict));
         assert_eq!(again.field(), Some("request_id"));
         assert!(again.to_string().contains(&endpoint.id.to_string()), "{again}");
         assert_eq!((&lab.state, lab.state.encode()), (&state, bytes));
@@ -221,10 +222,10 @@ mod cluster_rules {
     #[test]
     fn nothing_is_written_before_init_and_init_is_done_once() {
         let mut lab = Lab::blank();
-        assert_eq!(lab.refuse(Action::JoinNode(node(2))).code(), "no-cluster");
+        assert_eq!(lab.refuse(Action::JoinNode(node(2))).code(), "NO_CLUSTER");
         lab.run(Action::InitCluster(Box::new(init(cluster()))));
         let again = lab.refuse(Action::InitCluster(Box::new(init(cluster()))));
-        assert_eq!(again.code(), "cluster-exists");
+        assert_eq!(again.code(), "CLUSTER_EXISTS");
     }
 
     #[rstest]
@@ -261,7 +262,7 @@ mod cluster_rules {
 
         let stale = Action::UpdateNode { node: node(2), based_on: made };
         let stale = lab.refuse(stale);
-        assert_eq!((stale.code(), stale.class()), ("stale", Class::Conflict));
+        assert_eq!((stale.code(), stale.class()), ("STALE", Class::Conflict));
         lab.run(Action::UpdateNode { node: node(2), based_on: before.next() });
     }
 
@@ -283,7 +284,7 @@ mod cluster_rules {
             other => panic!("{other}"),
         }
         for unknown in ["", "nothing", "é", &"z".repeat(25), &"z".repeat(26), "-"] {
-            assert_eq!(find(unknown).unwrap_err().code(), "not-found", "{unknown}");
+            assert_eq!(find(unknown).unwrap_err().code(), "NOT_FOUND", "{unknown}");
         }
     }
 }

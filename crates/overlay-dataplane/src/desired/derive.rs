@@ -80,7 +80,9 @@ fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entr
 }
 
 fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {
-    view.nodes().get(&node).map(|node| node.data_path)
+    let data_path = view.nodes().get(&node).map(|node| node.data_path);
+    // Unspecified: another node has its address, and it has not said where it is.
+    data_path.filter(|address| !address.is_unspecified())
 }
 
 #[cfg(test)]

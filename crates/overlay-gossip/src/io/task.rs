@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Members,
+    Addresses, Command, Members,
     stream::{self, Arrival},
 };
 use crate::{
@@ -29,6 +29,7 @@ pub(super) struct Task {
     udp: UdpSocket,
     local: SocketAddr,
     members: watch::Sender<Members>,
+    addresses: watch::Sender<Addresses>,
     events: broadcast::Sender<Event>,
     /// Messages being written; bounded, and aborted with the task.
     writers: JoinSet<Result<(), DropReason>>,
@@ -44,15 +45,22 @@ pub(super) fn snapshot(gossip: &Gossip) -> Members {
     members
 }
 
+/// Where the other members are that are not dead.
+fn addresses(gossip: &Gossip) -> Addresses {
+    let active = gossip.members().filter(|(_, state)| state.is_active());
+    active.map(|(id, _)| (id.node, id.address)).collect()
+}
+
 impl Task {
     pub(super) fn new(
         gossip: Gossip,
         udp: UdpSocket,
         local: SocketAddr,
-        members: watch::Sender<Members>,
+        (members, addresses): (watch::Sender<Members>, watch::Sender<Addresses>),
         events: broadcast::Sender<Event>,
     ) -> Self {
-        Self { gossip, udp, local, members, events, writers: JoinSet::new(), published: 0 }
+        let writers = JoinSet::new();
+        Self { gossip, udp, local, members, addresses, events, writers, published: 0 }
     }
 
     /// Runs until the node has left or its handle is gone.
@@ -112,6 +120,12 @@ impl Task {
         if changed || known != self.published {
             self.published = known;
             self.members.send_replace(snapshot(&self.gossip));
+            let addresses = addresses(&self.gossip);
+            self.addresses.send_if_modified(|known| {
+                let differ = *known != addresses;
+                *known = addresses;
+                differ
+            });
         }
         wake
     }

@@ -107,14 +107,15 @@ impl Init {
 /// Only to print a command that can be pasted: what the caller wanted has succeeded when this is
 /// asked, so a failure leaves the address to the reader.
 pub(super) async fn managers(node: &Node) -> Vec<String> {
-    let answer = node.nodes().list_nodes(v1::ListNodesRequest::default()).await;
-    let mut found: Vec<(String, String)> = answer
-        .map(|answer| answer.into_inner().nodes)
+    let roles = vec![v1::Role::Manager.into()];
+    let filter = v1::NodeFilter { roles, ..Default::default() };
+    let mut found: Vec<(String, String)> = node
+        .list_nodes(filter)
+        .await
         .unwrap_or_default()
         .into_iter()
         .filter(|status| !matches!(status.liveness(), v1::Liveness::Dead | v1::Liveness::Left))
         .filter_map(|status| status.node)
-        .filter(|node| node.role() == v1::Role::Manager)
         .map(|node| (node.name, node.control))
         .collect();
     found.sort();

@@ -10,7 +10,7 @@ use overlay_types::{MacAddr, Name, SpecError};
 use super::{Report, each, names_with_services};
 use crate::{
     failure::Failure,
-    flag::{self, Listing, Publish, References},
+    flag::{self, Publish, References},
     session::Session,
     view::Endpoint,
 };
@@ -22,7 +22,7 @@ pub(crate) enum Verb {
     Attach(Box<Attach>),
     /// List endpoints
     #[command(visible_alias = "list")]
-    Ls(List),
+    Ls(Ls),
     /// Show endpoints in full
     Inspect(References),
     /// Detach endpoints
@@ -104,12 +104,12 @@ impl Attach {
 
 /// `endpoint ls`
 #[derive(Args, Debug)]
-pub(crate) struct List {
-    /// Only those on this network
+pub(crate) struct Ls {
+    /// Only those on this network, like --filter network=NAME
     #[arg(long, value_name = "NAME|ID")]
     network: Option<String>,
     #[command(flatten)]
-    listing: Listing,
+    list: flag::List,
 }
 
 impl Verb {
@@ -125,16 +125,13 @@ impl Verb {
                 let names = names_with_services(&node).await.unwrap_or_default();
                 Ok(session.format.created(&Endpoint::new(endpoint, &names)).into())
             }
-            Self::Ls(List { network, listing }) => {
+            Self::Ls(Ls { network, list: flag::List { filters, listing } }) => {
+                let mut filter = filters.endpoints()?;
+                filter.networks.extend(network);
                 let node = session.connect().await?;
-                let request = v1::ListEndpointsRequest {
-                    network: network.unwrap_or_default(),
-                    consistency: None,
-                };
-                let answer = node.endpoints().list_endpoints(request).await?.into_inner();
+                let endpoints = node.list_endpoints(filter).await?;
                 let names = names_with_services(&node).await?;
-                let endpoints = answer.endpoints.into_iter();
-                let endpoints = endpoints.map(|e| Endpoint::new(e, &names)).collect();
+                let endpoints = endpoints.into_iter().map(|e| Endpoint::new(e, &names)).collect();
                 Ok(session.format.list(endpoints, listing).into())
             }
             Self::Inspect(References { references }) => {

@@ -9,7 +9,7 @@ use overlay_types::{Name, NetworkDraft, NetworkSpec, SpecError};
 use super::{Report, each};
 use crate::{
     failure::Failure,
-    flag::{Labels, Listing, References},
+    flag::{Labels, List, References},
     session::{Node, Session},
     view::{Network, NetworkDetail},
 };
@@ -27,7 +27,7 @@ pub(crate) enum Verb {
     Create(Box<Create>),
     /// List networks
     #[command(visible_alias = "list")]
-    Ls(Listing),
+    Ls(List),
     /// Show networks in full
     Inspect(References),
     /// Remove networks
@@ -130,18 +130,17 @@ impl Verb {
                 let network = answer.network.ok_or(Failure::Incomplete("network"))?;
                 Ok(session.format.created(&Network::from(network)).into())
             }
-            Self::Ls(listing) => {
+            Self::Ls(List { filters, listing }) => {
+                let filter = filters.networks()?;
                 let node = session.connect().await?;
-                let request = v1::ListNetworksRequest::default();
-                let networks = node.networks().list_networks(request).await?.into_inner().networks;
+                let networks = node.list_networks(filter).await?;
                 let networks = networks.into_iter().map(Network::from).collect();
                 Ok(session.format.list(networks, listing).into())
             }
             Self::Inspect(References { references }) => {
                 let node = session.connect().await?;
-                let get = async |reference: &str| get(&node, reference).await;
-                let (answers, failures) = each(&references, get).await;
-                let networks: Vec<_> = answers.into_iter().map(NetworkDetail::from).collect();
+                let inspect = async |reference: &str| inspect(&node, reference).await;
+                let (networks, failures) = each(&references, inspect).await;
                 Ok(Report { output: session.format.inspect(&networks), failures })
             }
             Self::Rm(remove) => {
@@ -158,6 +157,22 @@ async fn get(node: &Node, reference: &str) -> Result<v1::GetNetworkResponse, Fai
     let request = v1::GetNetworkRequest { network: reference.to_owned(), consistency: None };
     let answer = node.networks().get_network(request).await?.into_inner();
     if answer.network.is_none() { Err(Failure::Incomplete("network")) } else { Ok(answer) }
+}
+
+/// A network with what is on it.
+async fn inspect(node: &Node, reference: &str) -> Result<NetworkDetail, Failure> {
+    let network = get(node, reference).await?;
+    let on = vec![network.network.as_ref().map(|n| n.id.clone()).unwrap_or_default()];
+    let endpoints = v1::EndpointFilter { networks: on.clone(), ..Default::default() };
+    let services = v1::ServiceFilter { networks: on.clone(), ..Default::default() };
+    let peers = v1::NodeFilter { networks: on, ..Default::default() };
+    let (endpoints, services, peers) = tokio::try_join!(
+        node.list_endpoints(endpoints),
+        node.list_services(services),
+        node.list_nodes(peers),
+    )?;
+    let peers = peers.into_iter().filter_map(|status| status.node).collect();
+    Ok(NetworkDetail::new(network, endpoints, services, peers))
 }
 
 async fn remove_one(node: &Node, reference: &str, force: bool) -> Result<String, Failure> {

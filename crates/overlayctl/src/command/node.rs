@@ -7,7 +7,7 @@ use overlay_types::SpecError;
 use super::{Report, each};
 use crate::{
     failure::Failure,
-    flag::{self, Listing, References, Role},
+    flag::{self, List, References, Role},
     session::{self, Session},
     view::Node,
 };
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) enum Verb {
     /// List nodes; * marks the one that is asked
     #[command(visible_alias = "list")]
-    Ls(Listing),
+    Ls(List),
     /// Show nodes in full
     Inspect(References),
     /// Change role, availability or labels of a node
@@ -126,12 +126,15 @@ async fn give(
 impl Verb {
     /// Does it.
     pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
+        let filter = match &self {
+            Self::Ls(list) => list.filters.nodes()?,
+            _ => v1::NodeFilter::default(),
+        };
         let node = session.connect().await?;
         let current = current(&node).await?;
         match self {
-            Self::Ls(listing) => {
-                let answer = node.nodes().list_nodes(v1::ListNodesRequest::default()).await?;
-                let nodes = answer.into_inner().nodes.into_iter();
+            Self::Ls(List { listing, .. }) => {
+                let nodes = node.list_nodes(filter).await?.into_iter();
                 let nodes = nodes.map(|status| Node::new(status, &current)).collect();
                 Ok(session.format.list(nodes, listing).into())
             }

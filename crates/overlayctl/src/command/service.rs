@@ -7,7 +7,7 @@ use overlay_types::{EndpointMode, Name, ServiceDraft, ServiceSpec, SpecError};
 use super::{Report, each, names};
 use crate::{
     failure::Failure,
-    flag::{Labels, Listing, Publish, References},
+    flag::{Labels, List, Publish, References},
     session::Session,
     view::{Service, ServiceDetail},
 };
@@ -19,7 +19,7 @@ pub(crate) enum Verb {
     Create(Create),
     /// List services
     #[command(visible_alias = "list")]
-    Ls(Listing),
+    Ls(List),
     /// Show services in full
     Inspect(References),
     /// Remove services
@@ -104,10 +104,10 @@ impl Verb {
                 let names = names(&node).await.unwrap_or_default();
                 Ok(session.format.created(&Service::new(service, &names)).into())
             }
-            Self::Ls(listing) => {
+            Self::Ls(List { filters, listing }) => {
+                let filter = filters.services()?;
                 let node = session.connect().await?;
-                let request = v1::ListServicesRequest::default();
-                let services = node.services().list_services(request).await?.into_inner().services;
+                let services = node.list_services(filter).await?;
                 let names = names(&node).await?;
                 let services = services.into_iter().map(|s| Service::new(s, &names)).collect();
                 Ok(session.format.list(services, listing).into())
@@ -119,7 +119,11 @@ impl Verb {
                     let service = reference.to_owned();
                     let request = v1::GetServiceRequest { service, consistency: None };
                     let answer = node.services().get_service(request).await?.into_inner();
-                    Ok(ServiceDetail::new(answer, names.clone()))
+                    let service = answer.service.ok_or(Failure::Incomplete("service"))?;
+                    let services = vec![service.id.clone()];
+                    let filter = v1::EndpointFilter { services, ..Default::default() };
+                    let tasks = node.list_endpoints(filter).await?;
+                    Ok(ServiceDetail::new(service, tasks, names.clone()))
                 };
                 let (services, failures) = each(&references, get).await;
                 Ok(Report { output: session.format.inspect(&services), failures })

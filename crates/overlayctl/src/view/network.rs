@@ -150,17 +150,23 @@ struct Peer {
     data_path: String,
 }
 
-impl From<v1::GetNetworkResponse> for NetworkDetail {
-    fn from(message: v1::GetNetworkResponse) -> Self {
+impl NetworkDetail {
+    /// A network, and the endpoints, services and nodes on it.
+    pub(crate) fn new(
+        message: v1::GetNetworkResponse,
+        endpoints: Vec<v1::Endpoint>,
+        services: Vec<v1::Service>,
+        peers: Vec<v1::Node>,
+    ) -> Self {
         let network = message.network.unwrap_or_default();
         let names = Names::default()
             .with_networks(std::slice::from_ref(&network))
-            .with_services(&message.services)
-            .with_nodes(message.peers.iter());
-        let mut services: Vec<_> = message.services.iter().map(|s| names.of(&s.id)).collect();
+            .with_services(&services)
+            .with_nodes(peers.iter());
+        let mut services: Vec<_> = services.iter().map(|s| names.of(&s.id)).collect();
         services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         let peer = |n: v1::Node| Peer { id: n.id, name: n.name, data_path: n.data_path };
-        let mut peers: Vec<Peer> = message.peers.into_iter().map(peer).collect();
+        let mut peers: Vec<Peer> = peers.into_iter().map(peer).collect();
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         let usage = |u: v1::SubnetUsage| Usage {
             subnet: u.subnet,
@@ -172,14 +178,12 @@ impl From<v1::GetNetworkResponse> for NetworkDetail {
         Self {
             network: network.into(),
             usage: message.usage.into_iter().map(usage).collect(),
-            endpoints: Endpoint::sorted(message.endpoints, &names),
+            endpoints: Endpoint::sorted(endpoints, &names),
             services,
             peers,
         }
     }
-}
 
-impl NetworkDetail {
     fn subnet_lines(&self) -> String {
         let line = |s: &Subnet| {
             let range = s.ip_range.iter().map(|r| format!(", range {r}"));

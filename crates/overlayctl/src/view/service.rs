@@ -105,13 +105,9 @@ pub(crate) struct ServiceDetail {
 
 impl ServiceDetail {
     /// Networks and nodes get their names from `names`.
-    pub(crate) fn new(message: v1::GetServiceResponse, names: Names) -> Self {
-        let service = message.service.unwrap_or_default();
+    pub(crate) fn new(service: v1::Service, tasks: Vec<v1::Endpoint>, names: Names) -> Self {
         let names = names.with_services(std::slice::from_ref(&service));
-        Self {
-            tasks: Endpoint::sorted(message.tasks, &names),
-            service: Service::new(service, &names),
-        }
+        Self { tasks: Endpoint::sorted(tasks, &names), service: Service::new(service, &names) }
     }
 }
 

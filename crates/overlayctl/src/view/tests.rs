@@ -103,11 +103,8 @@ fn o02_service_ls() {
 
 #[test]
 fn o02_service_inspect() {
-    let answer = v1::GetServiceResponse {
-        service: Some(service("web")),
-        tasks: vec![endpoint("e2", "web.2", "s1"), endpoint("e1", "web.1", "s1")],
-    };
-    let detail = ServiceDetail::new(answer, names());
+    let tasks = vec![endpoint("e2", "web.2", "s1"), endpoint("e1", "web.1", "s1")];
+    let detail = ServiceDetail::new(service("web"), tasks, names());
     let expected = "\
 ID:            s1
 Name:          web
@@ -148,7 +145,8 @@ fn a_label_cannot_move_the_cursor() {
     let mut message = network("n1", "back");
     message.spec.as_mut().unwrap().labels = [("a".into(), "\x1b[2J\r".into())].into();
     let detail = v1::GetNetworkResponse { network: Some(message), ..Default::default() };
-    let text = Format::Table.inspect(&[NetworkDetail::from(detail)]);
+    let detail = NetworkDetail::new(detail, Vec::new(), Vec::new(), Vec::new());
+    let text = Format::Table.inspect(&[detail]);
     assert!(text.contains("a=\\u{1b}[2J\\r"), "{text}");
 }
 

@@ -46,6 +46,16 @@ NETWORK ID     NAME      DRIVER    VNI    SUBNETS                       OPTIONS
 }
 
 #[test]
+fn o02_network_ls_filters() {
+    let node = CannedNode::start();
+    let only = format!("{ID_INGRESS}\n");
+    check(&run(&node, &["network", "ls", "-q", "--filter", "name=ingr"]), 0, &only, "");
+    check(&run(&node, &["network", "ls", "-qf", "name=nothing"]), 0, "", "");
+    let both = ["network", "ls", "-q", "-f", "name=ingr", "-f", "name=front"];
+    check(&run(&node, &both), 0, &format!("{ID_FRONT}\n{ID_INGRESS}\n"), "");
+}
+
+#[test]
 fn o02_network_ls_is_one_json_document() {
     let node = CannedNode::start();
     let document = json_of(&run(&node, &["--format", "json", "network", "ls"]));
@@ -107,6 +117,13 @@ fn o02_a_refusal_is_exit_code_1() {
 #[case(
     &["network", "create", "--subnet", "10.7.0.1/16", "n"],
     "error: subnet \"10.7.0.1/16\": it has host bits set; the subnet is 10.7.0.0/16\n"
+)]
+#[case(
+    &["node", "ls", "-f", "membership=accepted"],
+    "error: filter \"membership\" in \"membership=accepted\": the filters here are availability, \
+     id, label, liveness, name, network, node.label, role\n\
+     \x20   membership=accepted\n\
+     \x20   ^^^^^^^^^^\n"
 )]
 #[case(
     &["service", "create", "--name", "web", "-p", "8080:80/icmp"],

@@ -1,5 +1,7 @@
 //! A node made of canned answers.
 
+mod on_front;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -7,12 +9,17 @@ use std::{
 
 use overlay_api::v1::{
     self,
+    endpoints_server::EndpointsServer,
     networks_server::{Networks, NetworksServer},
+    nodes_server::NodesServer,
+    services_server::ServicesServer,
 };
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime::Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
+
+use self::on_front::OnFront;
 
 pub(crate) const ID_FRONT: &str = "3kq0f1cyn8vtr5w2zxplh4m7a";
 pub(crate) const ID_INGRESS: &str = "1ab2c3d4e5f6g7h8i9j0k1l2m";
@@ -32,7 +39,11 @@ impl CannedNode {
         let node = Self::nobody();
         let canned = Canned { removed: node.removed.clone() };
         let listener = UnixListenerStream::new(node.listen());
-        let server = Server::builder().add_service(NetworksServer::new(canned));
+        let server = Server::builder()
+            .add_service(NetworksServer::new(canned))
+            .add_service(NodesServer::new(OnFront))
+            .add_service(ServicesServer::new(OnFront))
+            .add_service(EndpointsServer::new(OnFront));
         node.runtime.spawn(server.serve_with_incoming(listener));
         node
     }
@@ -151,9 +162,23 @@ impl Networks for Canned {
 
     async fn list_networks(
         &self,
-        _: Request<v1::ListNetworksRequest>,
+        request: Request<v1::ListNetworksRequest>,
     ) -> Result<Response<v1::ListNetworksResponse>, Status> {
-        Ok(Response::new(v1::ListNetworksResponse { networks: vec![ingress(), front()] }))
+        let request = request.into_inner();
+        let mut networks = vec![ingress(), front()];
+        let filter = request.filter.unwrap_or_default();
+        networks.retain(|network| {
+            let wanted = |name: &String| network.spec.as_ref().unwrap().name.contains(name);
+            filter.names.is_empty() || filter.names.iter().any(wanted)
+        });
+        // One a page.
+        let (first, second) = ("", "second");
+        let (place, next) = match request.page_token.as_str() {
+            token if token == first => (0, if networks.len() > 1 { second } else { "" }),
+            _ => (1, ""),
+        };
+        let networks = networks.into_iter().skip(place).take(1).collect();
+        Ok(Response::new(v1::ListNetworksResponse { networks, next_page_token: next.into() }))
     }
 
     async fn get_network(
@@ -168,28 +193,7 @@ impl Networks for Canned {
             reserved: "4".into(),
             quarantined: "1".into(),
         };
-        let endpoint = v1::Endpoint {
-            id: "9zz".into(),
-            network: network.id.clone(),
-            node: "8yy".into(),
-            name: "db".into(),
-            addresses: vec!["10.0.1.129".into()],
-            mac: "02:42:0a:00:01:81".into(),
-            ..v1::Endpoint::default()
-        };
-        let peer = v1::Node {
-            id: "8yy".into(),
-            name: "one".into(),
-            data_path: "192.0.2.1".into(),
-            ..v1::Node::default()
-        };
-        Ok(Response::new(v1::GetNetworkResponse {
-            network: Some(network),
-            usage: vec![usage],
-            endpoints: vec![endpoint],
-            peers: vec![peer],
-            services: Vec::new(),
-        }))
+        Ok(Response::new(v1::GetNetworkResponse { network: Some(network), usage: vec![usage] }))
     }
 
     async fn remove_network(

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use overlay_api::v1;
+use overlay_api::{
+    status::{Reason, with_reason},
+    v1,
+};
 use overlay_cluster::{
     ca::unlock_key::{self, UnlockKeyError},
     control::Control,
 };
-use tonic::Status;
 
 use super::{Inner, NodeHandle};
 use crate::{NodeError, lifecycle, lock, recovery};
@@ -171,9 +173,7 @@ impl NodeHandle {
     /// What managers alone have.
     fn control_of(&self, what: &str) -> Result<Control, NodeError> {
         let control = self.member()?.control();
-        let worker = || {
-            Status::failed_precondition(format!("this node is a worker; ask a manager for {what}"))
-        };
-        control.ok_or_else(|| worker().into())
+        let worker = || format!("this node is a worker; ask a manager for {what}");
+        control.ok_or_else(|| with_reason(Reason::NodeIsWorker, worker()).into())
     }
 }

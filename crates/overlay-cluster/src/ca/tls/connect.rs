@@ -7,7 +7,7 @@ use core::{
 };
 use std::{io, sync::Arc};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_ok};
 use hyper_util::rt::TokioIo;
 use overlay_types::NodeId;
 use rustls::ClientConfig;
@@ -23,7 +23,7 @@ use tonic::{
 };
 use tower::Service;
 
-use super::{NodeTls, joiner_config};
+use super::{NodeTls, Whereabouts, joiner_config};
 use crate::ca::{
     CaError, RootDigest,
     identity::{SERVER_NAME_OF_ANY, server_name},
@@ -41,6 +41,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Dialer {
     configs: ConfigSource,
     name: String,
+    /// Who is expected, to be looked for elsewhere, too.
+    expected: Option<(NodeId, Whereabouts)>,
     from: IpAddr,
     to: SocketAddr,
 }
@@ -54,7 +56,7 @@ enum ConfigSource {
 
 impl Dialer {
     /// Dials as the node of `tls`, from its address `from`, the manager at `to`. With `expected`,
-    /// only that node is accepted there.
+    /// only that node is accepted, at `to` or where it has moved to ([`Whereabouts`]).
     pub fn member(
         tls: Arc<NodeTls>,
         from: IpAddr,
@@ -62,14 +64,15 @@ impl Dialer {
         expected: Option<NodeId>,
     ) -> Self {
         let name = expected.map_or_else(|| SERVER_NAME_OF_ANY.to_owned(), server_name);
-        Self { configs: ConfigSource::Node(tls), name, from, to }
+        let expected = expected.map(|node| (node, tls.whereabouts().clone()));
+        Self { configs: ConfigSource::Node(tls), name, expected, from, to }
     }
 
     /// Dials without a certificate. Only a manager under the root of `digest` is accepted, before
     /// anything is sent to it.
     pub fn joiner(digest: RootDigest, from: IpAddr, to: SocketAddr) -> Result<Self, CaError> {
         let configs = ConfigSource::Joiner(Arc::new(joiner_config(digest)?));
-        Ok(Self { configs, name: SERVER_NAME_OF_ANY.to_owned(), from, to })
+        Ok(Self { configs, name: SERVER_NAME_OF_ANY.to_owned(), expected: None, from, to })
     }
 
     /// Connects a channel now.
@@ -97,8 +100,23 @@ impl Dialer {
         }
     }
 
+    /// Dials wherever the server may be; the first that proves to be it counts.
     async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
-        let socket = match (self.from, self.to) {
+        let candidates = match &self.expected {
+            Some((node, whereabouts)) => whereabouts.candidates(*node, self.to),
+            None => vec![self.to],
+        };
+        let dials = candidates.into_iter().map(|to| Box::pin(self.connect_to(to)));
+        let dials: Vec<_> = dials.collect();
+        if dials.is_empty() {
+            let message = "another node has its address, and it has not said where it is";
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+        }
+        select_ok(dials).await.map(|(stream, _slower)| stream)
+    }
+
+    async fn connect_to(&self, to: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let socket = match (self.from, to) {
             (IpAddr::V4(_), SocketAddr::V4(_)) => TcpSocket::new_v4()?,
             (IpAddr::V6(_), SocketAddr::V6(_)) => TcpSocket::new_v6()?,
             (from, _) => {
@@ -111,7 +129,7 @@ impl Dialer {
         socket.bind(SocketAddr::new(self.from, 0)).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot send from {}: {error}", self.from))
         })?;
-        let stream = socket.connect(self.to).await?;
+        let stream = socket.connect(to).await?;
         stream.set_nodelay(true)?;
         let config = match &self.configs {
             ConfigSource::Node(tls) => tls.client_config(),

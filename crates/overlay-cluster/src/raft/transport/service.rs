@@ -4,7 +4,10 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
-use overlay_api::internal::v1::{self as wire, raft_server};
+use overlay_api::{
+    internal::v1::{self as wire, raft_server},
+    status::invalid_field,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::peer::MAX_MESSAGE;
@@ -111,7 +114,7 @@ impl raft_server::Raft for RaftService {
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
         let command = decode_command(request.get_ref().command.as_slice())
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            .map_err(|error| invalid_field("command", error.to_string()))?;
         let response = self.0.propose_as_leader(command).await?;
         Ok(Response::new(wire::ProposeResponse { response: Some((&response).into()) }))
     }

@@ -73,7 +73,9 @@ fn decided(
     match check(access, peer, (standing, freshness), now) {
         Ok(None) => "anyone".to_owned(),
         Ok(Some(caller)) => caller.role.to_string(),
-        Err(refusal) => overlay_api::status::reason(&refusal.into()).to_owned(),
+        Err(refusal) => {
+            overlay_api::status::reason(&refusal.into()).expect("a reason").text().to_owned()
+        }
     }
 }
 
@@ -82,15 +84,15 @@ const MANAGER: Standing = Standing::Member(Role::Manager);
 
 /// By access: anyone, member, manager, raft.
 #[rstest]
-#[case::no_certificate(None, WORKER, ["anyone", "no-certificate", "no-certificate", "no-certificate"])]
-#[case::worker(Some(peer(Role::Worker)), WORKER, ["anyone", "worker", "not-manager", "not-manager"])]
+#[case::no_certificate(None, WORKER, ["anyone", "NO_CERTIFICATE", "NO_CERTIFICATE", "NO_CERTIFICATE"])]
+#[case::worker(Some(peer(Role::Worker)), WORKER, ["anyone", "worker", "NOT_MANAGER", "NOT_MANAGER"])]
 #[case::manager(Some(peer(Role::Manager)), MANAGER, ["anyone", "manager", "manager", "manager"])]
-#[case::promoted(Some(peer(Role::Worker)), MANAGER, ["anyone", "worker", "not-manager", "not-manager"])]
-#[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "not-manager", "manager"])]
-#[case::absent(Some(peer(Role::Worker)), Standing::Absent, ["anyone", "node-removed", "node-removed", "not-manager"])]
-#[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "node-removed", "node-removed", "manager"])]
-#[case::removed(Some(peer(Role::Worker)), Standing::Removed, ["anyone", "node-removed", "node-removed", "node-removed"])]
-#[case::removed(Some(peer(Role::Manager)), Standing::Removed, ["anyone", "node-removed", "node-removed", "node-removed"])]
+#[case::promoted(Some(peer(Role::Worker)), MANAGER, ["anyone", "worker", "NOT_MANAGER", "NOT_MANAGER"])]
+#[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "NOT_MANAGER", "manager"])]
+#[case::absent(Some(peer(Role::Worker)), Standing::Absent, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NOT_MANAGER"])]
+#[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "manager"])]
+#[case::removed(Some(peer(Role::Worker)), Standing::Removed, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NODE_REMOVED"])]
+#[case::removed(Some(peer(Role::Manager)), Standing::Removed, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NODE_REMOVED"])]
 fn c04_certificate_and_state_decide(
     #[case] peer: Option<Peer>,
     #[case] standing: Standing,
@@ -111,14 +113,14 @@ fn c04_certificate_and_state_decide(
     };
     for (access, expected) in by_access.into_iter().zip(expected) {
         let doubted = in_doubt && matches!(access, Access::Member | Access::Manager);
-        let expected = if doubted { "node-unknown" } else { expected };
+        let expected = if doubted { "NODE_UNKNOWN" } else { expected };
         assert_eq!(decided(access, peer, standing, Freshness::MayLag, NOW), expected);
     }
 
     // A millisecond later the certificate is over, whatever the state says.
     let later = NOW.after(Duration::from_millis(1));
     for access in [Access::Member, Access::Manager, Access::Raft] {
-        let expected = if peer.is_some() { "certificate-expired" } else { "no-certificate" };
+        let expected = if peer.is_some() { "CERTIFICATE_EXPIRED" } else { "NO_CERTIFICATE" };
         assert_eq!(decided(access, peer, standing, Freshness::Current, later), expected);
     }
 }

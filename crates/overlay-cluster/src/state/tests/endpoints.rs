@@ -9,7 +9,7 @@ fn n05_standalone_endpoints_need_an_attachable_network() {
     let closed = lab.network(NetworkDraft::new("closed".parse().unwrap()));
     let action = lab.attach(standalone(&closed, 1));
     let refusal = lab.refuse(action);
-    assert_eq!(refusal.code(), "not-attachable");
+    assert_eq!(refusal.code(), "NOT_ATTACHABLE");
     assert!(refusal.to_string().contains("--attachable"), "{refusal}");
     let open = lab.network(net("open"));
     lab.endpoint(standalone(&open, 1));
@@ -20,7 +20,7 @@ fn n04_ingress_is_hidden_from_standalone_endpoints() {
     let mut lab = Lab::new();
     let ingress = lab.state.ingress().unwrap().clone();
     let action = lab.attach(standalone(&ingress, 1));
-    assert_eq!(lab.refuse(action).code(), "not-attachable");
+    assert_eq!(lab.refuse(action).code(), "NOT_ATTACHABLE");
     let service = lab.service(svc("web", &[], &[]));
     lab.endpoint(task(&service, ingress.id, 1));
 }
@@ -32,7 +32,7 @@ fn a_task_attaches_where_its_service_is() {
     let service = lab.service(svc("web", &[a.id], &[]));
     let action = lab.attach(task(&service, b.id, 1));
     let refusal = lab.refuse(action);
-    assert_eq!(refusal.code(), "service-not-on-network");
+    assert_eq!(refusal.code(), "SERVICE_NOT_ON_NETWORK");
     assert!(refusal.to_string().contains("but on a"), "{refusal}");
 }
 
@@ -45,7 +45,7 @@ fn n15_macs_come_from_addresses_and_are_unique() {
     let mut draft = standalone(&network, 1);
     draft.mac = Some(first.mac);
     let action = lab.attach(draft.clone());
-    assert_eq!(lab.refuse(action).code(), "mac-in-use");
+    assert_eq!(lab.refuse(action).code(), "MAC_IN_USE");
 
     // Somebody asks for what the next endpoint would derive: that one still gets a unique one.
     let next = u32::from(first.addresses.v4.unwrap()) + 2;
@@ -74,7 +74,7 @@ fn n19_a_missing_capability_is_named() {
     let sealed = lab.network(NetworkDraft { encrypted: true, ..net("sealed") });
     let action = lab.attach(standalone(&sealed, 3));
     let refusal = lab.refuse(action);
-    assert_eq!(refusal.code(), "missing-capability");
+    assert_eq!(refusal.code(), "MISSING_CAPABILITY");
     assert!(refusal.to_string().contains("encryption"), "{refusal}");
     let dual = NetworkDraft { ipv6: true, ..subnets(net("dual"), &["10.9.0.0/24"]) };
     let mut dual = dual;
@@ -94,7 +94,7 @@ fn r01_a_refused_attach_leaves_no_address_behind() {
     lab.endpoint(draft.clone());
     let action = lab.attach(draft.clone());
     let refusal = lab.refuse(action);
-    assert_eq!((refusal.code(), refusal.field()), ("address-in-use", Some("address")));
+    assert_eq!((refusal.code(), refusal.field()), ("ADDRESS_IN_USE", Some("address")));
     draft.addresses.v4 = Some([10, 8, 0, 4].into());
     let action = lab.attach(draft.clone());
     assert_eq!(lab.refuse(action).class(), Class::InvalidArgument);
@@ -105,7 +105,7 @@ fn r01_a_refused_attach_leaves_no_address_behind() {
     draft.addresses = Addresses::default();
     draft.node = NodeId::from_u128(99);
     let action = lab.attach(draft);
-    assert_eq!(lab.refuse(action).code(), "not-found");
+    assert_eq!(lab.refuse(action).code(), "NOT_FOUND");
     assert_eq!(lab.state.usage(network.id).unwrap()[0].used, 1);
 }
 
@@ -116,5 +116,5 @@ fn r01_a_freed_address_rests() {
     let first = lab.endpoint(standalone(&network, 1));
     lab.run(Action::DetachEndpoint(first.id));
     assert_ne!(lab.endpoint(standalone(&network, 1)).addresses, first.addresses);
-    assert_eq!(lab.refuse(Action::DetachEndpoint(first.id)).code(), "not-found");
+    assert_eq!(lab.refuse(Action::DetachEndpoint(first.id)).code(), "NOT_FOUND");
 }

@@ -66,7 +66,7 @@ fn e03_a_rotation_goes_on_when_all_live_nodes_are_ready() {
     assert_eq!(lab.tick(&[1, 2]), [""; 0]);
     let start = POLICY.start(&lab.state, lab.now);
     lab.run(start.clone());
-    assert_eq!(lab.refuse(start).code(), "rotation-running");
+    assert_eq!(lab.refuse(start).code(), "ROTATION_RUNNING");
 
     lab.publish(1, 2);
     assert_eq!(lab.tick(&[1, 2]), [""; 0]);
@@ -132,7 +132,7 @@ fn g02_the_gossip_ring_holds_next_current_previous() {
     let next = POLICY.start_gossip(&lab.state, lab.now, [8; 32]);
     lab.run(next.clone());
     assert_eq!(lab.ring(), (2, vec![1, 2, 3]));
-    assert_eq!(lab.refuse(next).code(), "rotation-running");
+    assert_eq!(lab.refuse(next).code(), "ROTATION_RUNNING");
     lab.later(POLICY.grace);
     lab.tick(&[]);
     assert_eq!(lab.ring(), (3, vec![2, 3]));
@@ -150,17 +150,17 @@ fn steps_are_taken_in_order_and_once() {
     let start = |epoch| Action::StartRotation { epoch: Epoch::new(epoch), deadline: UnixMillis(5) };
     assert_eq!(lab.refuse(start(5)).class(), Class::Conflict);
     lab.run(start(2));
-    assert_eq!(lab.refuse(advance(2, EpochState::Active)).code(), "epoch-step");
-    assert_eq!(lab.refuse(advance(2, EpochState::Retired)).code(), "epoch-step");
-    assert_eq!(lab.refuse(advance(9, EpochState::Ready)).code(), "not-found");
-    assert_eq!(lab.refuse(Action::RemoveEpoch(Epoch::new(1))).code(), "epoch-step");
+    assert_eq!(lab.refuse(advance(2, EpochState::Active)).code(), "EPOCH_STEP");
+    assert_eq!(lab.refuse(advance(2, EpochState::Retired)).code(), "EPOCH_STEP");
+    assert_eq!(lab.refuse(advance(9, EpochState::Ready)).code(), "NOT_FOUND");
+    assert_eq!(lab.refuse(Action::RemoveEpoch(Epoch::new(1))).code(), "EPOCH_STEP");
     lab.run(advance(2, EpochState::Ready));
     let before = lab.state.revision();
     lab.run(advance(2, EpochState::Ready));
     assert_eq!(lab.state.revision(), before);
     let (node, epoch) = (NodeId::from_u128(1), Epoch::new(2));
     let report = Action::ReportEpochReady { node, epoch, public: [1; 32] };
-    assert_eq!(lab.refuse(report).code(), "not-ready");
+    assert_eq!(lab.refuse(report).code(), "NOT_READY");
     lab.run(advance(2, EpochState::Active));
     let retired = lab.state.view().key_epochs()[&Epoch::new(1)].clone();
     assert_eq!((retired.state, retired.deadline), (EpochState::Retired, UnixMillis(6)));
@@ -245,10 +245,10 @@ fn e03_a_report_about_a_replaced_key_is_refused() {
     let report = |public| Action::ReportEpochReady { node, epoch, public };
     lab.publish(1, 1);
     lab.run(Action::PublishNodeKey { node, epoch, public: [42; 32] });
-    assert_eq!(lab.refuse(report([1; 32])).code(), "not-ready");
+    assert_eq!(lab.refuse(report([1; 32])).code(), "NOT_READY");
     assert!(!ready(&lab));
     lab.run(report([42; 32]));
     assert!(ready(&lab));
-    assert_eq!(lab.refuse(report([1; 32])).code(), "not-ready");
+    assert_eq!(lab.refuse(report([1; 32])).code(), "NOT_READY");
     assert!(ready(&lab));
 }

@@ -56,7 +56,7 @@ fn n01_names_are_unique_without_regard_to_case() {
     let mut lab = Lab::new();
     lab.network(net("web"));
     let action = lab.create_network(net("WEB"));
-    assert_eq!(lab.refuse(action).code(), "name-taken");
+    assert_eq!(lab.refuse(action).code(), "NAME_TAKEN");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn n06_there_is_one_ingress_network() {
     draft.ingress = true;
     let action = lab.create_network(draft);
     let refusal = lab.refuse(action);
-    assert_eq!(refusal.code(), "ingress-exists");
+    assert_eq!(refusal.code(), "INGRESS_EXISTS");
     assert!(refusal.to_string().contains("\"ingress\""), "{refusal}");
 }
 
@@ -84,7 +84,7 @@ fn n07_ingress_can_be_recreated_under_any_name() {
     lab.run(Action::RemoveNetwork(ingress));
     assert!(lab.state.service(quiet.id).unwrap().vips.is_empty());
     let action = lab.create_service(svc("web", &[], &["8080:80"]));
-    assert_eq!(lab.refuse(action).code(), "no-ingress");
+    assert_eq!(lab.refuse(action).code(), "NO_INGRESS");
     lab.service(svc("silent", &[], &[]));
 
     let mut draft = subnets(NetworkDraft::new("mesh".parse().unwrap()), &["192.168.9.0/24"]);
@@ -105,7 +105,7 @@ fn n10_vnis_are_unique_and_a_freed_one_rests() {
     assert_eq!(lab.network(chosen.clone()).vni.get(), 5000);
     let action = lab.create_network(NetworkDraft { name: "b".parse().unwrap(), ..chosen });
     let refusal = lab.refuse(action);
-    assert_eq!(refusal.code(), "vni-in-use");
+    assert_eq!(refusal.code(), "VNI_IN_USE");
     assert!(refusal.to_string().contains("is free"), "{refusal}");
     let (c, d) = (lab.network(net("c")), lab.network(net("d")));
     assert_eq!(d.vni.get(), c.vni.get() + 1);
@@ -129,7 +129,7 @@ fn n11_labels_and_subnets_grow_and_endpoints_stay() {
         host_routes: vec!["10.9.0.0/16".parse().unwrap()],
     };
     let stale = update(overlay_types::Revision::new(1), draft.clone());
-    assert_eq!(lab.refuse(stale).code(), "stale");
+    assert_eq!(lab.refuse(stale).code(), "STALE");
     lab.run(update(network.meta.changed_at, draft.clone()));
     let grown = lab.state.network(network.id).unwrap().clone();
     assert_eq!(subnet_texts(&grown), ["10.7.0.0/30", "10.7.1.0/24"]);
@@ -174,7 +174,7 @@ fn n13_removal_names_who_is_attached() {
     draft.name = Some("box".parse().unwrap());
     let endpoint = lab.endpoint(draft);
     let refusal = lab.refuse(Action::RemoveNetwork(network.id));
-    assert_eq!(refusal.code(), "network-in-use");
+    assert_eq!(refusal.code(), "NETWORK_IN_USE");
     let text = refusal.to_string();
     assert!(text.contains("box") && text.contains("node2"), "{text}");
     lab.run(Action::DetachEndpoint(endpoint.id));
@@ -182,7 +182,7 @@ fn n13_removal_names_who_is_attached() {
     assert!(lab.refuse(Action::RemoveNetwork(network.id)).to_string().contains("service api"));
     lab.run(Action::RemoveService(service.id));
     lab.run(Action::RemoveNetwork(network.id));
-    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id)).code(), "not-found");
+    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id)).code(), "NOT_FOUND");
 }
 
 #[test]

@@ -24,13 +24,13 @@ fn c06_the_last_manager_stays_one() {
     let mut lab = with_a_worker();
     let demote = update(&lab, 1, |node| node.role = Role::Worker);
     let refusal = lab.refuse(demote);
-    assert_eq!((refusal.code(), refusal.field()), ("last-manager", Some("role")));
+    assert_eq!((refusal.code(), refusal.field()), ("LAST_MANAGER", Some("role")));
     let promote = update(&lab, 2, |node| node.role = Role::Manager);
     lab.run(promote);
     let demote = update(&lab, 1, |node| node.role = Role::Worker);
     lab.run(demote);
     let demote = update(&lab, 2, |node| node.role = Role::Worker);
-    assert_eq!(lab.refuse(demote).code(), "last-manager");
+    assert_eq!(lab.refuse(demote).code(), "LAST_MANAGER");
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn c06_a_node_goes_with_all_that_is_on_it() {
     assert_eq!(free(&lab), 1);
     // It cannot come back as who it was.
     let refusal = lab.refuse(Action::JoinNode(node(2)));
-    assert_eq!((refusal.code(), refusal.field()), ("invalid-argument", Some("node")));
-    assert_eq!(lab.refuse(Action::RemoveNode(removed)).code(), "not-found");
-    assert_eq!(lab.refuse(Action::RemoveNode(NodeId::from_u128(1))).code(), "node-is-manager");
+    assert_eq!((refusal.code(), refusal.field()), ("INVALID_ARGUMENT", Some("node")));
+    assert_eq!(lab.refuse(Action::RemoveNode(removed)).code(), "NOT_FOUND");
+    assert_eq!(lab.refuse(Action::RemoveNode(NodeId::from_u128(1))).code(), "NODE_IS_MANAGER");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn c06_a_node_that_is_not_active_takes_no_endpoints() {
         lab.run(change);
         let action = lab.attach(standalone(&network, 2));
         let refusal = lab.refuse(action);
-        assert_eq!((refusal.code(), refusal.field()), ("node-not-active", Some("node")));
+        assert_eq!((refusal.code(), refusal.field()), ("NODE_NOT_ACTIVE", Some("node")));
     }
     assert!(lab.state.view().endpoints().contains_key(&there.id));
     let change = update(&lab, 2, |node| node.availability = Availability::Active);
@@ -94,5 +94,5 @@ fn labels_are_notes_and_not_files() {
     let change = update(&lab, 2, |node| node.labels = [("rack".into(), "7".into())].into());
     lab.run(change);
     let stale = Action::UpdateNode { node: node(2), based_on: Revision::new(1) };
-    assert_eq!(lab.refuse(stale).code(), "stale");
+    assert_eq!(lab.refuse(stale).code(), "STALE");
 }

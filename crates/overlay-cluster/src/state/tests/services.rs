@@ -85,7 +85,7 @@ fn s08_all_ports_taken_is_an_error() {
         lab.service(svc(name, &[], &[range]));
     }
     let action = lab.create_service(svc("web", &[], &["80"]));
-    assert_eq!(lab.refuse(action).code(), "ports-exhausted");
+    assert_eq!(lab.refuse(action).code(), "PORTS_EXHAUSTED");
     lab.service(svc("web", &[], &["80/udp"]));
 }
 
@@ -103,7 +103,7 @@ fn s09_ports_clash_across_services(#[case] a: &str, #[case] b: &str, #[case] cla
     let action = lab.create_service(svc("b", &[], &[b]));
     if clash {
         let refusal = lab.refuse(action.clone());
-        assert_eq!(refusal.code(), "port-in-use");
+        assert_eq!(refusal.code(), "PORT_IN_USE");
         assert!(refusal.to_string().contains("service a"), "{refusal}");
         lab.run(Action::RemoveService(first.id));
     }
@@ -119,7 +119,7 @@ fn s09_host_ports_clash_on_one_node() {
     let b = lab.service(svc("b", &[network.id], &[host]));
     lab.endpoint(task(&a, network.id, 1));
     let action = lab.attach(task(&a, network.id, 1));
-    assert_eq!(lab.refuse(action).code(), "port-in-use");
+    assert_eq!(lab.refuse(action).code(), "PORT_IN_USE");
     let action = lab.attach(task(&b, network.id, 1));
     assert!(lab.refuse(action).to_string().contains("service a"));
     lab.endpoint(task(&b, network.id, 2));
@@ -127,11 +127,11 @@ fn s09_host_ports_clash_on_one_node() {
     let mut draft = standalone(&network, 1);
     draft.ports = PortSpec::parse("8080:80").unwrap();
     let action = lab.attach(draft.clone());
-    assert_eq!(lab.refuse(action).code(), "port-in-use");
+    assert_eq!(lab.refuse(action).code(), "PORT_IN_USE");
     draft.ports = PortSpec::parse("8081:80").unwrap();
     lab.endpoint(draft.clone());
     let action = lab.attach(draft.clone());
-    assert_eq!(lab.refuse(action).code(), "port-in-use");
+    assert_eq!(lab.refuse(action).code(), "PORT_IN_USE");
     draft.node = NodeId::from_u128(2);
     lab.endpoint(draft);
     // The mesh answers on every node, so also on those of the two standalone endpoints.
@@ -174,9 +174,9 @@ fn a_service_with_tasks_keeps_their_network_and_itself() {
     let (a, b) = (lab.network(net("a")), lab.network(net("b")));
     let service = lab.service(svc("web", &[a.id], &[]));
     let endpoint = lab.endpoint(task(&service, a.id, 1));
-    assert_eq!(lab.refuse(Action::RemoveService(service.id)).code(), "service-in-use");
+    assert_eq!(lab.refuse(Action::RemoveService(service.id)).code(), "SERVICE_IN_USE");
     let action = lab.update_service(&service, svc("web", &[b.id], &[]));
-    assert_eq!(lab.refuse(action).code(), "service-in-use");
+    assert_eq!(lab.refuse(action).code(), "SERVICE_IN_USE");
     let action = lab.update_service(&service, svc("web", &[b.id, a.id], &[]));
     lab.run(action);
     let kept = lab.state.service(service.id).unwrap().vips[&a.id];
@@ -195,7 +195,7 @@ fn names_are_unique_and_kept() {
     let mut lab = Lab::new();
     let service = lab.service(svc("web", &[], &[]));
     let action = lab.create_service(svc("Web", &[], &[]));
-    assert_eq!(lab.refuse(action).code(), "name-taken");
+    assert_eq!(lab.refuse(action).code(), "NAME_TAKEN");
     let action = lab.update_service(&service, svc("other", &[], &[]));
     assert_eq!(lab.refuse(action).field(), Some("name"));
     let stale = Action::UpdateService {
@@ -203,5 +203,5 @@ fn names_are_unique_and_kept() {
         based_on: Revision::ZERO,
         spec: svc("web", &[], &[]).try_into().unwrap(),
     };
-    assert_eq!(lab.refuse(stale).code(), "stale");
+    assert_eq!(lab.refuse(stale).code(), "STALE");
 }

@@ -10,7 +10,7 @@ use overlay_types::{
 };
 
 use super::{WireError, reading, required};
-use crate::state::{Action, Command, InitCluster, OpaqueSecret, Trust};
+use crate::state::{Action, Command, InitCluster, MoveNode, OpaqueSecret, Trust};
 
 pub(super) const COMMAND: &str = "command";
 
@@ -45,6 +45,7 @@ impl From<&Action> for Message {
                 node: Some(node.into()),
                 based_on: based_on.get(),
             }),
+            Action::MoveNode(to) => Self::MoveNode(to.into()),
             Action::RemoveNode(id) => Self::RemoveNode(id.to_string()),
             Action::CreateNetwork { id, spec, host_routes } => {
                 Self::CreateNetwork(pb::CreateNetwork {
@@ -154,6 +155,7 @@ impl TryFrom<Message> for Action {
                 node: reading(COMMAND, required(COMMAND, "node", m.node)?.try_into())?,
                 based_on: Revision::new(m.based_on),
             },
+            Message::MoveNode(m) => Self::MoveNode(reading(COMMAND, m.try_into())?),
             Message::RemoveNode(id) => Self::RemoveNode(reading(COMMAND, parse("id", &id))?),
             Message::AnnounceLevel(m) => Self::AnnounceLevel {
                 node: reading(COMMAND, parse("node", &m.node))?,
@@ -231,6 +233,36 @@ fn to_key_action(message: Message) -> Result<Action, WireError> {
         }
         objects => return objects.try_into(),
     })
+}
+
+impl From<&MoveNode> for pb::MoveNode {
+    fn from(to: &MoveNode) -> Self {
+        Self {
+            node: to.node.to_string(),
+            control: to.control.to_string(),
+            gossip: to.gossip.to_string(),
+            data_path: to.data_path.to_string(),
+            vacated: to.vacated.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::MoveNode> for MoveNode {
+    type Error = SpecError;
+
+    fn try_from(message: pb::MoveNode) -> Result<Self, SpecError> {
+        Ok(Self {
+            node: parse("node", &message.node)?,
+            control: parse("control", &message.control)?,
+            gossip: parse("gossip", &message.gossip)?,
+            data_path: parse("data_path", &message.data_path)?,
+            vacated: message
+                .vacated
+                .iter()
+                .map(|id| parse("vacated", id))
+                .collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 impl From<&InitCluster> for pb::InitCluster {

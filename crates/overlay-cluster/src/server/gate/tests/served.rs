@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{collections::BTreeSet, sync::Arc};
 
 use overlay_api::{
-    status::reason,
+    status::{Reason, reason},
     v1::{self, watcher_client::WatcherClient},
 };
 use overlay_crypto::at_rest::DataKey;
@@ -131,6 +131,11 @@ impl Served {
     }
 }
 
+/// The reason that a status carries, as text.
+fn code(status: &Status) -> &'static str {
+    reason(status).map_or("", Reason::text)
+}
+
 /// Makes a call with an empty request. The reason code of what came back; empty if there is none.
 async fn call(channel: &Channel, path: &str) -> String {
     let mut client = tonic::client::Grpc::new(channel.clone());
@@ -138,17 +143,17 @@ async fn call(channel: &Channel, path: &str) -> String {
     let codec = ProstCodec::<(), ()>::default();
     let request = tonic::Request::new(());
     let answer = client.server_streaming(request, path.parse().unwrap(), codec).await;
-    answer.map_or_else(|status| reason(&status).to_owned(), |_| String::new())
+    answer.map_or_else(|status| code(&status).to_owned(), |_| String::new())
 }
 
 /// Reason codes of the gate.
 const GATE: [&str; 6] = [
-    "no-such-call",
-    "no-certificate",
-    "certificate-expired",
-    "node-removed",
-    "not-manager",
-    "node-unknown",
+    "NO_SUCH_CALL",
+    "NO_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "NODE_REMOVED",
+    "NOT_MANAGER",
+    "NODE_UNKNOWN",
 ];
 
 /// Calls everything, and tells where the answer of the gate is not `expected(call)`.
@@ -157,7 +162,7 @@ async fn check_all(channel: &Channel, expected: impl Fn(&str) -> &'static str) {
     for path in calls() {
         let found = call(channel, &path).await;
         let found = if GATE.contains(&found.as_str()) { found.as_str() } else { "" };
-        let expected = if path.starts_with(LOCAL) { "no-such-call" } else { expected(&path) };
+        let expected = if path.starts_with(LOCAL) { "NO_SUCH_CALL" } else { expected(&path) };
         if found != expected {
             wrong.push(format!("{path}: {found:?} instead of {expected:?}"));
         }
@@ -183,8 +188,8 @@ fn refused(path: &str, reason: &'static str) -> &'static str {
 async fn c04_every_call_without_a_certificate_is_refused_but_for_joins() {
     let served = Served::start().await;
     let channel = served.dial_without_certificate().await;
-    check_all(&channel, |path| refused(path, "no-certificate")).await;
-    assert_eq!(call(&channel, "/overlay.v1.Nodes/NoSuchCall").await, "no-such-call");
+    check_all(&channel, |path| refused(path, "NO_CERTIFICATE")).await;
+    assert_eq!(call(&channel, "/overlay.v1.Nodes/NoSuchCall").await, "NO_SUCH_CALL");
 }
 
 #[tokio::test]
@@ -196,7 +201,7 @@ async fn c02_joins_of_one_host_are_limited() {
     let mut looked_at = 0;
     // Some come in again meanwhile, but not as fast as they are asked for.
     let tried = timeout(DEADLINE, async {
-        while call(&channel, ANYONE).await != "join-rate" {
+        while call(&channel, ANYONE).await != "JOIN_RATE" {
             looked_at += 1;
         }
     });
@@ -213,11 +218,11 @@ async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
     let served = Served::start().await;
     let channel = served.dial(WORKER, Role::Worker, now()).await;
     let of_managers = |path: &str| path.starts_with(MANAGERS) || path.ends_with("/UpdateNode");
-    check_all(&channel, |path| if of_managers(path) { "not-manager" } else { "" }).await;
+    check_all(&channel, |path| if of_managers(path) { "NOT_MANAGER" } else { "" }).await;
     // By its certificate it is a manager; by the state it is not.
     let demoted = served.dial(WORKER, Role::Manager, now()).await;
     for method in ["Propose", "ReadIndex"] {
-        assert_eq!(call(&demoted, &format!("{MANAGERS}{method}")).await, "not-manager");
+        assert_eq!(call(&demoted, &format!("{MANAGERS}{method}")).await, "NOT_MANAGER");
     }
 }
 
@@ -293,8 +298,8 @@ async fn c04_every_call_with_an_expired_certificate_is_refused_and_watches_end()
     let request = v1::WatchRequest::default();
     let mut watch = WatcherClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
     let status = timeout(DEADLINE, end(&mut watch)).await.unwrap();
-    assert_eq!(reason(&status), "certificate-expired", "{status}");
-    check_all(&channel, |path| refused(path, "certificate-expired")).await;
+    assert_eq!(code(&status), "CERTIFICATE_EXPIRED", "{status}");
+    check_all(&channel, |path| refused(path, "CERTIFICATE_EXPIRED")).await;
 }
 
 #[tokio::test]
@@ -317,11 +322,11 @@ async fn c04_every_call_of_a_removed_node_is_refused_and_its_watch_ends_at_once(
     served.write(Action::RemoveNode(MANAGER)).await;
     for watch in &mut watches {
         let status = timeout(DEADLINE, end(watch)).await.unwrap();
-        assert_eq!(reason(&status), "node-removed", "{status}");
+        assert_eq!(code(&status), "NODE_REMOVED", "{status}");
     }
     // Raft included, whatever the certificates say.
     for channel in [&worker, &manager] {
-        check_all(channel, |path| refused(path, "node-removed")).await;
+        check_all(channel, |path| refused(path, "NODE_REMOVED")).await;
     }
 }
 
@@ -330,14 +335,47 @@ async fn c04_a_manager_that_may_be_behind_says_ask_again() {
     let served = Served::start().await;
     let channel = served.dial(STRANGER, Role::Worker, now()).await;
     // It is not behind: the node is in no state.
-    assert_eq!(call(&channel, "/overlay.v1.Nodes/ListNodes").await, "node-removed");
+    assert_eq!(call(&channel, "/overlay.v1.Nodes/ListNodes").await, "NODE_REMOVED");
     served.control.stop().await;
     let mut client = v1::nodes_client::NodesClient::new(channel);
     let consistency = Some(v1::Consistency { stale: true });
-    let asked = client.list_nodes(v1::ListNodesRequest { consistency }).await;
+    let asked = client.list_nodes(v1::ListNodesRequest { consistency, ..Default::default() }).await;
     assert_eq!(asked.unwrap_err().code(), tonic::Code::Unavailable);
     // Who is known is answered.
     let channel = served.dial(WORKER, Role::Worker, now()).await;
     let mut client = v1::nodes_client::NodesClient::new(channel);
-    client.list_nodes(v1::ListNodesRequest { consistency }).await.unwrap();
+    client.list_nodes(v1::ListNodesRequest { consistency, ..Default::default() }).await.unwrap();
+}
+
+/// The first batch of a watch: whether it is a snapshot, its revision and its changes.
+async fn first_batch(channel: &Channel, from_revision: u64) -> (bool, u64, Vec<v1::Change>) {
+    let request = v1::WatchRequest { node: String::new(), from_revision };
+    let mut watch = WatcherClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
+    let (mut snapshot, mut changes) = (false, Vec::new());
+    loop {
+        let message = timeout(DEADLINE, watch.message()).await.unwrap().unwrap().unwrap();
+        snapshot |= message.snapshot;
+        changes.extend(message.changes);
+        if !message.more {
+            return (snapshot, message.revision, changes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn o03_a_watch_that_fell_behind_the_window_begins_with_a_snapshot() {
+    let served = Served::start().await;
+    let channel = served.dial(WORKER, Role::Worker, now()).await;
+    let (snapshot, seen, _) = first_batch(&channel, 0).await;
+    assert!(snapshot);
+    served.write(Action::JoinNode(Node { role: Role::Worker, ..objects::node(4) })).await;
+    let (snapshot, revision, changes) = first_batch(&channel, seen).await;
+    assert_eq!((snapshot, revision, changes.len()), (false, seen + 1, 1));
+
+    served.control.replica().forget_changes();
+    let behind = first_batch(&channel, seen).await;
+    assert!(behind.0);
+    assert_eq!(behind, first_batch(&channel, 0).await);
+    // Who was up to date still is.
+    assert_eq!(first_batch(&channel, revision).await, (false, revision, Vec::new()));
 }
