@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_api::client::connect_unix;
+use overlay_api::{
+    client::connect_unix,
+    v1::{self, local_node_client::LocalNodeClient},
+};
 use tonic::transport::Channel;
 
 use crate::{Daemon, PATIENCE};
@@ -33,4 +36,24 @@ where
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// This node, once its socket answers.
+pub(crate) async fn local(daemon: &Daemon) -> LocalNodeClient<Channel> {
+    LocalNodeClient::new(until("its socket answers", || channel_of(daemon)).await)
+}
+
+/// Has the first daemon make a cluster, and the others join it as managers.
+pub(crate) async fn cluster(managers: &[Daemon]) {
+    let mut first = local(&managers[0]).await;
+    let tokens = first.init_cluster(v1::InitClusterRequest::default()).await.unwrap().into_inner();
+    for daemon in &managers[1..] {
+        join(daemon, &tokens.manager_token, &managers[0]).await;
+    }
+}
+
+/// Has a daemon join by a token.
+pub(crate) async fn join(daemon: &Daemon, token: &str, manager: &Daemon) {
+    let (token, remotes) = (token.to_owned(), vec![manager.address.to_string()]);
+    local(daemon).await.join_cluster(v1::JoinClusterRequest { token, remotes }).await.unwrap();
 }

@@ -17,17 +17,14 @@ use std::{
     time::Duration,
 };
 
-use overlay_api::v1::{
-    self, local_node_client::LocalNodeClient, networks_client::NetworksClient,
-    nodes_client::NodesClient,
-};
+use overlay_api::v1::{self, networks_client::NetworksClient, nodes_client::NodesClient};
 use overlay_types::RequestId;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     Daemon,
-    calls::{channel, channel_of, until},
+    calls::{channel, channel_of, cluster, until},
 };
 
 /// Answers of a daemon that died or finds no leader, and of tonic when its connection broke.
@@ -118,22 +115,6 @@ impl Write {
             }
         }
         false
-    }
-}
-
-async fn cluster(managers: &[Daemon]) {
-    let local = async |daemon: &Daemon| {
-        let channel = until("its socket answers", || channel_of(daemon)).await;
-        LocalNodeClient::new(channel)
-    };
-    let mut first = local(&managers[0]).await;
-    let tokens = first.init_cluster(v1::InitClusterRequest::default()).await.unwrap().into_inner();
-    for daemon in &managers[1..] {
-        let request = v1::JoinClusterRequest {
-            token: tokens.manager_token.clone(),
-            remotes: vec![managers[0].address.to_string()],
-        };
-        local(daemon).await.join_cluster(request).await.unwrap();
     }
 }
 

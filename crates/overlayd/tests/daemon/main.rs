@@ -1,6 +1,7 @@
 //! The binary under its service manager, and under fire.
 
 mod calls;
+mod cases;
 mod descriptors;
 mod full_disk;
 mod kill;
