@@ -2,28 +2,14 @@
 
 use overlay_api::{
     internal::v1::{self as internal, raft_client::RaftClient},
-    status::reason,
+    status::{Reason, reason},
     v1::{self, nodes_client::NodesClient, reports_client::ReportsClient},
-};
-use overlay_cluster::{
-    ca::{Dialer, NodeCredentials, NodeTls},
-    control::now,
 };
 use overlay_types::{FeatureLevel, RequestId};
 use prost::Message;
-use std::sync::Arc;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use crate::lab::{Lab, LabNode};
-
-/// A channel to the node's management port, with the node's own certificate.
-async fn management(node: &LabNode) -> Channel {
-    let credentials = String::from_utf8(node.file("node.pem")).unwrap();
-    let credentials = NodeCredentials::from_pem(&credentials, now()).unwrap();
-    let tls = Arc::new(NodeTls::new(&credentials).unwrap());
-    let to = (node.address, 2377).into();
-    Dialer::member(tls, node.address, to, None).channel().await.unwrap()
-}
 
 async fn node_of(node: &LabNode) -> v1::Node {
     let mut client = NodesClient::new(node.channel().await);
@@ -49,7 +35,7 @@ fn newer_command() -> Vec<u8> {
 async fn r08_a_command_that_the_leader_does_not_know_all_of_is_refused() {
     let lab = Lab::managers(1).await;
     let node = &lab.nodes[0];
-    let mut client = RaftClient::new(management(node).await);
+    let mut client = RaftClient::new(node.handle.managers().await.unwrap());
     let command = newer_command();
     let known = internal::Command::decode(command.as_slice()).unwrap();
     let request = internal::ProposeRequest { command };
@@ -69,13 +55,16 @@ async fn r08_a_node_that_knows_less_than_the_cluster_is_refused_and_one_that_kno
     let node = &lab.nodes[0];
     let known = node_of(node).await;
     assert_eq!(known.capabilities.unwrap().level, FeatureLevel::OURS.get());
-    let mut client = ReportsClient::new(management(node).await);
+    let mut client = ReportsClient::new(node.handle.managers().await.unwrap());
     let mut announce = async |level: u32| {
         let request = v1::AnnounceLevelRequest { node: known.id.clone(), level };
         client.announce_level(request).await
     };
     let refused = announce(FeatureLevel::OURS.get() - 1).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, "feature-level"));
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::FailedPrecondition, Some(Reason::FeatureLevel))
+    );
     announce(FeatureLevel::OURS.get() + 1).await.unwrap();
     let newer = node_of(node).await.capabilities.unwrap().level;
     assert_eq!(newer, FeatureLevel::OURS.get() + 1);

@@ -19,6 +19,7 @@ use tonic::Status;
 
 use crate::{
     net::{Net, SimLinks},
+    nodes,
     plant::Plant,
 };
 
@@ -108,7 +109,11 @@ impl Agent {
             (state.managers[state.next % state.managers.len()], state.view.revision().get())
         };
         let mut client = WatcherClient::new(links.to(manager));
-        let request = v1::WatchRequest { node: self.id.to_string(), from_revision };
+        let node = match self.plant {
+            Some(Plant::StolenCertificates) => nodes::manager(0).to_string(),
+            _ => self.id.to_string(),
+        };
+        let request = v1::WatchRequest { node, from_revision };
         let mut stream = client.watch(request).await?.into_inner();
         let (mut pending, mut snapshot) = (Vec::new(), false);
         while let Some(message) = stream.message().await? {

@@ -37,7 +37,6 @@ fn service() -> ServiceDraft {
 
 fn init() -> InitCluster {
     InitCluster {
-        unlock_key: None,
         cluster: objects::cluster(),
         trust: Trust {
             root_certificate: "certificate".into(),
@@ -49,6 +48,7 @@ fn init() -> InitCluster {
         gossip_key: GossipKey { epoch: Epoch::new(1), key: [9; 32] },
         ingress: NetworkId::from_u128(1),
         host_routes: vec!["192.0.2.0/24".parse().unwrap()],
+        unlock_key: None,
     }
 }
 
@@ -80,6 +80,8 @@ fn history() -> Vec<Action> {
         Action::RotateGossipKey { key: GossipKey { epoch: Epoch::new(2), key: [8; 32] }, deadline },
         Action::AdvanceGossipKey { to: Epoch::new(2), deadline },
         Action::RotateJoinSecret { role: Role::Worker, secret: OpaqueSecret(vec![3; 16]) },
+        Action::SetAutolock(Some(OpaqueSecret(vec![4; 32]))),
+        Action::RotateUnlockKey(OpaqueSecret(vec![5; 32])),
         Action::AnnounceLevel { node: NODE, level: FeatureLevel::OURS },
     ]
 }

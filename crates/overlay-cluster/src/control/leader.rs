@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use openraft::ChangeMembers;
+use openraft::{ChangeMembers, ServerState};
 use overlay_types::{NodeId, RequestId};
 use tokio::sync::watch;
 
@@ -44,7 +44,7 @@ async fn follow(control: &Control, raft: &Raft, alive: &watch::Receiver<BTreeSet
         if raft.metrics().borrow().running_state.is_err() {
             return;
         }
-        if metrics.borrow_and_update().current_leader != Some(control.node()) {
+        if metrics.borrow_and_update().state != ServerState::Leader {
             continue;
         }
         step_membership(control).await;
@@ -72,6 +72,10 @@ async fn step_keys(control: &Control, alive: &BTreeSet<NodeId>) {
 
 async fn step_membership(control: &Control) {
     let group = group(control);
+    // A leader that took itself out leads on for a moment, and must not change the group any more.
+    if !group.members.contains_key(&control.node()) {
+        return;
+    }
     let next =
         |state: &crate::state::State| membership::next_step(state.view().nodes().values(), &group);
     let Some(step) = control.replica().read(next) else { return };

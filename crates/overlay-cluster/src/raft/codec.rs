@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::{EntryPayload, LeaderId, raft::AppendEntriesResponse};
 use overlay_api::internal::v1 as wire;
 use overlay_types::{NodeId, SpecError};
+use prost::Message;
 
 use super::types::{Entry, LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote};
-use crate::state::{Command, wire::WireError};
+use crate::state::wire::{WireError, decode_command};
 
 /// The bytes are no record of this kind.
 pub(crate) type Malformed = SpecError;
@@ -127,7 +128,9 @@ pub(crate) fn snapshot_meta_from_wire(
 pub(crate) fn entry_to_wire(entry: &Entry) -> wire::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => wire::entry::Payload::Blank(overlay_api::v1::Unit {}),
-        EntryPayload::Normal(command) => wire::entry::Payload::Command(command.into()),
+        EntryPayload::Normal(command) => {
+            wire::entry::Payload::Command(wire::Command::from(command).encode_to_vec())
+        }
         EntryPayload::Membership(m) => wire::entry::Payload::Membership(membership_to_wire(m)),
     };
     wire::Entry { log_id: Some(log_id_to_wire(entry.log_id)), payload: Some(payload) }
@@ -138,9 +141,8 @@ pub(crate) fn entry_from_wire(message: wire::Entry) -> Result<Entry, Malformed> 
     let payload = match message.payload.ok_or_else(|| missing("entry.payload"))? {
         wire::entry::Payload::Blank(_) => EntryPayload::Blank,
         wire::entry::Payload::Command(command) => {
-            let command = Command::try_from(command);
-            let refuse = |e: WireError| SpecError::new("entry.command", "", e.to_string());
-            EntryPayload::Normal(command.map_err(refuse)?)
+            let refuse = |error: WireError| SpecError::new("entry", log_id, error.to_string());
+            EntryPayload::Normal(decode_command(command.as_slice()).map_err(refuse)?)
         }
         wire::entry::Payload::Membership(m) => EntryPayload::Membership(membership_from_wire(&m)?),
     };

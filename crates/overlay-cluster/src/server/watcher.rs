@@ -66,9 +66,12 @@ impl v1::watcher_server::Watcher for Api {
             return Err(with_reason(Reason::ManagerLags, message));
         }
         let (events, feed, first) = replica.subscribe(interest, from);
+        // It may have been removed since the gate looked.
+        replica.read(|state| check_there(state, node))?;
         let (messages, stream) = mpsc::channel(UNDER_WAY);
         let ended = async move { over(core, touch).await };
-        tokio::spawn(async move { carry(&replica, ended, (events, feed, first), &messages).await });
+        let carried = (events, feed, first);
+        tokio::spawn(async move { carry((&replica, node), ended, carried, &messages).await });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -79,6 +82,14 @@ fn stopped() -> Status {
 
 fn out_of_touch() -> Status {
     Status::unavailable("no leader answers this manager; ask another")
+}
+
+/// A node that was removed is told nothing of what came after, however soon that was.
+fn check_there(state: &State, node: Option<NodeId>) -> Result<(), Status> {
+    if node.is_none_or(|node| state.view().nodes().contains_key(&node)) {
+        return Ok(());
+    }
+    Err(with_reason(Reason::NodeRemoved, "the node was removed from the cluster"))
 }
 
 /// Waits until nothing more is to be told, and says why.
@@ -96,7 +107,7 @@ async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<bool>)
 
 /// Carries batches until the subscriber is gone, or `ended` says why there will be no more.
 async fn carry(
-    replica: &Replica,
+    (replica, node): (&Replica, Option<NodeId>),
     ended: impl Future<Output = Status>,
     (mut events, mut feed, first): (broadcast::Receiver<Event>, Feed, Batch),
     messages: &Messages,
@@ -110,7 +121,10 @@ async fn carry(
             return;
         }
         let event = tokio::select! {
-            event = events.recv() => event,
+            event = events.recv() => match event {
+                Err(broadcast::error::RecvError::Closed) => return,
+                event => event,
+            },
             () = messages.closed() => return,
             status = &mut ended => {
                 // The subscriber may be gone.
@@ -118,12 +132,20 @@ async fn carry(
                 return;
             }
         };
-        batch = match event {
-            Ok(event) => replica.read(|state| feed.next(state.view(), &event)),
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                Some(replica.read(|state| feed.restart(state.view())))
+        let next = replica.read(|state| {
+            check_there(state, node)?;
+            Ok(match event {
+                Ok(event) => feed.next(state.view(), &event),
+                Err(_) => Some(feed.restart(state.view())),
+            })
+        });
+        batch = match next {
+            Ok(batch) => batch,
+            Err(status) => {
+                // The subscriber may be gone.
+                let _ = messages.send(Err(status)).await;
+                return;
             }
-            Err(broadcast::error::RecvError::Closed) => return,
         };
     }
 }

@@ -14,7 +14,7 @@ mod trust;
 
 use core::time::Duration;
 
-use overlay_testkit::objects::{cluster, node};
+pub(crate) use overlay_testkit::objects::{cluster, node};
 use overlay_types::{
     Cluster, Endpoint, EndpointDraft, EndpointId, Epoch, GossipKey, Network, NetworkDraft,
     NetworkId, NodeId, PortSpec, RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,

@@ -170,7 +170,11 @@ async fn c09_another_manager_leads_when_the_leader_stops() {
     let next = (first + 1) % 3;
     until("another manager leads", async || create(&managers[next], "after").await.ok()).await;
     assert_ne!(leader(&managers, next).await, first);
-    let answer = networks(&managers[next]).await.list_networks(Default::default()).await.unwrap();
+    let answer = networks(&managers[next])
+        .await
+        .list_networks(v1::ListNetworksRequest::default())
+        .await
+        .unwrap();
     let found: Vec<String> =
         answer.into_inner().networks.into_iter().map(|n| n.spec.unwrap().name).collect();
     assert!(names.iter().all(|name| found.contains(name)), "{found:?}");
@@ -180,7 +184,8 @@ async fn c09_another_manager_leads_when_the_leader_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c06_workers_are_promoted_and_the_leader_itself_is_demoted() {
     let daemons = daemons(23, 3);
-    let made = local(&daemons[0]).await.init_cluster(Default::default()).await.unwrap();
+    let made =
+        local(&daemons[0]).await.init_cluster(v1::InitClusterRequest::default()).await.unwrap();
     let token = made.into_inner().worker_token;
     for daemon in &daemons[1..] {
         join(daemon, &token, &daemons[0]).await;
@@ -230,6 +235,9 @@ async fn c06_a_node_that_is_paused_or_drained_takes_nothing_new() {
     update(&daemons[1], &daemons[0], |r| r.set_availability(v1::Availability::Active)).await;
     attach("after").await.unwrap();
     let channel = until("its socket answers", || channel_of(&daemons[1])).await;
-    let listed = EndpointsClient::new(channel).list_endpoints(Default::default()).await.unwrap();
+    let listed = EndpointsClient::new(channel)
+        .list_endpoints(v1::ListEndpointsRequest::default())
+        .await
+        .unwrap();
     assert_eq!(listed.into_inner().endpoints.len(), 2);
 }

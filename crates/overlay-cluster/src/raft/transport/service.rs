@@ -43,6 +43,7 @@ impl RaftService {
 }
 
 fn malformed(error: Malformed) -> Status {
+    tracing::error!(%error, "another manager says what this one cannot read; is its release older?");
     overlay_api::status::invalid(&error)
 }
 
