@@ -6,7 +6,7 @@
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
 //!   Networks.Create ── host routes ────► manager
 //!   Watcher ── over one connection after the other ──► manager
-//!   Nodes, Networks, Services, Keys ──► manager, byte for byte
+//!   Nodes, Networks, Services, Keys, Ca ──► manager, byte for byte
 //! ```
 
 mod local_node;
@@ -38,10 +38,12 @@ use tower::ServiceExt;
 use crate::{NodeError, NodeHandle, listen::local_callers, relay};
 
 /// Services that managers answer for local callers.
-const FORWARDED: [&str; 3] = ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/"];
+const FORWARDED: [&str; 4] =
+    ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Ca/"];
 
 /// Services of `overlay.v1` on the socket.
 const SERVED: &[&str] = &[
+    "overlay.v1.Ca",
     "overlay.v1.Endpoints",
     "overlay.v1.Keys",
     "overlay.v1.LocalNode",

@@ -23,7 +23,8 @@
 //!   their sockets
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
-//! - `lifecycle`, `renewal`, `role`: init and join; new certificates; promotion and demotion
+//! - `lifecycle`, `role`: init and join; promotion and demotion
+//! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
 mod agent;
@@ -50,6 +51,7 @@ mod recovery;
 mod relay;
 mod renewal;
 mod role;
+mod roots;
 mod routes;
 mod vault;
 

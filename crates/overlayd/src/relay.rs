@@ -6,8 +6,8 @@
 //!                            └──◄── watch from the revision that it has ── manager
 //! ```
 //!
-//! Managers end a watch with the certificate that it began with; so it moves to a new connection
-//! before, and the caller does not notice.
+//! Managers end a watch with the certificate that it began with, or with that one's root; so it moves
+//! to a new connection before, and the caller does not notice.
 
 use core::time::Duration;
 
