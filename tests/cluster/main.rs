@@ -15,5 +15,6 @@ mod network;
 mod protocol;
 mod recovery;
 mod requests;
+mod root_rotation;
 mod skew;
 mod wrong_fields;

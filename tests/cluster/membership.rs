@@ -143,6 +143,25 @@ async fn c04_a_certificate_is_renewed_while_its_connections_are_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c04_a_leader_sends_its_log_with_its_new_certificate() {
+    let lab = Lab::managers(2).await;
+    all_alive(&lab).await;
+    let leads = |place: &usize| {
+        lab.nodes[*place].handle.figures().ok().flatten().is_some_and(|figures| figures.leads)
+    };
+    let leader = until("one leads", || async { (0..2).find(leads) }).await;
+    // A manager watches itself: nothing but raft connects from one to the other.
+    let handshakes = async || {
+        let name = "overlay_control_handshakes_total{outcome=\"completed\"}";
+        value(&scrape(&lab.nodes[1 - leader]).await, name).unwrap()
+    };
+    let made = handshakes().await;
+    lab.nodes[leader].handle.renew().await.unwrap();
+    until("the leader connects again", || async { (handshakes().await > made).then_some(()) })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c04_a_node_watches_with_its_new_certificate_before_the_old_one_ends() {
     let mut lab = Lab::managers(1).await;
     let token = lab.nodes[0].handle.tokens().unwrap().worker;

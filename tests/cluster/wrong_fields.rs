@@ -121,6 +121,7 @@ impl Stage {
             ("$NODE", node.to_string()),
             ("$TOKEN", text),
             ("$SECRET", token.secret().expose().escape_ascii().to_string()),
+            ("$DIGEST", token.digest().to_bytes().escape_ascii().to_string()),
             ("$LONG", "x".repeat(257)),
             ("$BACKUP", backup.escape_ascii().to_string()),
             ("$LABELS", (0..65).map(label).collect()),

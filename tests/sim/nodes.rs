@@ -74,6 +74,8 @@ pub(crate) fn cluster() -> InitCluster {
             private_key: "key".into(),
             worker_secret: vec![1; 16],
             manager_secret: vec![2; 16],
+            successor: None,
+            former_roots: Vec::new(),
         },
         unlock_key: None,
         node: node(manager(0)),
@@ -101,8 +103,8 @@ fn make_credentials() -> BTreeMap<NodeId, Arc<NodeTls>> {
         let pending = PendingJoin::new().expect("a key");
         let request = SigningRequest::from_der(pending.request()).expect("our own");
         let certificate = authority.sign(&request, id, Role::Manager, now).expect("a manager");
-        let root = authority.root();
-        let credentials = pending.complete(&certificate, root.der(), root.digest(), now);
+        let root = authority.root().clone();
+        let credentials = pending.complete(&certificate, root.into(), now);
         (id, Arc::new(NodeTls::new(&credentials.expect("credentials")).expect("TLS")))
     };
     let managers = (0..MANAGERS as usize).map(manager);

@@ -43,6 +43,8 @@ fn init() -> InitCluster {
             private_key: "key".into(),
             worker_secret: vec![1; 16],
             manager_secret: vec![2; 16],
+            former_roots: Vec::new(),
+            successor: None,
         },
         node: objects::node(1),
         gossip_key: GossipKey { epoch: Epoch::new(1), key: [9; 32] },

@@ -15,13 +15,14 @@
 //!  the chain is good, the server is a manager?             │
 //!     │                                                    │
 //!     │── secret, signing request ────────────────────────►│ whose secret? its role
-//!     │◄──────────────────────────── certificate, root ────│ Authority::admit
+//!     │◄─────────────────────────── certificate, roots ────│ Authority::admit
 //!  PendingJoin::complete ──► NodeCredentials ──► NodeTls
 //!                                                  │
 //!         Dialer (client) ◄── client config ───────┴─── server config ──► TlsIncoming (server)
 //! ```
 //!
 //! - [`root`]: the root certificate, and the CA that signs with its key
+//! - [`TrustedRoots`]: the roots that a node trusts, several while one replaces the other
 //! - [`identity`]: what a node certificate says about its node
 //! - [`token`], [`secret`]: join tokens, and the secrets in them
 //! - [`authority`]: CA and secrets together: who is admitted as what. Alone knows how the replicated
@@ -41,6 +42,7 @@ pub mod join;
 pub mod key;
 mod pem;
 pub mod root;
+mod roots;
 pub mod secret;
 pub mod tls;
 pub mod token;
@@ -54,6 +56,7 @@ pub use identity::{Peer, PeerIdentity};
 pub use join::PendingJoin;
 pub use key::PrivateKey;
 pub use root::{RootCa, RootCertificate, RootDigest};
+pub use roots::TrustedRoots;
 pub use secret::{JoinSecret, JoinSecrets};
 pub use tls::{ConnectionInfo, Dialer, NodeTls, TlsIncoming};
 pub use token::{JoinToken, TokenError};

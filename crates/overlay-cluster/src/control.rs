@@ -406,7 +406,8 @@ impl Attempt {
 
 /// The leader lets this node in no more.
 fn is_barred(status: &Status) -> bool {
-    let barred = [Reason::NodeRemoved, Reason::NotManager, Reason::CertificateExpired];
+    let barred =
+        [Reason::NodeRemoved, Reason::NotManager, Reason::CertificateExpired, Reason::FormerRoot];
     reason(status).is_some_and(|reason| barred.contains(&reason))
 }
 

@@ -4,6 +4,7 @@
 //! nodes only (but for `Membership.Join`), and check what is about one node. Around the gate a layer
 //! keeps to the callers' deadlines (`deadline.rs`); `list.rs` has filters and pages.
 
+mod ca;
 pub mod deadline;
 mod endpoints;
 mod gate;
@@ -47,6 +48,7 @@ pub type Verdicts = BTreeMap<NodeId, v1::Liveness>;
 
 /// Services of `overlay.v1` that managers serve to nodes.
 const SERVED: &[&str] = &[
+    "overlay.v1.Ca",
     "overlay.v1.Endpoints",
     "overlay.v1.Keys",
     "overlay.v1.Membership",
@@ -96,6 +98,7 @@ impl Api {
             .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&api)))
             .add_service(v1::endpoints_server::EndpointsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::keys_server::KeysServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::ca_server::CaServer::from_arc(Arc::clone(&api)))
             .add_service(v1::watcher_server::WatcherServer::from_arc(Arc::clone(&api)))
             .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::membership_server::MembershipServer::from_arc(api))

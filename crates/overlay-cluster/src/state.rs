@@ -22,6 +22,7 @@
 //! - [`Command`], [`Response`], [`Rejection`]: what goes in, what comes out
 //! - [`State`]: [`apply`](State::apply), and look-ups by name, id or prefix
 //! - [`RotationPolicy`]: the next step of a key rotation, for the leader
+//! - [`RootRotation`]: a root rotation that runs, and whom it waits for
 //! - [`wire`]: commands and whole states as protobuf
 //!
 //! Inside: one file per kind of object with the rules of its commands, `place` for nodes that move,
@@ -45,6 +46,7 @@ mod query;
 mod rejection;
 mod requests;
 mod response;
+mod root;
 mod rotation;
 mod service;
 mod takeover;
@@ -62,9 +64,10 @@ pub use lock::ManagerLock;
 pub(crate) use query::{Id, id_range};
 pub use rejection::{Class, EpochTarget, Rejection};
 pub use response::{Applied, Response};
+pub use root::{MAX_PENDING_ROOTS, RootRotation};
 pub use rotation::RotationPolicy;
 pub use takeover::Takeover;
-pub use trust::{OpaqueSecret, Trust};
+pub use trust::{OpaqueSecret, Successor, Trust};
 
 use self::{index::Index, requests::Requests};
 

@@ -53,6 +53,7 @@ pub(crate) fn node(id: u128, availability: Availability) -> Node {
         gossip: "192.0.2.1:7946".parse().unwrap(),
         data_path: "192.0.2.1".parse().unwrap(),
         capabilities,
+        root: overlay_types::RootId::default(),
     }
 }
 

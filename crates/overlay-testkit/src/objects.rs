@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, Meta, Node,
-    NodeId, Role,
+    NodeId, Role, Root, RootId,
 };
+
+/// The root that clusters of tests begin with.
+pub const ROOT: RootId = RootId::from_u128(100);
 
 /// A manager at 192.0.2.`number`, of this release, that can do everything.
 ///
@@ -30,6 +33,7 @@ pub fn node(number: u128) -> Node {
             ipv6: true,
             level: FeatureLevel::OURS,
         },
+        root: ROOT,
     }
 }
 
@@ -46,5 +50,11 @@ pub fn cluster() -> Cluster {
         autolock: false,
         removed_nodes: BTreeMap::new(),
         level: FeatureLevel::OURS,
+        roots: vec![root(ROOT, None)],
     }
+}
+
+/// A root in form only: nothing can be checked against it.
+pub fn root(id: RootId, cross: Option<Vec<u8>>) -> Root {
+    Root { id, certificate: id.to_bytes().to_vec(), cross }
 }

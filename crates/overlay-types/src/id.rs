@@ -128,6 +128,9 @@ ids! {
     EndpointId;
     /// A write as its caller sees it; a repeated request id is applied once.
     RequestId;
+    /// A root of the cluster's CA: the first half of the SHA-256 of its public key, as a
+    /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Not drawn, so nobody can take another's.
+    RootId;
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //!                  Network, Service, Endpoint, Node, KeyEpoch ──Change──► View
 //! ```
 //!
-//! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests
+//! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests, roots
 //! - [`feature`]: what a release knows
 //! - [`number`]: VNI, SPI, epoch, revision, incarnation
 //! - [`mac`], [`subnet`], [`name`]: addresses and names
@@ -42,7 +42,7 @@ pub mod view;
 pub use endpoint::{Addresses, EndpointDraft, EndpointSpec};
 pub use error::SpecError;
 pub use feature::FeatureLevel;
-pub use id::{ClusterId, EndpointId, NetworkId, NodeId, RequestId, ServiceId};
+pub use id::{ClusterId, EndpointId, NetworkId, NodeId, RequestId, RootId, ServiceId};
 pub use mac::MacAddr;
 pub use name::Name;
 pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
@@ -50,7 +50,7 @@ pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
     Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState,
     GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Object,
-    ObjectKey, Role, Service, UnixMillis,
+    ObjectKey, Role, Root, Service, UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};
 pub use service::{EndpointMode, ServiceDraft, ServiceNetwork, ServiceSpec};

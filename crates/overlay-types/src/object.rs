@@ -7,6 +7,7 @@ mod key;
 mod meta;
 mod network;
 mod node;
+mod root;
 mod service;
 mod time;
 
@@ -20,6 +21,7 @@ pub use self::{
     meta::Meta,
     network::{Network, NetworkSubnet},
     node::{Availability, Capabilities, DataplaneKind, Node, Role},
+    root::Root,
     service::Service,
     time::UnixMillis,
 };

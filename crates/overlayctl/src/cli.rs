@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use overlay_api::client::DEFAULT_SOCKET;
 
 use crate::{
-    command::{Report, backup, cluster, endpoint, key, lock, network, node, service},
+    command::{Report, backup, ca, cluster, endpoint, key, lock, network, node, service},
     failure::Failure,
     output::Format,
     session::Session,
@@ -72,6 +72,9 @@ enum Verb {
     /// Attach, look at and detach endpoints
     #[command(subcommand)]
     Endpoint(endpoint::Verb),
+    /// Look at and replace the root that the certificates of nodes are checked against
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Look at and rotate the keys of encrypted networks
     #[command(subcommand)]
     Key(key::Verb),
@@ -96,6 +99,7 @@ impl Cli {
             Verb::Network(verb) => verb.run(&session).await,
             Verb::Service(verb) => verb.run(&session).await,
             Verb::Endpoint(verb) => verb.run(&session).await,
+            Verb::Ca(verb) => verb.run(&session).await,
             Verb::Key(verb) => verb.run(&session).await,
         }
     }

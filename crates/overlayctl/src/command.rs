@@ -1,6 +1,7 @@
 //! Per noun: flags → request → answer.
 
 pub(crate) mod backup;
+pub(crate) mod ca;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
 pub(crate) mod key;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use overlay_api::{
     client::{connect_unix, lists},
     v1::{
-        self, endpoints_client::EndpointsClient, keys_client::KeysClient,
+        self, ca_client::CaClient, endpoints_client::EndpointsClient, keys_client::KeysClient,
         local_node_client::LocalNodeClient, networks_client::NetworksClient,
         nodes_client::NodesClient, services_client::ServicesClient,
     },
@@ -54,6 +54,7 @@ impl Node {
         services: ServicesClient;
         endpoints: EndpointsClient;
         keys: KeysClient;
+        ca: CaClient;
     }
 
     /// All nodes that fit.

@@ -3,6 +3,7 @@
 //! Messages of the API say what is on the wire; these structs say what programs may rely on: keys
 //! are never renamed or removed, absent values are `null`, ids are whole.
 
+mod ca;
 mod cluster;
 mod endpoint;
 mod key;
@@ -18,6 +19,7 @@ use overlay_api::v1;
 use serde::Serialize;
 
 pub(crate) use self::{
+    ca::{Ca, Waiting},
     cluster::{Initialized, Joined, Left, Restored, Status, Tokens, join_command},
     endpoint::Endpoint,
     key::Keys,

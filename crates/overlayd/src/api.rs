@@ -5,7 +5,8 @@
 //!   LocalNode ─────────────────────────► this node
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
 //!   Networks.Create ── host routes ────► manager
-//!   Nodes, Networks, Services, Keys, Watcher ──► manager, byte for byte
+//!   Watcher ── over one connection after the other ──► manager
+//!   Nodes, Networks, Services, Keys, Ca ──► manager, byte for byte
 //! ```
 
 mod local_node;
@@ -18,7 +19,7 @@ use overlay_api::{
     v1::{
         self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
         local_node_server::LocalNodeServer, networks_client::NetworksClient,
-        networks_server::NetworksServer,
+        networks_server::NetworksServer, watcher_server::WatcherServer,
     },
 };
 use overlay_cluster::server::{
@@ -34,14 +35,15 @@ use tonic::{
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
-use crate::{NodeError, NodeHandle, listen::local_callers};
+use crate::{NodeError, NodeHandle, listen::local_callers, relay};
 
 /// Services that managers answer for local callers.
 const FORWARDED: [&str; 4] =
-    ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Watcher/"];
+    ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Ca/"];
 
 /// Services of `overlay.v1` on the socket.
 const SERVED: &[&str] = &[
+    "overlay.v1.Ca",
     "overlay.v1.Endpoints",
     "overlay.v1.Keys",
     "overlay.v1.LocalNode",
@@ -68,7 +70,8 @@ pub(crate) async fn serve(
         .add_service(reflection::server(SERVED))
         .add_service(LocalNodeServer::new(Local(handle.clone())))
         .add_service(NetworksServer::new(Local(handle.clone())))
-        .add_service(EndpointsServer::new(Local(handle.clone())));
+        .add_service(EndpointsServer::new(Local(handle.clone())))
+        .add_service(WatcherServer::new(Local(handle.clone())));
     let forward = tower::service_fn(move |request| {
         let handle = handle.clone();
         async move { Ok::<_, Infallible>(forward(&handle, request).await) }
@@ -150,6 +153,19 @@ impl Local {
                 member.managers.failed();
             }
         })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::watcher_server::Watcher for Local {
+    type WatchStream = relay::Messages;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let managers = self.0.member()?.managers.clone();
+        Ok(Response::new(relay::watch(managers, request.into_inner()).await?))
     }
 }
 

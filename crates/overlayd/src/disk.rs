@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `data-key` | what seals the files below, in clear or locked; see `vault` |
-//! | `node` | sealed: the node's certificate and key, and the cluster's root certificate |
+//! | `node` | sealed: the node's certificate and key, and the roots that it trusts |
 //! | `view` | sealed: the last view, so that the node works without managers |
 //! | `state` | on a manager: the replicated state, each record sealed |
 //! | `ports` | how local endpoints are plugged in |
@@ -295,8 +295,8 @@ mod tests {
         let pending = PendingJoin::new().unwrap();
         let request = SigningRequest::from_der(pending.request()).unwrap();
         let certificate = ca.sign(&request, NodeId::from_u128(2), Role::Worker, now).unwrap();
-        let root = ca.certificate();
-        let credentials = pending.complete(&certificate, root.der(), root.digest(), now).unwrap();
+        let root = ca.certificate().clone();
+        let credentials = pending.complete(&certificate, root.into(), now).unwrap();
         disk.keep_credentials(&credentials).unwrap();
         let kept = disk.credentials(now).unwrap().unwrap();
         assert_eq!(kept.identity(), credentials.identity());

@@ -19,10 +19,12 @@
 //! - `agent`, `managers`: the watch, and which manager is asked
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
-//! - `api`, `metrics`, `listen`: calls on the unix socket; figures for Prometheus; their sockets
+//! - `api`, `relay`, `metrics`, `listen`: calls on the unix socket, and watches; figures for Prometheus;
+//!   their sockets
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
-//! - `lifecycle`, `renewal`, `role`: init and join; new certificates; promotion and demotion
+//! - `lifecycle`, `role`: init and join; promotion and demotion
+//! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
 mod agent;
@@ -46,8 +48,10 @@ mod place;
 mod ports;
 mod reconcile;
 mod recovery;
+mod relay;
 mod renewal;
 mod role;
+mod roots;
 mod routes;
 mod vault;
 

@@ -11,7 +11,7 @@ use overlay_api::{
 use overlay_cluster::{
     ca::{
         Authority, CaError, Dialer, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
-        join::SigningRequest,
+        TrustedRoots, join::SigningRequest,
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
@@ -20,7 +20,7 @@ use overlay_cluster::{
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch,
     FeatureLevel, GossipKey, Meta, NetworkId, Node, NodeId, Object, RequestId, Revision, Role,
-    SpecError, View,
+    Root, RootId, SpecError, View,
 };
 use tonic::Code;
 
@@ -55,10 +55,12 @@ pub(crate) async fn init(
 ) -> Result<Member, NodeError> {
     let addresses = config.addresses()?;
     let id = ClusterId::from_u128(rand::random());
-    let cluster = cluster(id, request)?;
-    let node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
+    let mut cluster = cluster(id, request)?;
     let authority = Authority::generate(id, now())?;
-    let credentials = certify(&authority, &node)?;
+    cluster.roots = vec![authority.root().published(None)];
+    let mut node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
+    let credentials = certify(&authority, &node, &cluster.roots)?;
+    node.root = credentials.issuer();
     let unlock_key = cluster.autolock.then(lock::fresh).transpose()?;
     let founding = InitCluster {
         cluster,
@@ -136,16 +138,20 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
         autolock: request.autolock,
         removed_nodes: BTreeMap::new(),
         level: FeatureLevel::OURS,
+        roots: Vec::new(),
     })
 }
 
 /// A certificate of `authority` for this node, and its key.
-pub(crate) fn certify(authority: &Authority, node: &Node) -> Result<NodeCredentials, NodeError> {
+pub(crate) fn certify(
+    authority: &Authority,
+    node: &Node,
+    roots: &[Root],
+) -> Result<NodeCredentials, NodeError> {
     let pending = PendingJoin::new()?;
     let own = SigningRequest::from_der(pending.request())?;
     let certificate = authority.sign(&own, node.id, node.role, now())?;
-    let root = authority.root();
-    Ok(pending.complete(&certificate, root.der(), root.digest(), now())?)
+    Ok(pending.complete(&certificate, TrustedRoots::from_published(roots)?, now())?)
 }
 
 /// This node as others see it.
@@ -172,6 +178,7 @@ pub(crate) fn own_node(
         capabilities,
         availability: Availability::Active,
         labels: BTreeMap::new(),
+        root: RootId::default(),
     })
 }
 
@@ -191,12 +198,15 @@ pub(crate) async fn join(
     disk.check_blank()?;
     // What would fail here after the cluster has taken the node in, fails now.
     config.mtu(addresses.data_path)?;
-    // Id and role are the manager's to say.
+    // Id, role and root are the manager's to say.
     let node = own_node(config, addresses, NodeId::default(), Role::Worker)?;
     let pending = PendingJoin::new()?;
     let answer = ask(&token, &remotes, addresses.control.ip(), &pending, &node).await?;
-    let credentials = pending.complete(&answer.certificate, &answer.root, token.digest(), now())?;
+    let certificate = answer.certificate.clone();
     let view = first_view(answer)?;
+    let roots = view.cluster().map_or(&[][..], |cluster| &cluster.roots);
+    let roots = TrustedRoots::from_published(roots)?.holding(token.digest())?;
+    let credentials = pending.complete(&certificate, roots, now())?;
     let tls = Arc::new(NodeTls::new(&credentials)?);
     let start = async {
         disk.vault().make(Lock::default())?;
@@ -354,6 +364,7 @@ async fn ask(
         certificate_request: pending.request().to_vec(),
         node: Some(node.into()),
         request_id: RequestId::from_u128(rand::random()).to_string(),
+        root_digest: token.digest().to_bytes().to_vec(),
     };
     let mut reasons = Vec::new();
     for remote in remotes {

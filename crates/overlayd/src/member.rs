@@ -10,7 +10,7 @@ use std::{
 
 use overlay_api::v1::{self, keys_client::KeysClient, reports_client::ReportsClient};
 use overlay_cluster::{
-    ca::{NodeTls, PeerIdentity, join::limit::JoinCounts, tls::HandshakeCounts},
+    ca::{NodeTls, PeerIdentity, TrustedRoots, join::limit::JoinCounts, tls::HandshakeCounts},
     control::{Control, now},
     server::Verdicts,
 };
@@ -41,6 +41,7 @@ use crate::{
     reconcile::{Reconciler, Shared},
     renewal::Renewal,
     role::RoleFollower,
+    roots::RootFollower,
 };
 
 /// A node in its cluster. Dropping it stops everything that runs.
@@ -131,6 +132,11 @@ impl Member {
         self.tls.validity()
     }
 
+    /// The roots that it trusts.
+    pub(crate) fn roots(&self) -> Arc<TrustedRoots> {
+        self.tls.roots()
+    }
+
     /// What gossip says of each node.
     pub(crate) fn verdicts(&self) -> Verdicts {
         self.heard.verdicts.borrow().clone()
@@ -160,6 +166,7 @@ impl Member {
             disk: self.disk.clone(),
         };
         tasks.spawn(follower.run());
+        tasks.spawn(RootFollower::new(viewer.clone(), self.renewal.clone()).run());
         tasks.spawn(send_reports(node, managers.clone(), reports));
         let place = Place { node, addresses, viewer: viewer.clone(), managers: managers.clone() };
         tasks.spawn(place.report());

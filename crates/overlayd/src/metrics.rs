@@ -81,6 +81,7 @@ impl Figures {
         if let Some(control) = member.control() {
             figures.control(&control);
             figures.addresses(&control);
+            figures.root_rotation(&control);
         }
         if let Some((handshakes, joins)) = member.callers() {
             figures.callers(handshakes, joins);
@@ -220,6 +221,15 @@ impl Figures {
                 ("limited_total", joins.limited_total),
             ]),
         );
+    }
+
+    fn root_rotation(&mut self, control: &Control) {
+        let rotation = control.replica().read(|state| Some(state.root_rotation()?.waiting.len()));
+        let runs = f64::from(u8::from(rotation.is_some()));
+        self.gauge("root_rotation", "1 while the root of the CA is being replaced", runs);
+        let waiting = rotation.unwrap_or(0) as f64;
+        let help = "Nodes without a certificate of the root that replaces the present one";
+        self.gauge("root_rotation_waiting_nodes", help, waiting);
     }
 
     fn addresses(&mut self, control: &Control) {

@@ -17,7 +17,7 @@ use overlay_service::{
     dns::{Forwarder, Server},
     resolve,
 };
-use overlay_types::{Epoch, NetworkId, NodeId, Revision, View};
+use overlay_types::{Epoch, NetworkId, NodeId, Revision, RootId, View};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -175,6 +175,11 @@ impl NodeHandle {
         self.member()?.renew().await
     }
 
+    /// Roots of the CA that this node trusts, oldest first: one, unless they are being rotated.
+    pub fn trusted_roots(&self) -> Result<Vec<RootId>, NodeError> {
+        Ok(self.member()?.roots().ids().collect())
+    }
+
     /// Figures of the raft core; `None` on a worker.
     pub fn figures(&self) -> Result<Option<Figures>, NodeError> {
         Ok(self.member()?.control().map(|control| control.figures()))
@@ -246,7 +251,8 @@ impl NodeHandle {
         Ok(self.0.config.addresses()?.data_path)
     }
 
-    /// A channel to a manager, for any call of the API.
+    /// A channel to a manager, for any call of the API. It ends with the certificate that it was made
+    /// with, or with that one's root: what goes on for long asks for another now and then.
     pub async fn managers(&self) -> Result<tonic::transport::Channel, NodeError> {
         Ok(self.member()?.managers.channel().await?)
     }

@@ -119,8 +119,10 @@ pub(crate) async fn restore(
     // Whom the workers ask at this address.
     let id = state.manager_at(addresses.control);
     let id = id.unwrap_or_else(|| NodeId::from_u128(rand::random()));
-    let node = own_node(config, addresses, id, Role::Manager)?;
-    let credentials = certify(&authority, &node)?;
+    let mut node = own_node(config, addresses, id, Role::Manager)?;
+    let roots = state.view().cluster().map_or(&[][..], |cluster| &cluster.roots);
+    let credentials = certify(&authority, &node, roots)?;
+    node.root = credentials.issuer();
     take_over(config, &mut state, node.clone())?;
     let view = state.view().clone();
     let lock = Lock::of(state.lock());

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use overlay_api::v1::{self, membership_client::MembershipClient};
 use overlay_cluster::{
-    ca::{NodeTls, PeerIdentity, PendingJoin, root::BACKDATE},
+    ca::{NodeCredentials, NodeTls, PeerIdentity, PendingJoin, TrustedRoots, root::BACKDATE},
     control::now,
 };
-use overlay_types::UnixMillis;
+use overlay_types::{Root, RootId, UnixMillis};
+use tokio::sync::watch;
+use tonic::Status;
 
 use crate::{NodeError, disk::Disk, managers::Managers};
 
@@ -74,7 +76,7 @@ impl Renewal {
 
     /// Renews now. Connections in use go on; new ones are made with the new certificate.
     pub(crate) async fn renew(&self) -> Result<(), NodeError> {
-        let Inner { tls, disk, managers, turn } = &*self.0;
+        let Inner { managers, turn, .. } = &*self.0;
         let _turn = turn.lock().await;
         let pending = PendingJoin::new()?;
         let request = v1::RenewRequest { certificate_request: pending.request().to_vec() };
@@ -84,13 +86,49 @@ impl Renewal {
                 managers.failed();
             }
         })?;
-        let root = tls.root();
-        let certificate = answer.into_inner().certificate;
-        let credentials = pending.complete(&certificate, root.der(), root.digest(), now())?;
-        // On disk first: a node that starts again must not have two.
-        disk.keep_credentials(&credentials)?;
-        tls.replace(&credentials)?;
+        let answer = answer.into_inner();
+        let roots = answer.roots.into_iter().map(Root::try_from).collect::<Result<Vec<_>, _>>();
+        let roots = roots.map_err(|error| Status::internal(error.to_string()))?;
+        // They come from a manager that proved to be one.
+        let roots = TrustedRoots::from_published(&roots)?;
+        let credentials = pending.complete(&answer.certificate, roots, now())?;
+        self.take(&credentials)?;
         tracing::info!(identity = %credentials.identity(), "certificate renewed");
+        Ok(())
+    }
+
+    /// Trusts these roots from now on, with the same certificate.
+    pub(crate) async fn trust(&self, published: &[Root]) -> Result<(), NodeError> {
+        let _turn = self.0.turn.lock().await;
+        let credentials = self.0.disk.credentials(now())?.ok_or(NodeError::NoCluster)?;
+        self.take(&credentials.with_roots(published, now())?)
+    }
+
+    fn take(&self, credentials: &NodeCredentials) -> Result<(), NodeError> {
+        // On disk first: a node that starts again must not have two.
+        self.0.disk.keep_credentials(credentials)?;
+        Ok(self.0.tls.replace(credentials)?)
+    }
+
+    /// The root that signed the certificate in use.
+    pub(crate) fn issuer(&self) -> RootId {
+        self.0.tls.issuer()
+    }
+
+    /// Follows whether newer credentials were taken.
+    pub(crate) fn replaced(&self) -> watch::Receiver<()> {
+        self.0.tls.replaced()
+    }
+
+    /// Whether the node trusts just these roots.
+    pub(crate) fn trusts(&self, published: &[Root]) -> bool {
+        self.0.tls.roots().are(published)
+    }
+
+    /// Shows a manager the certificate in use, by connecting with it.
+    pub(crate) async fn report(&self) -> Result<(), NodeError> {
+        let mut client = MembershipClient::new(self.0.managers.channel().await?);
+        client.report_certificate(v1::ReportCertificateRequest {}).await?;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub(super) const FREE: &[(&str, &str)] = &[
     ("overlay.v1.Meta.changed_at", "a request's is ignored"),
     ("Membership.Join node.id", "the manager decides"),
     ("Membership.Join node.role", "the secret decides"),
+    ("Membership.Join node.root", "the manager decides"),
 ];
 
 /// The cases of `cases.txt`, which says what its columns are.
@@ -44,6 +45,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("ABORTED", Code::Aborted),
         ("UNAVAILABLE", Code::Unavailable),
         ("PERMISSION_DENIED", Code::PermissionDenied),
+        ("UNAUTHENTICATED", Code::Unauthenticated),
     ]
     .into();
     let mut rpc = "";

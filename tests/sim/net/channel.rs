@@ -11,6 +11,7 @@ use core::{
 use futures::{FutureExt, stream};
 use http_body_util::{BodyExt, StreamBody};
 use overlay_cluster::ca::{ConnectionInfo, Peer, PeerIdentity};
+use overlay_testkit::objects;
 use overlay_types::{NodeId, UnixMillis};
 use tokio::{sync::oneshot, time::timeout};
 use tonic::{Status, body::Body, codegen::http};
@@ -72,7 +73,8 @@ impl Call {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let (node, role) = self.net.identity(caller);
         let identity = PeerIdentity { cluster: nodes::CLUSTER, node, role };
-        let peer = Peer { identity, not_after: UnixMillis(u64::MAX) };
+        let (issuer, anchor) = (objects::ROOT, objects::ROOT);
+        let peer = Peer { identity, not_after: UnixMillis(u64::MAX), issuer, anchor };
         request.extensions_mut().insert(ConnectionInfo {
             local: nowhere,
             remote: nowhere,

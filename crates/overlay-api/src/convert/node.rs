@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use overlay_types::{
     Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, Node, Role,
-    SpecError, UnixMillis,
+    Root, SpecError, UnixMillis,
 };
 
 use super::{meta, name, parse, required, small};
@@ -28,6 +28,7 @@ impl From<&Cluster> for v1::Cluster {
                 .map(|(node, until)| v1::RemovedNode { node: node.to_string(), until: until.0 })
                 .collect(),
             level: cluster.level.get(),
+            roots: cluster.roots.iter().map(Into::into).collect(),
         }
     }
 }
@@ -55,6 +56,30 @@ impl TryFrom<v1::Cluster> for Cluster {
                 .map(|m| Ok((parse("removed_nodes.node", &m.node)?, UnixMillis(m.until))))
                 .collect::<Result<_, SpecError>>()?,
             level: FeatureLevel::new(message.level),
+            roots: message.roots.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Root> for v1::Root {
+    fn from(root: &Root) -> Self {
+        Self {
+            id: root.id.to_string(),
+            certificate: root.certificate.clone(),
+            cross_certificate: root.cross.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::Root> for Root {
+    type Error = SpecError;
+
+    fn try_from(message: v1::Root) -> Result<Self, SpecError> {
+        let cross = message.cross_certificate;
+        Ok(Self {
+            id: parse("roots.id", &message.id)?,
+            certificate: message.certificate,
+            cross: (!cross.is_empty()).then_some(cross),
         })
     }
 }
@@ -169,6 +194,7 @@ impl From<&Node> for v1::Node {
             capabilities: Some(node.capabilities.into()),
             availability: v1::Availability::from(node.availability).into(),
             labels: node.labels.clone(),
+            root: node.root.to_string(),
         }
     }
 }
@@ -188,6 +214,7 @@ impl TryFrom<v1::Node> for Node {
             capabilities: required("node.capabilities", message.capabilities)?.try_into()?,
             availability: availability(message.availability)?,
             labels: message.labels,
+            root: parse("node.root", &message.root)?,
         })
     }
 }

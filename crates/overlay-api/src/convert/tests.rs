@@ -5,8 +5,8 @@ use overlay_types::{
     Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
     EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys, KeyEpoch,
     MacAddr, Meta, Network, NetworkDraft, NetworkId, NetworkSubnet, Node, NodeId, NodeKey, Object,
-    ObjectKey, PortSpec, Revision, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
-    ServiceSpec, UnixMillis, Vni, object::EndpointExtras,
+    ObjectKey, PortSpec, Revision, Role, Root, RootId, Service, ServiceDraft, ServiceId,
+    ServiceNetwork, ServiceSpec, UnixMillis, Vni, object::EndpointExtras,
 };
 use prost::Message;
 
@@ -85,6 +85,7 @@ fn node() -> Node {
             ipv6: false,
             level: FeatureLevel::OURS,
         },
+        root: RootId::from_u128(3),
     }
 }
 
@@ -116,6 +117,9 @@ fn one_of_each() -> Vec<Object> {
             rotation_period: Duration::from_hours(12),
             removed_nodes: [(NodeId::from_u128(9), UnixMillis(7))].into(),
             level: FeatureLevel::OURS,
+            roots: [None, Some(vec![3])]
+                .map(|cross| Root { id: RootId::from_u128(3), certificate: vec![2], cross })
+                .into(),
         }),
         Object::Node(node()),
         Object::Network(network()),

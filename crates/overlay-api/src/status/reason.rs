@@ -61,6 +61,7 @@ reasons! {
     Stale = "STALE", Aborted, "the object changed since changed_at: read it again";
     EpochStep = "EPOCH_STEP", Aborted, "a key epoch is past that step";
     EpochNumber = "EPOCH_NUMBER", Aborted, "another key epoch came first";
+    RootChanged = "ROOT_CHANGED", Aborted, "the roots of the CA changed meanwhile";
     TooMany = "TOO_MANY", ResourceExhausted, "a limit of the cluster is reached";
     AddressesExhausted = "ADDRESSES_EXHAUSTED", ResourceExhausted, "no free subnet or address";
     PortsExhausted = "PORTS_EXHAUSTED", ResourceExhausted, "no free port to publish";
@@ -90,10 +91,12 @@ reasons! {
     NodeIsWorker = "NODE_IS_WORKER", FailedPrecondition, "only a manager can do it";
     NotPluggedIn = "NOT_PLUGGED_IN", FailedPrecondition, "the node cannot give the endpoint its port";
     NotReady = "NOT_READY", FailedPrecondition, "the node lacks a key for the epoch";
+    RootInUse = "ROOT_IN_USE", FailedPrecondition, "nodes have certificates of another root";
     Deadline = "DEADLINE", DeadlineExceeded, "the caller's deadline passed; a write may be applied yet";
     NoSuchCall = "NO_SUCH_CALL", Unimplemented, "there is no such call here";
     NoCertificate = "NO_CERTIFICATE", Unauthenticated, "the call needs a node certificate";
     CertificateExpired = "CERTIFICATE_EXPIRED", Unauthenticated, "the certificate has ended";
+    FormerRoot = "FORMER_ROOT", Unauthenticated, "the root of the certificate was replaced";
     JoinRefused = "JOIN_REFUSED", PermissionDenied, "the secret is not one of the cluster's";
     NodeRemoved = "NODE_REMOVED", PermissionDenied, "the node was removed from the cluster";
     NotManager = "NOT_MANAGER", PermissionDenied, "the call is for managers";

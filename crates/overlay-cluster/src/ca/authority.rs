@@ -1,18 +1,21 @@
 //! What a manager decides with: the CA and the join secrets.
 
-use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
+use overlay_types::{ClusterId, NodeId, Role, RootId, UnixMillis};
 use rustls_pki_types::CertificateDer;
 
 use super::{
     CaError, JoinSecret, JoinSecrets, JoinToken, PeerIdentity, PrivateKey, RootCa, RootCertificate,
     join::SigningRequest,
 };
-use crate::state::Trust;
+use crate::state::{Action, Successor, Trust};
 
 /// The CA of a cluster, and the secrets that admit to it. Whoever has it is the cluster.
 #[derive(Debug)]
 pub struct Authority {
+    /// The root that join tokens name.
     ca: RootCa,
+    /// What signs while it replaces that root.
+    successor: Option<RootCa>,
     secrets: JoinSecrets,
 }
 
@@ -23,18 +26,22 @@ pub struct Admission {
     pub identity: PeerIdentity,
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
+    /// The root that signed it.
+    pub root: RootId,
 }
 
 impl Authority {
     /// A new root and new secrets for `cluster`.
     pub fn generate(cluster: ClusterId, now: UnixMillis) -> Result<Self, CaError> {
-        Ok(Self { ca: RootCa::generate(cluster, now)?, secrets: JoinSecrets::generate()? })
+        let (ca, secrets) = (RootCa::generate(cluster, now)?, JoinSecrets::generate()?);
+        Ok(Self { ca, successor: None, secrets })
     }
 
     /// As the replicated state keeps it.
     pub fn from_trust(trust: &Trust) -> Result<Self, CaError> {
-        let certificate = RootCertificate::from_pem(&trust.root_certificate)?;
-        let ca = RootCa::new(certificate, PrivateKey::from_pem(&trust.private_key)?)?;
+        let ca = ca(&trust.root_certificate, &trust.private_key)?;
+        let successor = trust.successor.as_ref();
+        let successor = successor.map(|s| self::ca(&s.root_certificate, &s.private_key));
         let secret = |role: Role, bytes: &[u8]| {
             JoinSecret::from_slice(bytes).ok_or(CaError::SecretLength { role, found: bytes.len() })
         };
@@ -42,10 +49,10 @@ impl Authority {
             secret(Role::Worker, &trust.worker_secret)?,
             secret(Role::Manager, &trust.manager_secret)?,
         )?;
-        Ok(Self { ca, secrets })
+        Ok(Self { ca, successor: successor.transpose()?, secrets })
     }
 
-    /// For the replicated state.
+    /// What a new cluster keeps in the replicated state.
     pub fn to_trust(&self) -> Trust {
         let secret = |role| self.secrets.get(role).expose().to_vec();
         Trust {
@@ -53,12 +60,37 @@ impl Authority {
             private_key: self.ca.key().to_pem().to_string(),
             worker_secret: secret(Role::Worker),
             manager_secret: secret(Role::Manager),
+            successor: None,
+            former_roots: Vec::new(),
         }
     }
 
-    /// The root certificate.
+    /// The root certificate that join tokens name.
     pub fn root(&self) -> &RootCertificate {
         self.ca.certificate()
+    }
+
+    /// The root that signs certificates.
+    pub fn signing_root(&self) -> &RootCertificate {
+        self.signing().certificate()
+    }
+
+    fn signing(&self) -> &RootCa {
+        self.successor.as_ref().unwrap_or(&self.ca)
+    }
+
+    /// The write that begins to replace the root that tokens name by a new one.
+    pub fn rotate(&self, now: UnixMillis) -> Result<Action, CaError> {
+        let next = RootCa::generate(self.root().cluster(), now)?;
+        let cross = self.ca.cross_certify(&next, now)?;
+        Ok(Action::RotateRoot {
+            replaces: self.root().id(),
+            root: next.certificate().published(Some(cross)),
+            successor: Successor {
+                root_certificate: next.certificate().to_pem(),
+                private_key: next.key().to_pem().to_string(),
+            },
+        })
     }
 
     /// The token that lets its bearer join as `role`.
@@ -79,9 +111,9 @@ impl Authority {
         let role =
             JoinSecret::from_slice(presented).and_then(|secret| self.secrets.role_of(&secret));
         let role = role.ok_or(CaError::JoinRefused)?;
-        let certificate = self.ca.sign(&SigningRequest::from_der(request)?, node, role, now)?;
+        let certificate = self.sign(&SigningRequest::from_der(request)?, node, role, now)?;
         let identity = PeerIdentity { cluster: self.root().cluster(), node, role };
-        Ok(Admission { identity, certificate })
+        Ok(Admission { identity, certificate, root: self.signing_root().id() })
     }
 
     /// A certificate for a node that is known, in the role that the cluster gives it.
@@ -92,8 +124,12 @@ impl Authority {
         role: Role,
         now: UnixMillis,
     ) -> Result<CertificateDer<'static>, CaError> {
-        self.ca.sign(request, node, role, now)
+        self.signing().sign(request, node, role, now)
     }
+}
+
+fn ca(certificate: &str, key: &str) -> Result<RootCa, CaError> {
+    RootCa::new(RootCertificate::from_pem(certificate)?, PrivateKey::from_pem(key)?)
 }
 
 #[cfg(test)]
@@ -125,7 +161,7 @@ mod tests {
         let request = SigningRequest::from_der(joiner.request()).unwrap();
         let renewed = after.sign(&request, NODE, Role::Worker, NOW).unwrap();
         let root = before.root();
-        joiner.complete(&renewed, root.der(), root.digest(), NOW).unwrap();
+        joiner.complete(&renewed, root.clone().into(), NOW).unwrap();
     }
 
     #[rstest]

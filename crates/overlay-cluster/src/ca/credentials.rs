@@ -2,17 +2,17 @@
 
 use core::ops::Range;
 
-use overlay_types::UnixMillis;
+use overlay_types::{Root, RootId, UnixMillis};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{
-    CaError, PeerIdentity, PrivateKey, RootCertificate, identity, pem,
+    CaError, PeerIdentity, PrivateKey, TrustedRoots, identity, pem,
     trust::{Trust, unix_time},
 };
 
-/// What makes a node itself: certificate, private key, and the cluster's root certificate. They
-/// belong together, and were valid when this was made.
+/// What makes a node itself: certificate, private key, and the roots that it trusts. They belong
+/// together, and were valid when this was made.
 #[derive(Debug)]
 pub struct NodeCredentials {
     certificate: CertificateDer<'static>,
@@ -20,44 +20,54 @@ pub struct NodeCredentials {
     trust: Trust,
     identity: PeerIdentity,
     validity: Range<UnixMillis>,
+    issuer: RootId,
 }
 
 impl NodeCredentials {
-    /// These parts, if the root signed the certificate, the key is its key, and it is valid at
-    /// `now`.
+    /// These parts, if one of the roots signed the certificate, the key is its key, and it is valid
+    /// at `now`.
     pub fn new(
         certificate: CertificateDer<'static>,
         key: PrivateKey,
-        root: RootCertificate,
+        roots: TrustedRoots,
         now: UnixMillis,
     ) -> Result<Self, CaError> {
-        let trust = Trust::new(root)?;
-        let identity = trust.member(&certificate, unix_time(now))?;
+        let trust = Trust::new(roots)?;
+        let identity = trust.member(&certificate, &[], unix_time(now))?;
+        let issuer = trust.issuer(&certificate, unix_time(now))?;
         let parsed = identity::parse_x509(&certificate)?;
         if parsed.public_key().subject_public_key.data != key.public_point() {
             return Err(CaError::key("it does not belong to the node's certificate"));
         }
         let validity = identity::validity(&parsed);
-        Ok(Self { certificate, key, trust, identity, validity })
+        Ok(Self { certificate, key, trust, identity, validity, issuer })
+    }
+
+    /// The same certificate, with the roots that the cluster trusts now.
+    pub fn with_roots(self, published: &[Root], now: UnixMillis) -> Result<Self, CaError> {
+        Self::new(self.certificate, self.key, TrustedRoots::from_published(published)?, now)
     }
 
     /// Reads what [`to_pem`](Self::to_pem) wrote.
     pub fn from_pem(text: &str, now: UnixMillis) -> Result<Self, CaError> {
-        let [certificate, root] = pem::decode_certificates(text)?;
-        let root = RootCertificate::from_der(&root)?;
-        Self::new(certificate, PrivateKey::from_pem(text)?, root, now)
+        let certificates = pem::decode_certificates(text)?;
+        let Some((certificate, roots)) = certificates.split_first() else {
+            return Err(CaError::certificate("there is none in PEM"));
+        };
+        let roots = TrustedRoots::from_certificates(roots)?;
+        Self::new(certificate.clone(), PrivateKey::from_pem(text)?, roots, now)
     }
 
-    /// The node's certificate, its key and the root certificate, one after the other in one text:
-    /// they are replaced together. Whoever reads it is this node.
+    /// The node's certificate, its key and the roots, one after the other in one text: they are
+    /// replaced together. Whoever reads it is this node.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let key = self.key.to_pem();
-        let (certificate, root) =
-            (pem::encode_certificate(&self.certificate), self.root().to_pem());
-        let length = certificate.len() + key.len() + root.len();
+        let (certificate, roots) =
+            (pem::encode_certificate(&self.certificate), self.roots().to_pem());
+        let length = certificate.len() + key.len() + roots.len();
         // Made in one piece: a text that grows leaves copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(length));
-        for part in [&certificate, &*key, &root] {
+        for part in [&certificate, &*key, &roots] {
             text.push_str(part);
         }
         text
@@ -83,9 +93,29 @@ impl NodeCredentials {
         &self.key
     }
 
-    /// The cluster's root certificate.
-    pub fn root(&self) -> &RootCertificate {
-        self.trust.root()
+    /// The root that signed the certificate.
+    pub fn issuer(&self) -> RootId {
+        self.issuer
+    }
+
+    /// The roots that the node trusts.
+    pub fn roots(&self) -> &TrustedRoots {
+        self.trust.roots()
+    }
+
+    /// What the node presents: its certificate, what leads from there to an older root, and the
+    /// roots that a joiner's token may name.
+    pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let mut chain = vec![self.certificate.clone()];
+        let first = self.roots().first();
+        if let Some(issuer) = self.roots().get(self.issuer) {
+            chain.extend(issuer.cross.clone());
+            if issuer.certificate.id() != first.id() {
+                chain.push(issuer.certificate.der().clone());
+            }
+        }
+        chain.push(first.der().clone());
+        chain
     }
 
     pub(super) fn trust(&self) -> &Trust {

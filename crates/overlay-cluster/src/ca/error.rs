@@ -3,7 +3,7 @@
 use core::{error::Error, net::SocketAddr};
 use std::{io, sync::Arc};
 
-use overlay_api::status::{Reason, invalid_field, with_reason};
+use overlay_api::status::{Reason, invalid_field, reason, with_reason};
 use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::UnixTime;
@@ -29,11 +29,18 @@ pub enum CaError {
          secret was rotated out; ask a manager for the present one (overlayctl join-token)"
     )]
     RotatedOut,
+    /// A token whose root the cluster replaced.
+    #[error(
+        "the token's root was rotated out: the cluster has another since; ask a manager for the \
+         present token (overlayctl join-token)"
+    )]
+    FormerRoot,
     /// No certificate in the chain has the digest that the token names.
     #[error(
         "no certificate that the manager presented has the token's root digest {expected}: the \
-         token is of another cluster, or someone answers in the manager's place; the secret was \
-         not sent"
+         token is of another cluster, or of a root that was rotated out (overlayctl join-token on a \
+         manager prints the present one), or someone answers in the manager's place; the secret \
+         was not sent"
     )]
     OtherRoot {
         /// Digest in the token.
@@ -171,6 +178,7 @@ impl CaError {
     pub fn of_join_answer(answer: &Status, remote: SocketAddr) -> Self {
         match answer.code() {
             Code::PermissionDenied => Self::RotatedOut,
+            _ if reason(answer) == Some(Reason::FormerRoot) => Self::FormerRoot,
             _ => Self::Connection { remote, reason: answer.message().to_owned() },
         }
     }
@@ -235,6 +243,7 @@ impl From<CaError> for Status {
         let message = error.to_string();
         match error {
             CaError::JoinRefused => with_reason(Reason::JoinRefused, message),
+            CaError::FormerRoot => with_reason(Reason::FormerRoot, message),
             CaError::Request { .. } => invalid_field("certificate_request", message),
             CaError::Token(_) => invalid_field("token", message),
             _ => Self::internal(message),

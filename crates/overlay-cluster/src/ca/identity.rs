@@ -7,7 +7,8 @@
 
 use core::{fmt, ops::Range};
 
-use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
+use overlay_types::{ClusterId, NodeId, Role, RootId, UnixMillis};
+use sha2::{Digest, Sha256};
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, oid_registry, prelude::FromDer,
     time::ASN1Time, x509::X509Version,
@@ -77,21 +78,18 @@ impl fmt::Display for PeerIdentity {
     }
 }
 
-/// The other end of a connection: a node, and until when its certificate says so.
+/// The other end of a connection: a node, until when its certificate says so, and who vouches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Who it is.
     pub identity: PeerIdentity,
     /// The end of its certificate. A connection may outlive it.
     pub not_after: UnixMillis,
-}
-
-impl Peer {
-    /// Reads a node certificate, as [`PeerIdentity::from_certificate`] does.
-    pub fn from_certificate(der: &[u8]) -> Result<Self, CaError> {
-        let identity = PeerIdentity::from_certificate(der)?;
-        Ok(Self { identity, not_after: validity(&parse_x509(der)?).end })
-    }
+    /// The root that signed the certificate.
+    pub issuer: RootId,
+    /// The root that was trusted when the connection was made, by way of which: the same, or the
+    /// one that certified the issuer's key. A connection may outlive that trust.
+    pub anchor: RootId,
 }
 
 /// The server name that expects no particular node.
@@ -125,6 +123,19 @@ pub(super) fn parse_x509(der: &[u8]) -> Result<X509Certificate<'_>, CaError> {
         return Err(CaError::certificate("not X.509 version 3"));
     }
     Ok(certificate)
+}
+
+/// A CA's key, in short.
+pub(super) fn key_id(certificate: &X509Certificate<'_>) -> RootId {
+    id_of_key(certificate.public_key().raw)
+}
+
+/// The same, of a SubjectPublicKeyInfo in DER.
+pub(super) fn id_of_key(spki: &[u8]) -> RootId {
+    let digest: [u8; 32] = Sha256::digest(spki).into();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    RootId::from_bytes(id)
 }
 
 /// From when to when a certificate is valid.

@@ -13,7 +13,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
-use super::{CaError, NodeCredentials, PrivateKey, RootCertificate, RootDigest};
+use super::{CaError, NodeCredentials, PrivateKey, TrustedRoots};
 
 /// A signing request of ours has about 250 bytes; longer ones are not looked at.
 pub const MAX_REQUEST_LEN: usize = 1024;
@@ -41,20 +41,16 @@ impl PendingJoin {
         &self.request
     }
 
-    /// Takes the manager's answer. `expected` is the token's digest; the certificate must be valid
-    /// at `now`, signed by that root, and for the key of this request.
+    /// Takes the manager's answer: the certificate must be valid at `now`, signed by one of these
+    /// roots, and for the key of this request. Whether they are the right roots is the caller's to
+    /// know: by a token ([`TrustedRoots::holding`]), or because a manager named them to a member.
     pub fn complete(
         self,
         certificate: &[u8],
-        root: &[u8],
-        expected: RootDigest,
+        roots: TrustedRoots,
         now: UnixMillis,
     ) -> Result<NodeCredentials, CaError> {
-        if RootDigest::of(root) != expected {
-            return Err(CaError::OtherRoot { expected });
-        }
-        let root = RootCertificate::from_der(root)?;
-        NodeCredentials::new(CertificateDer::from(certificate.to_vec()), self.key, root, now)
+        NodeCredentials::new(CertificateDer::from(certificate.to_vec()), self.key, roots, now)
     }
 }
 

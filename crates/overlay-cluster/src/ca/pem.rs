@@ -30,14 +30,8 @@ pub(super) fn decode_certificate(text: &str) -> Result<CertificateDer<'static>, 
         .map_err(|error| CaError::Certificate { reason: format!("no certificate in PEM: {error}") })
 }
 
-/// The certificates in `text`, which must be this many.
-pub(super) fn decode_certificates<const N: usize>(
-    text: &str,
-) -> Result<[CertificateDer<'static>; N], CaError> {
+/// The certificates in `text`.
+pub(super) fn decode_certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, CaError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.map_err(|error| CaError::certificate(format!("PEM: {error}")))?;
-    let count = found.len();
-    found.try_into().map_err(|_| {
-        CaError::certificate(format!("there are {count} certificates in PEM instead of {N}"))
-    })
+    found.map_err(|error| CaError::certificate(format!("PEM: {error}")))
 }

@@ -2,10 +2,10 @@
 
 use core::{fmt, time::Duration};
 
-use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
+use overlay_types::{ClusterId, NodeId, Role, Root, RootId, UnixMillis};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
@@ -72,6 +72,7 @@ pub struct RootCertificate {
     der: CertificateDer<'static>,
     cluster: ClusterId,
     digest: RootDigest,
+    id: RootId,
 }
 
 impl RootCertificate {
@@ -91,8 +92,9 @@ impl RootCertificate {
         let cluster = organization
             .parse()
             .map_err(|error| CaError::certificate(format!("organization of the root: {error}")))?;
+        let id = identity::key_id(&certificate);
         let der = CertificateDer::from(der.to_vec());
-        Ok(Self { cluster, digest: RootDigest::of(&der), der })
+        Ok(Self { cluster, digest: RootDigest::of(&der), id, der })
     }
 
     /// Reads PEM.
@@ -119,6 +121,18 @@ impl RootCertificate {
     pub fn digest(&self) -> RootDigest {
         self.digest
     }
+
+    /// Its key, in short. A certificate that another root gave the same key has the same.
+    pub fn id(&self) -> RootId {
+        self.id
+    }
+
+    /// The root as the cluster publishes it; `cross` is its key as the root that it replaces
+    /// certified it.
+    pub fn published(&self, cross: Option<CertificateDer<'_>>) -> Root {
+        let cross = cross.map(|der| der.to_vec());
+        Root { id: self.id, certificate: self.der.to_vec(), cross }
+    }
 }
 
 /// The CA of a cluster: root certificate and key.
@@ -132,11 +146,7 @@ impl RootCa {
     /// A new CA for `cluster`, with a new P-256 key.
     pub fn generate(cluster: ClusterId, now: UnixMillis) -> Result<Self, CaError> {
         let key = PrivateKey::generate()?;
-        let mut params = params(now, ROOT_VALIDITY)?;
-        params.distinguished_name.push(DnType::CommonName, ROOT_COMMON_NAME);
-        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = ca_params(cluster, now)?;
         let certificate = params.self_signed(key.pair()).map_err(CaError::signing)?;
         Ok(Self { certificate: RootCertificate::from_der(certificate.der())?, key })
     }
@@ -158,6 +168,25 @@ impl RootCa {
     /// The root key: who has it is the cluster.
     pub fn key(&self) -> &PrivateKey {
         &self.key
+    }
+
+    /// Certifies the key of `next`, which is to replace this root: between a certificate that `next`
+    /// signed and this root it completes the chain. Same name, other key (RFC 4210 section 4.4).
+    pub fn cross_certify(
+        &self,
+        next: &Self,
+        now: UnixMillis,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        let mut params = ca_params(self.certificate.cluster, now)?;
+        // Without it, equal names would have it taken for self-signed.
+        params.use_authority_key_identifier_extension = true;
+        let certificate =
+            params.signed_by(next.key.pair(), &self.issuer()?).map_err(CaError::signing)?;
+        Ok(certificate.der().clone())
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, CaError> {
+        Issuer::from_ca_cert_der(&self.certificate.der, self.key.pair()).map_err(CaError::signing)
     }
 
     /// Signs a certificate for `node` as `role`, valid from [`BACKDATE`] before `now` to
@@ -182,13 +211,21 @@ impl RootCa {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let issuer = Issuer::from_ca_cert_der(&self.certificate.der, self.key.pair())
-            .map_err(CaError::signing)?;
         let certificate =
-            params.signed_by(request.public_key(), &issuer).map_err(CaError::signing)?;
+            params.signed_by(request.public_key(), &self.issuer()?).map_err(CaError::signing)?;
         debug_assert!(certificate.der().len() <= MAX_CERTIFICATE_LEN);
         Ok(certificate.der().clone())
     }
+}
+
+/// Parameters of the certificate of a CA that signs for nodes, and for no other CA.
+fn ca_params(cluster: ClusterId, now: UnixMillis) -> Result<CertificateParams, CaError> {
+    let mut params = params(now, ROOT_VALIDITY)?;
+    params.distinguished_name.push(DnType::CommonName, ROOT_COMMON_NAME);
+    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// Parameters that every certificate of ours has.

@@ -26,7 +26,7 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use overlay_types::UnixMillis;
+use overlay_types::{RootId, UnixMillis};
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
@@ -46,7 +46,10 @@ pub use listen::{
 pub use whereabouts::Whereabouts;
 
 use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
-use super::{CaError, NodeCredentials, PeerIdentity, RootCertificate, RootDigest, trust::provider};
+use super::{
+    CaError, NodeCredentials, PeerIdentity, RootDigest, TrustedRoots,
+    trust::{Trust, provider},
+};
 
 /// ALPN of gRPC.
 const HTTP2: &[u8] = b"h2";
@@ -64,7 +67,8 @@ pub struct NodeTls {
 struct Configs {
     identity: PeerIdentity,
     validity: Range<UnixMillis>,
-    root: RootCertificate,
+    trust: Trust,
+    issuer: RootId,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -112,14 +116,25 @@ impl NodeTls {
         self.configs.load().validity.clone()
     }
 
-    /// The cluster's root certificate.
-    pub fn root(&self) -> RootCertificate {
-        self.configs.load().root.clone()
+    /// The root that signed its certificate.
+    pub fn issuer(&self) -> RootId {
+        self.configs.load().issuer
+    }
+
+    /// The roots that it trusts.
+    pub fn roots(&self) -> Arc<TrustedRoots> {
+        Arc::clone(self.configs.load().trust.roots())
     }
 
     /// For accepting: asks for a client certificate, and takes none or one of this cluster.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.configs.load().server)
+    }
+
+    /// The same, and what tells who a client is that was taken.
+    fn acceptor(&self) -> (Arc<ServerConfig>, Trust) {
+        let configs = self.configs.load();
+        (Arc::clone(&configs.server), configs.trust.clone())
     }
 
     /// For dialing managers. The server name says whom: see [`Dialer::member`].
@@ -131,9 +146,7 @@ impl NodeTls {
 impl Configs {
     fn new(credentials: &NodeCredentials) -> Result<Self, CaError> {
         let trust = credentials.trust();
-        // The root goes with every chain, so that a joiner can compare its digest.
-        let chain = vec![credentials.certificate().clone(), credentials.root().der().clone()];
-        let certified = CertifiedKey::new(chain, credentials.key().signing_key()?);
+        let certified = CertifiedKey::new(credentials.chain(), credentials.key().signing_key()?);
         let resolver = Arc::new(SingleCertAndKey::from(certified));
 
         let webpki = WebPkiClientVerifier::builder_with_provider(
@@ -162,7 +175,8 @@ impl Configs {
         Ok(Self {
             identity: credentials.identity(),
             validity: credentials.validity(),
-            root: credentials.root().clone(),
+            trust: trust.clone(),
+            issuer: credentials.issuer(),
             server: Arc::new(server),
             client: Arc::new(client),
         })

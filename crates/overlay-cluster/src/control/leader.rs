@@ -1,4 +1,4 @@
-//! What falls to the leader: key rotation, and voters for managers that joined.
+//! What falls to the leader: rotation of keys and of the root, and voters for managers that joined.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -48,6 +48,7 @@ async fn follow(control: &Control, raft: &Raft, alive: &watch::Receiver<BTreeSet
             continue;
         }
         step_membership(control).await;
+        step_root(control).await;
         let alive = alive.borrow().clone();
         step_keys(control, &alive).await;
     }
@@ -67,6 +68,16 @@ async fn step_keys(control: &Control, alive: &BTreeSet<NodeId>) {
             tracing::warn!(reason = status.message(), "key rotation waits");
             return;
         }
+    }
+}
+
+/// Ends a root rotation that waits for nobody any more.
+async fn step_root(control: &Control) {
+    let next = |state: &crate::state::State| state.root_rotation()?.next_step();
+    let Some(action) = control.replica().read(next) else { return };
+    match control.write(RequestId::from_u128(rand::random()), action).await {
+        Ok(_) => tracing::info!("root rotation ended"),
+        Err(status) => tracing::warn!(reason = status.message(), "root rotation goes on"),
     }
 }
 

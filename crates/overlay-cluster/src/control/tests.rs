@@ -30,8 +30,7 @@ fn credentials(cluster: ClusterId, node: NodeId) -> NodeCredentials {
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
     let certificate = ca.sign(&request, node, Role::Manager, now()).unwrap();
-    let root = ca.certificate();
-    pending.complete(&certificate, root.der(), root.digest(), now()).unwrap()
+    pending.complete(&certificate, ca.certificate().clone().into(), now()).unwrap()
 }
 
 fn config(path: &std::path::Path, node: &Node) -> ControlConfig {

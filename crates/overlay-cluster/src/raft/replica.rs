@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use overlay_types::{Change, ObjectKey, Revision};
+use overlay_types::{Change, Object, ObjectKey, Revision};
 use tokio::sync::{broadcast, watch};
 
 use super::types::{LogId, Outcome, StoredMembership};
@@ -63,7 +63,7 @@ impl Replica {
         self.progress.subscribe()
     }
 
-    /// Follows whether nodes were removed.
+    /// Follows whether nodes were removed or roots replaced.
     pub fn departures(&self) -> watch::Receiver<()> {
         self.departures.subscribe()
     }
@@ -131,7 +131,10 @@ impl Replica {
     }
 
     fn announce(&self, revision: Revision, changes: &[Change], replaced: bool) {
-        let removes = |change: &Change| matches!(change, Change::Delete(ObjectKey::Node(_)));
+        // A root that is replaced is gone from the cluster.
+        let removes = |change: &Change| {
+            matches!(change, Change::Delete(ObjectKey::Node(_)) | Change::Put(Object::Cluster(_)))
+        };
         if replaced || changes.iter().any(removes) {
             self.departures.send_replace(());
         }

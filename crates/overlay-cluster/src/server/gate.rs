@@ -1,14 +1,15 @@
 //! Who may call what on TCP 2377: one table, looked at before any service sees the call.
 //!
 //! ```text
-//!  call ──► path in the table? ──► certificate, still valid? ──► node and role in the state? ──► service
+//!  call ──► path in the table? ──► certificate, still valid? ──► root, node and role in the state? ──► service
 //!             └ no: UNIMPLEMENTED     └ no: UNAUTHENTICATED        │  └ no: PERMISSION_DENIED
 //!                                                                  └ unknown here: look again when this
 //!                                                                    manager is not behind, or UNAVAILABLE
 //! ```
 //!
 //! The replicated state decides as much as the certificate: a node that was removed or demoted has
-//! a certificate that says otherwise for up to 90 days. What a node may do about itself only is up
+//! a certificate that says otherwise for up to 90 days, and a root that was replaced signed some that
+//! connections were made with. What a node may do about itself only is up
 //! to the services, which ask the [`Caller`].
 //!
 //! - [`layer`]: the gate as a tower layer
@@ -42,10 +43,11 @@ enum Access {
     Member,
     /// Managers.
     Manager,
-    /// Managers by their certificate that were not removed. A replica that lags, and so does not
-    /// know yet who was promoted, learns of it by these very calls. That a demoted manager could
-    /// make them is no loss: the root's key was in its hands (that is what root rotation is for),
-    /// and it has no vote any more.
+    /// Managers by their certificate that were not removed, under a root that was not replaced. A
+    /// replica that lags, and so does not know yet who was promoted or which root is new, learns of
+    /// it by these very calls. A demoted manager can make them until it has its worker's
+    /// certificate, and one that keeps its old one until the roots are rotated: it had their key, so
+    /// whom it calls could not tell it from any manager, whatever was looked up about it here.
     Raft,
 }
 
@@ -53,6 +55,7 @@ enum Access {
 const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Membership/Join", Access::Anyone),
     ("/overlay.v1.Membership/Renew", Access::Member),
+    ("/overlay.v1.Membership/ReportCertificate", Access::Member),
     ("/overlay.v1.Nodes/ListNodes", Access::Member),
     ("/overlay.v1.Nodes/GetNode", Access::Member),
     ("/overlay.v1.Nodes/UpdateNode", Access::Manager),
@@ -76,6 +79,8 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Keys/GetKeyStatus", Access::Member),
     // A worker asks for it when it has used a key up.
     ("/overlay.v1.Keys/RotateKeys", Access::Member),
+    ("/overlay.v1.Ca/GetCa", Access::Member),
+    ("/overlay.v1.Ca/RotateCa", Access::Manager),
     // The view of another node: managers only.
     ("/overlay.v1.Watcher/Watch", Access::Member),
     ("/overlay.v1.Reports/PublishKey", Access::Member),
@@ -150,6 +155,30 @@ impl Standing {
     }
 }
 
+/// What the state of this manager says of the roots behind a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Footing {
+    /// The cluster trusts the issuer.
+    Trusted,
+    /// The issuer was replaced, or what certified it.
+    Former,
+    /// It is new, as far as this manager knows.
+    Unknown,
+}
+
+impl Footing {
+    fn of(peer: Peer, state: &State) -> Self {
+        let former = |root| state.trust().is_some_and(|trust| trust.former_roots.contains(&root));
+        if state.roots().iter().any(|root| root.id == peer.issuer) {
+            Self::Trusted
+        } else if former(peer.issuer) || former(peer.anchor) {
+            Self::Former
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
 /// Whether the state includes every write that was acknowledged before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Freshness {
@@ -170,6 +199,11 @@ enum Refusal {
         now.since(*not_after).as_secs()
     )]
     Expired { node: NodeId, not_after: UnixMillis, now: UnixMillis },
+    #[error(
+        "the certificate of node {0} is of a root that was replaced; connect with a renewed one, or \
+         move the data directory away and join again"
+    )]
+    FormerRoot(NodeId),
     #[error("node {0} was removed from the cluster; have it leave with --force and join again")]
     Removed(NodeId),
     #[error("node {0} is a worker, and this call is for managers")]
@@ -185,6 +219,7 @@ impl From<Refusal> for Status {
             Refusal::NoSuchCall(_) => Reason::NoSuchCall,
             Refusal::NoCertificate => Reason::NoCertificate,
             Refusal::Expired { .. } => Reason::CertificateExpired,
+            Refusal::FormerRoot(_) => Reason::FormerRoot,
             Refusal::Removed(_) => Reason::NodeRemoved,
             Refusal::NotManager(_) => Reason::NotManager,
             Refusal::InDoubt(_) => Reason::NodeUnknown,
@@ -193,17 +228,26 @@ impl From<Refusal> for Status {
     }
 }
 
+/// What this manager knows of a caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Known {
+    standing: Standing,
+    footing: Footing,
+    freshness: Freshness,
+}
+
 /// Decides about one call at `now`.
 fn check(
     access: Access,
     peer: Option<Peer>,
-    (standing, freshness): (Standing, Freshness),
+    known: Known,
     now: UnixMillis,
 ) -> Result<Option<Caller>, Refusal> {
     if access == Access::Anyone {
         return Ok(None);
     }
-    let Peer { identity, not_after } = peer.ok_or(Refusal::NoCertificate)?;
+    let Known { standing, footing, freshness } = known;
+    let Peer { identity, not_after, .. } = peer.ok_or(Refusal::NoCertificate)?;
     let (node, certified) = (identity.node, identity.role);
     if now > not_after {
         return Err(Refusal::Expired { node, not_after, now });
@@ -211,8 +255,17 @@ fn check(
     if standing == Standing::Removed {
         return Err(Refusal::Removed(node));
     }
+    if footing == Footing::Former {
+        return Err(Refusal::FormerRoot(node));
+    }
     if access == Access::Raft {
         return raft(node, certified);
+    }
+    if footing == Footing::Unknown {
+        return Err(match freshness {
+            Freshness::MayLag => Refusal::InDoubt(node),
+            Freshness::Current => Refusal::FormerRoot(node),
+        });
     }
     let role = match (standing, certified) {
         (Standing::Member(given), _) if given == certified => given,

@@ -1,6 +1,7 @@
 //! `overlay.v1.Membership`: how a host becomes a node and stays one.
 
 use overlay_api::{
+    convert,
     status::{Reason, retry_after, with_reason},
     v1,
 };
@@ -12,10 +13,10 @@ use tonic::{Request, Response, Status};
 use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
     ca::{
-        Authority, ConnectionInfo,
+        Authority, CaError, ConnectionInfo, RootDigest,
         join::{SigningRequest, limit::TooManyJoins},
     },
-    state::{Action, Response as Answer, State},
+    state::{Action, Response as Answer, State, Trust},
 };
 
 /// The joiner's id: the same when it repeats the request because the answer was lost, and never one
@@ -32,18 +33,25 @@ fn node_id(request: RequestId, csr: &[u8]) -> NodeId {
 }
 
 impl Api {
-    fn authority(&self) -> Result<Authority, Status> {
+    pub(super) fn authority(&self) -> Result<Authority, Status> {
         let trust = self.control.replica().read(|state: &State| state.trust().cloned());
-        let trust = trust.ok_or_else(|| {
-            with_reason(Reason::ManagerLags, "this manager has no state yet; ask another")
-        })?;
-        Authority::from_trust(&trust).map_err(|error| Status::internal(error.to_string()))
+        authority(trust)
+    }
+
+    /// Refuses a token of a root that was replaced. This manager's certificate may still be able to
+    /// prove itself by that root; who joins must not be told others than it trusts.
+    fn check_digest(&self, digest: &[u8]) -> Result<(), Status> {
+        let digest = convert::bytes32("root_digest", digest).map_err(invalid)?;
+        let digest = RootDigest::from_bytes(digest);
+        let known = |state: &State| {
+            state.roots().iter().any(|root| RootDigest::of(&root.certificate) == digest)
+        };
+        if self.control.replica().read(known) { Ok(()) } else { Err(CaError::FormerRoot.into()) }
     }
 
     /// Refuses a join of a source that tries too often, or when all together do.
     fn check_rate<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let connection = ConnectionInfo::of(request)
-            .ok_or_else(|| Status::internal("the call did not come over a control connection"))?;
+        let connection = ConnectionInfo::of(request).ok_or_else(not_over_control_connection)?;
         let source = connection.remote.ip();
         let now = Instant::now().into_std();
         self.joins().handle_join(source, now).map_err(|TooManyJoins { total, wait }| {
@@ -53,6 +61,17 @@ impl Api {
             retry_after(Reason::JoinRate, wait, message)
         })
     }
+}
+
+fn authority(trust: Option<Trust>) -> Result<Authority, Status> {
+    let trust = trust.ok_or_else(|| {
+        with_reason(Reason::ManagerLags, "this manager has no state yet; ask another")
+    })?;
+    Authority::from_trust(&trust).map_err(|error| Status::internal(error.to_string()))
+}
+
+fn not_over_control_connection() -> Status {
+    Status::internal("the call did not come over a control connection")
 }
 
 #[tonic::async_trait]
@@ -66,6 +85,7 @@ impl v1::membership_server::Membership for Api {
         let write = request_id(&request.request_id)?;
         // A secret that was rotated a moment ago decides here, too.
         self.control.linearize().await?;
+        self.check_digest(&request.root_digest)?;
         let authority = self.authority()?;
         let csr = &request.certificate_request;
         let id = node_id(write, csr);
@@ -74,8 +94,14 @@ impl v1::membership_server::Membership for Api {
         let mut node = needed("node", request.node)?;
         node.id = id.to_string();
         node.role = v1::Role::from(admission.identity.role).into();
+        node.root = admission.root.to_string();
         let node = overlay_types::Node::try_from(node).map_err(invalid)?;
         let node = match self.control.write(write, Action::JoinNode(node)).await? {
+            // The answer to the first of two that were under way at once.
+            Answer::Node(node) if node.root != admission.root => {
+                let message = "the root was changed meanwhile; ask again";
+                return Err(with_reason(Reason::NotYet, message));
+            }
             Answer::Node(node) => node,
             other => return Err(unexpected(&other)),
         };
@@ -88,7 +114,6 @@ impl v1::membership_server::Membership for Api {
                 cluster: view.cluster().map(Into::into),
                 managers: managers.map(Into::into).collect(),
                 gossip_keys: view.gossip_keys().map(Into::into),
-                root: authority.root().der().to_vec(),
             }
         });
         Ok(Response::new(answer))
@@ -115,7 +140,24 @@ impl v1::membership_server::Membership for Api {
             let message = "the raft group still has this node as a member; ask again in a moment";
             return Err(with_reason(Reason::NotYet, message));
         }
-        let certificate = self.authority()?.sign(&csr, peer, role, self.control.now())?.to_vec();
-        Ok(Response::new(v1::RenewResponse { certificate }))
+        // One look, so that the signer is among the roots.
+        let (trust, roots) =
+            self.control.replica().read(|state| (state.trust().cloned(), state.roots().to_vec()));
+        let authority = authority(trust)?;
+        let certificate = authority.sign(&csr, peer, role, self.control.now())?.to_vec();
+        let roots = roots.iter().map(Into::into).collect();
+        Ok(Response::new(v1::RenewResponse { certificate, roots }))
+    }
+
+    async fn report_certificate(
+        &self,
+        request: Request<v1::ReportCertificateRequest>,
+    ) -> Result<Response<v1::ReportCertificateResponse>, Status> {
+        let node = Caller::of(&request)?.node();
+        let peer = ConnectionInfo::of(&request).and_then(|connection| connection.peer);
+        let root = peer.ok_or_else(not_over_control_connection)?.issuer;
+        let write = RequestId::from_u128(rand::random());
+        self.control.write(write, Action::NoteCertificate { node, root }).await?;
+        Ok(Response::new(v1::ReportCertificateResponse {}))
     }
 }

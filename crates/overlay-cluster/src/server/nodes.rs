@@ -26,7 +26,7 @@ impl Api {
         self.verdicts.borrow().get(&node).copied().unwrap_or_default()
     }
 
-    fn node_status(&self, node: &Node, leader: Option<NodeId>) -> v1::NodeStatus {
+    pub(super) fn node_status(&self, node: &Node, leader: Option<NodeId>) -> v1::NodeStatus {
         let verdict = self.liveness(node.id);
         v1::NodeStatus {
             node: Some(node.into()),

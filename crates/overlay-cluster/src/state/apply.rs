@@ -154,6 +154,11 @@ impl State {
             Action::SetAutolock(key) => self.set_autolock(context, key.as_ref()),
             Action::RotateUnlockKey(key) => self.rotate_unlock_key(context, key),
             Action::AnnounceLevel { node, level } => self.announce_level(context, *node, *level),
+            Action::RotateRoot { replaces, root, successor } => {
+                self.rotate_root(context, *replaces, root, successor)
+            }
+            Action::NoteCertificate { node, root } => self.note_certificate(context, *node, *root),
+            Action::FinishRootRotation(root) => self.finish_root_rotation(context, *root),
         }
     }
 }

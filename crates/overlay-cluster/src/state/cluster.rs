@@ -34,6 +34,7 @@ impl State {
             pools => Pools::new(pools.iter().copied())?,
         };
         check_cluster(&init.cluster)?;
+        check_root(init)?;
         let lock = lock::lock(context, init.unlock_key.as_ref())?;
         place::check(&init.node)?;
         let cluster = Cluster {
@@ -87,6 +88,17 @@ pub(super) fn check_fresh(
         return Ok(());
     }
     Err(Rejection::Stale { kind, name: name.clone(), based_on, changed_at })
+}
+
+/// A cluster starts with one root, which its first node has its certificate from.
+fn check_root(init: &InitCluster) -> Result<(), Rejection> {
+    match init.cluster.roots.as_slice() {
+        [root] if root.id == init.node.root && root.cross.is_none() => Ok(()),
+        roots => {
+            let count = format!("({} roots)", roots.len());
+            Err(Rejection::invalid("roots", count, "a cluster starts with the root of its node"))
+        }
+    }
 }
 
 fn check_cluster(cluster: &Cluster) -> Result<(), Rejection> {

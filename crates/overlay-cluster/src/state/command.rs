@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use overlay_types::{
     Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, NetworkId,
-    NetworkSpec, Node, NodeId, RequestId, Revision, Role, ServiceId, ServiceSpec, Subnet,
-    UnixMillis,
+    NetworkSpec, Node, NodeId, RequestId, Revision, Role, Root, RootId, ServiceId, ServiceSpec,
+    Subnet, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{OpaqueSecret, Trust};
+use super::{OpaqueSecret, Successor, Trust};
 
 /// Host routes of one command. A host with a full routing table sends the aggregates.
 pub const MAX_HOST_ROUTES: usize = 16_384;
@@ -168,6 +168,24 @@ pub enum Action {
         /// Its level.
         level: FeatureLevel,
     },
+    /// Begins to replace the root of the CA, again if that is under way (C04).
+    RotateRoot {
+        /// The oldest root, which certified the new one.
+        replaces: RootId,
+        /// The new root, cross-certified.
+        root: Root,
+        /// What managers sign with from now on.
+        successor: Successor,
+    },
+    /// A node was seen to use a certificate of this root.
+    NoteCertificate {
+        /// The node.
+        node: NodeId,
+        /// The root.
+        root: RootId,
+    },
+    /// Ends a root rotation: this root, of which every node has a certificate, becomes the only one.
+    FinishRootRotation(RootId),
 }
 
 impl Action {

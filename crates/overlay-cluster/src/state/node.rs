@@ -22,6 +22,7 @@ impl State {
         label::check(&node.labels)?;
         self.check_not_behind(node, node.capabilities.level)?;
         place::check(node)?;
+        self.check_root(node.root)?;
         if let Some(old) = self.view.nodes().get(&node.id) {
             return Ok(put_node(context, old, node));
         }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use overlay_ipam::IpamError;
 use overlay_types::{
     Availability, DataplaneKind, Epoch, EpochState, FeatureLevel, MacAddr, Name, NodeId, PortSpec,
-    RequestId, Revision, SpecError, Vni,
+    RequestId, Revision, RootId, SpecError, Vni,
 };
 use serde::{Deserialize, Serialize};
 
@@ -366,6 +366,35 @@ pub enum Rejection {
         epoch: Epoch,
         /// What is missing.
         reason: Cow<'static, str>,
+    },
+
+    /// The root is none that nodes trust now, or not the one that the step is about.
+    #[error("root {given} is not {wanted} any more; the roots changed meanwhile: repeat it")]
+    RootChanged {
+        /// The root.
+        given: RootId,
+        /// What it should be.
+        wanted: Cow<'static, str>,
+    },
+
+    /// A root rotation waits for nodes.
+    #[error("the root rotation waits for certificates of nodes: {}", List(nodes))]
+    RootInUse {
+        /// Their names.
+        nodes: Vec<String>,
+    },
+
+    /// The root was replaced so often while nodes were away that it would not go on for ever.
+    #[error(
+        "{limit} root rotations wait already, for nodes: {}; start these, or remove them \
+         (overlayctl node rm), and the rotation ends",
+        List(nodes)
+    )]
+    TooManyRoots {
+        /// Most roots under way.
+        limit: usize,
+        /// Names of the nodes.
+        nodes: Vec<String>,
     },
 }
 

@@ -39,12 +39,15 @@ impl Response {
                     | Action::RotateJoinSecret { .. }
                     | Action::SetAutolock(_)
                     | Action::RotateUnlockKey(_)
+                    | Action::RotateRoot { .. }
+                    | Action::FinishRootRotation(_)
             ) | (
                 Self::Node(_),
                 Action::JoinNode(_)
                     | Action::UpdateNode { .. }
                     | Action::AnnounceLevel { .. }
                     | Action::MoveNode(_)
+                    | Action::NoteCertificate { .. }
             ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })
                 | (Self::Endpoint(_), Action::AttachEndpoint { .. })

@@ -7,6 +7,7 @@ mod lock;
 mod networks;
 mod nodes;
 mod places;
+mod roots;
 mod sequences;
 mod services;
 mod takeover;
@@ -14,11 +15,12 @@ mod trust;
 
 use core::time::Duration;
 
+use overlay_testkit::objects::{ROOT as FIRST_ROOT, root};
 pub(crate) use overlay_testkit::objects::{cluster, node};
 use overlay_types::{
     Cluster, Endpoint, EndpointDraft, EndpointId, Epoch, GossipKey, Network, NetworkDraft,
-    NetworkId, NodeId, PortSpec, RequestId, Role, Service, ServiceDraft, ServiceId, ServiceNetwork,
-    UnixMillis,
+    NetworkId, Node, NodeId, PortSpec, RequestId, Role, RootId, Service, ServiceDraft, ServiceId,
+    ServiceNetwork, UnixMillis,
 };
 
 use super::{Action, Applied, Command, InitCluster, MoveNode, Rejection, Response, State, Trust};
@@ -38,6 +40,8 @@ pub(crate) fn init(cluster: Cluster) -> InitCluster {
             private_key: "key".into(),
             worker_secret: vec![1; 16],
             manager_secret: vec![2; 16],
+            successor: None,
+            former_roots: Vec::new(),
         },
         unlock_key: None,
         node: node(1),

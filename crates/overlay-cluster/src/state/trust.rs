@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use overlay_types::{Cluster, Object, Role};
+use overlay_types::{Cluster, Object, Role, RootId};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -26,6 +26,26 @@ pub struct Trust {
     pub worker_secret: Vec<u8>,
     /// What a joining manager shows.
     pub manager_secret: Vec<u8>,
+    /// What signs while it replaces the root above; `None` while no root rotation runs.
+    pub successor: Option<Successor>,
+    /// Roots that were replaced, oldest first: nothing of theirs is accepted.
+    #[zeroize(skip)]
+    pub former_roots: Vec<RootId>,
+}
+
+/// A root on its way to be the cluster's only one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Successor {
+    /// The root certificate, PEM.
+    pub root_certificate: String,
+    /// Its key: PKCS#8, PEM.
+    pub private_key: String,
+}
+
+impl fmt::Debug for Successor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Successor").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Trust {

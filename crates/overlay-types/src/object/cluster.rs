@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, UnixMillis};
+use super::{Meta, Root, UnixMillis};
 use crate::{ClusterId, FeatureLevel, NodeId, Subnet};
 
 /// What holds for the whole cluster; one object.
@@ -32,6 +32,9 @@ pub struct Cluster {
     pub removed_nodes: BTreeMap<NodeId, UnixMillis>,
     /// What all its nodes know; it never falls.
     pub level: FeatureLevel,
+    /// Roots that nodes trust, oldest first. Join tokens name the first, the last signs. There are
+    /// several while a root rotation runs.
+    pub roots: Vec<Root>,
 }
 
 /// A pool that networks without a requested subnet take theirs from.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::{FeatureLevel, Name, NodeId};
+use crate::{FeatureLevel, Name, NodeId, RootId};
 
 /// A host with a daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Node {
     pub data_path: IpAddr,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// The root that signed the certificate that managers last saw it use.
+    pub root: RootId,
 }
 
 impl Node {

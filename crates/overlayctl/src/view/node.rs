@@ -45,6 +45,16 @@ pub(crate) fn role(role: v1::Role) -> &'static str {
     }
 }
 
+/// A verdict of gossip as it is written.
+pub(super) fn liveness(liveness: v1::Liveness) -> &'static str {
+    match liveness {
+        v1::Liveness::Alive => "alive",
+        v1::Liveness::Dead => "dead",
+        v1::Liveness::Left => "left",
+        v1::Liveness::Unknown => "unknown",
+    }
+}
+
 impl Node {
     /// `current` is the id of the node that was asked.
     pub(crate) fn new(status: v1::NodeStatus, current: &str) -> Self {
@@ -54,12 +64,7 @@ impl Node {
         let meta = node.meta.unwrap_or_default();
         Self {
             role: role(node.role()),
-            liveness: match liveness {
-                v1::Liveness::Alive => "alive",
-                v1::Liveness::Dead => "dead",
-                v1::Liveness::Left => "left",
-                v1::Liveness::Unknown => "unknown",
-            },
+            liveness: self::liveness(liveness),
             leader,
             availability: match node.availability() {
                 v1::Availability::Active => "active",

@@ -47,6 +47,7 @@ fn node(number: u8, data_path: IpAddr) -> Object {
             ipv6: true,
             level: FeatureLevel::OURS,
         },
+        root: overlay_types::RootId::default(),
     })
 }
 

@@ -31,8 +31,7 @@ fn c02_the_secret_says_the_role(#[case] role: Role) {
     let admission = admit(&authority, role, joiner.request());
     assert_eq!(admission.identity, PeerIdentity { cluster: CLUSTER, node: NODE, role });
     let root = authority.root();
-    let credentials =
-        joiner.complete(&admission.certificate, root.der(), root.digest(), NOW).unwrap();
+    let credentials = joiner.complete(&admission.certificate, root.clone().into(), NOW).unwrap();
     assert_eq!(credentials.identity(), admission.identity);
 
     let text = credentials.to_pem();
@@ -74,7 +73,8 @@ fn c02_the_joiner_checks_what_it_got() {
     let root = authority.root().clone();
     let other = Authority::generate(CLUSTER, NOW).unwrap();
     let complete = |admission: &Admission, joiner: PendingJoin, digest, now| {
-        joiner.complete(&admission.certificate, root.der(), digest, now).map(|_| ())
+        let roots = TrustedRoots::from(root.clone()).holding(digest)?;
+        joiner.complete(&admission.certificate, roots, now).map(|_| ())
     };
     let join = || {
         let joiner = PendingJoin::new().unwrap();
@@ -127,7 +127,7 @@ fn c04_a_certificate_must_name_the_cluster_of_its_root() {
     let issuer = rcgen::Issuer::from_ca_cert_der(ca.certificate().der(), ca.key().pair()).unwrap();
     let certificate = params.signed_by(key.pair(), &issuer).unwrap().der().clone();
     assert_eq!(
-        NodeCredentials::new(certificate, key, ca.certificate().clone(), NOW).map(|_| ()),
+        NodeCredentials::new(certificate, key, ca.certificate().clone().into(), NOW).map(|_| ()),
         Err(CaError::OtherCluster { expected: CLUSTER, found })
     );
 }

@@ -155,3 +155,47 @@ fn c04_openssl_verifies_the_chain() {
     let (good, text) = openssl(directory.path(), &["pkey", "-in", "root.key", "-check", "-noout"]);
     assert!(good, "{text}");
 }
+
+#[test]
+fn c04_openssl_verifies_a_chain_by_way_of_the_root_that_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    let [old, new, other] = [(); 3].map(|()| RootCa::generate(CLUSTER, NOW).unwrap());
+    let node = new.sign(&request(), NODE, Role::Manager, NOW).unwrap();
+    let cross = old.cross_certify(&new, NOW).unwrap();
+    let foreign = other.cross_certify(&new, NOW).unwrap();
+    for (name, ca) in [("old.pem", &old), ("new.pem", &new)] {
+        write(name, &ca.certificate().to_pem());
+    }
+    for (name, der) in [("node.pem", node), ("cross.pem", cross), ("foreign.pem", foreign)] {
+        write(name, &pem::encode_certificate(&der));
+    }
+    let common = ["verify", "-x509_strict", "-attime", "1800000000", "-purpose", "sslserver"];
+    let verify = |rest: &[&str]| openssl(directory.path(), &[&common, rest].concat());
+    for (rest, expected) in [
+        (&["-CAfile", "old.pem", "-untrusted", "cross.pem", "node.pem"][..], true),
+        (&["-CAfile", "old.pem", "node.pem"], false),
+        (&["-CAfile", "old.pem", "-untrusted", "foreign.pem", "node.pem"], false),
+        (&["-CAfile", "new.pem", "node.pem"], true),
+        // As a node presents it that has the new certificate, to one that has the old root.
+        (
+            &["-CAfile", "old.pem", "-untrusted", "cross.pem", "-untrusted", "new.pem", "node.pem"],
+            true,
+        ),
+    ] {
+        let (good, text) = verify(rest);
+        assert_eq!(good, expected, "{rest:?}: {text}");
+    }
+    // The cross certificate is of the new key, and for nothing but nodes.
+    let text = openssl(directory.path(), &["x509", "-in", "cross.pem", "-noout", "-text"]).1;
+    assert!(text.contains("CA:TRUE, pathlen:0"), "{text}");
+}
+
+#[test]
+fn c04_a_root_is_known_by_its_key_whoever_certified_it() {
+    let [old, new] = [(); 2].map(|()| RootCa::generate(CLUSTER, NOW).unwrap());
+    let cross = RootCertificate::from_der(&old.cross_certify(&new, NOW).unwrap()).unwrap();
+    assert_eq!(cross.id(), new.certificate().id());
+    assert_ne!(cross.digest(), new.certificate().digest());
+    assert_ne!(old.certificate().id(), new.certificate().id());
+}

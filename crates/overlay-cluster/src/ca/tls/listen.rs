@@ -10,6 +10,7 @@ use core::{
 use std::{collections::HashMap, io, sync::Arc};
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use rustls_pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -18,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{ConnectionInfo, NodeTls, TlsConnection, connection::Anonymous};
-use crate::ca::Peer;
+use crate::ca::trust::Trust;
 
 /// A handshake takes two round trips; a peer that needs longer than this is not there.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,7 +130,8 @@ impl TlsIncoming {
             return;
         }
         *open += 1;
-        let acceptor = TlsAcceptor::from(self.tls.server_config());
+        let (config, trust) = self.tls.acceptor();
+        let acceptor = (TlsAcceptor::from(config), trust);
         self.handshakes.push(Box::pin(async move {
             let outcome = timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, stream, remote))
                 .await
@@ -194,7 +196,7 @@ impl Stream for TlsIncoming {
 }
 
 async fn handshake(
-    acceptor: TlsAcceptor,
+    (acceptor, trust): (TlsAcceptor, Trust),
     stream: TcpStream,
     remote: SocketAddr,
 ) -> Result<(TlsStream<TcpStream>, ConnectionInfo), Failure> {
@@ -202,8 +204,9 @@ async fn handshake(
     let local = stream.local_addr().map_err(Failure::Refused)?;
     let stream = acceptor.accept(stream).await.map_err(Failure::Refused)?;
     let peer = match stream.get_ref().1.peer_certificates() {
-        Some([certificate, ..]) => Some(
-            Peer::from_certificate(certificate)
+        Some([certificate, presented @ ..]) => Some(
+            trust
+                .peer(certificate, presented, UnixTime::now())
                 .map_err(|error| Failure::Refused(io::Error::other(error)))?,
         ),
         Some([]) | None => None,

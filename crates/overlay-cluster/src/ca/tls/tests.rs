@@ -2,6 +2,7 @@
 
 mod bad_callers;
 mod refused;
+mod rotation;
 mod who;
 
 use core::{
@@ -16,7 +17,7 @@ use tonic::transport::Server;
 
 use self::who::{Who, ask};
 use super::*;
-use crate::ca::{PendingJoin, RootCa, RootCertificate, join::SigningRequest, root::NODE_VALIDITY};
+use crate::ca::{PendingJoin, RootCa, join::SigningRequest, root::NODE_VALIDITY};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -45,8 +46,7 @@ fn credentials(ca: &RootCa, node: NodeId, role: Role, now: UnixMillis) -> NodeCr
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
     let certificate = ca.sign(&request, node, role, now).unwrap();
-    let root: &RootCertificate = ca.certificate();
-    pending.complete(&certificate, root.der(), root.digest(), now).unwrap()
+    pending.complete(&certificate, ca.certificate().clone().into(), now).unwrap()
 }
 
 fn tls(ca: &RootCa, node: NodeId, role: Role) -> Arc<NodeTls> {
@@ -139,7 +139,7 @@ async fn c04_new_credentials_leave_connections_in_use_alone() {
     manager.counted(HandshakeCounts { completed: 2, ..Default::default() }).await;
     let stream = dialer.dial().await.unwrap();
     let presented = stream.get_ref().1.peer_certificates().unwrap();
-    assert_eq!(presented, [renewed.certificate().clone(), renewed.root().der().clone()]);
+    assert_eq!(presented, [renewed.certificate().clone(), ca.certificate().der().clone()]);
 }
 
 #[test]

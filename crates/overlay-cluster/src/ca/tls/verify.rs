@@ -29,7 +29,7 @@ impl ManagerVerifier {
 }
 
 /// A joiner dials: the presented chain must hold the root of the token, and the server be a manager
-/// under it.
+/// under it, or under a root that it certified to replace it.
 #[derive(Debug)]
 pub(super) struct PinnedRootVerifier(RootDigest);
 
@@ -102,12 +102,12 @@ impl ServerCertVerifier for ManagerVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        presented: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let identity = self.0.manager(certificate, now)?;
+        let identity = self.0.manager(certificate, presented, now)?;
         expected_node(identity, name)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -128,8 +128,8 @@ impl ServerCertVerifier for PinnedRootVerifier {
             .iter()
             .find(|certificate| RootDigest::of(certificate) == self.0)
             .ok_or(CaError::OtherRoot { expected: self.0 })?;
-        let trust = Trust::new(RootCertificate::from_der(root)?)?;
-        trust.manager(certificate, now)?;
+        let trust = Trust::new(RootCertificate::from_der(root)?.into())?;
+        trust.manager(certificate, presented, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

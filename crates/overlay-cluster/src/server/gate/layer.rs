@@ -7,7 +7,7 @@ use tonic::{Status, codegen::http};
 use tower::{Layer, Service};
 
 use super::{
-    Access, Caller, Freshness, Refusal, Standing, access, check,
+    Access, Caller, Footing, Freshness, Known, Refusal, Standing, access, check,
     guarded::{Guard, Guarded},
 };
 use crate::{
@@ -97,10 +97,15 @@ fn look(
     peer: Option<Peer>,
     freshness: Freshness,
 ) -> Result<Option<Caller>, Refusal> {
-    let standing = peer.map_or(Standing::Absent, |peer| {
-        control.replica().read(|state| Standing::of(peer.identity.node, state))
+    let nobody = Known { standing: Standing::Absent, footing: Footing::Unknown, freshness };
+    let known = peer.map_or(nobody, |peer| {
+        control.replica().read(|state| Known {
+            standing: Standing::of(peer.identity.node, state),
+            footing: Footing::of(peer, state),
+            freshness,
+        })
     });
-    check(access, peer, (standing, freshness), control.now())
+    check(access, peer, known, control.now())
 }
 
 impl Guard {
@@ -109,7 +114,8 @@ impl Guard {
         let Self { control, access, peer } = self;
         let mut departures = control.replica().departures();
         loop {
-            // Who was let in was known: if it is not any more, it was removed.
+            // Who was let in was known, with its root: if it is not any more, it was removed, or the
+            // root replaced.
             if let Err(refusal) = look(&control, access, Some(peer), Freshness::Current) {
                 return refusal.into();
             }

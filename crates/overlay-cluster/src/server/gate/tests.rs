@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay_types::ClusterId;
+use overlay_types::{ClusterId, RootId};
 use protox::prost_reflect::DescriptorPool;
 use rstest::rstest;
 use tonic::Code;
@@ -58,19 +58,15 @@ fn c04_every_call_is_in_the_table_once_and_nothing_else() {
 const NODE: NodeId = NodeId::from_u128(7);
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
+const ROOT: RootId = RootId::from_u128(5);
+
 const fn peer(role: Role) -> Peer {
     let identity = PeerIdentity { cluster: ClusterId::from_u128(1), node: NODE, role };
-    Peer { identity, not_after: NOW }
+    Peer { identity, not_after: NOW, issuer: ROOT, anchor: ROOT }
 }
 
-fn decided(
-    access: Access,
-    peer: Option<Peer>,
-    standing: Standing,
-    freshness: Freshness,
-    now: UnixMillis,
-) -> String {
-    match check(access, peer, (standing, freshness), now) {
+fn decided(access: Access, peer: Option<Peer>, known: Known, now: UnixMillis) -> String {
+    match check(access, peer, known, now) {
         Ok(None) => "anyone".to_owned(),
         Ok(Some(caller)) => caller.role.to_string(),
         Err(refusal) => {
@@ -99,7 +95,9 @@ fn c04_certificate_and_state_decide(
     #[case] expected: [&str; 4],
 ) {
     let by_access = [Access::Anyone, Access::Member, Access::Manager, Access::Raft];
-    let current = by_access.map(|a| decided(a, peer, standing, Freshness::Current, NOW));
+    let known = |freshness, footing| Known { standing, footing, freshness };
+    let trusted = |freshness| known(freshness, Footing::Trusted);
+    let current = by_access.map(|a| decided(a, peer, trusted(Freshness::Current), NOW));
     assert_eq!(current, expected);
 
     // A state that may lag says the same, or nothing.
@@ -114,14 +112,32 @@ fn c04_certificate_and_state_decide(
     for (access, expected) in by_access.into_iter().zip(expected) {
         let doubted = in_doubt && matches!(access, Access::Member | Access::Manager);
         let expected = if doubted { "NODE_UNKNOWN" } else { expected };
-        assert_eq!(decided(access, peer, standing, Freshness::MayLag, NOW), expected);
+        assert_eq!(decided(access, peer, trusted(Freshness::MayLag), NOW), expected);
+    }
+
+    // A root that was replaced ends it, whatever else is known but that the node was removed. One
+    // that nobody knows yet is known as soon as this manager is not behind; raft cannot wait for that.
+    let by_root = [
+        (Footing::Former, Freshness::MayLag, "FORMER_ROOT"),
+        (Footing::Former, Freshness::Current, "FORMER_ROOT"),
+        (Footing::Unknown, Freshness::MayLag, "NODE_UNKNOWN"),
+        (Footing::Unknown, Freshness::Current, "FORMER_ROOT"),
+    ];
+    for (footing, freshness, refusal) in by_root {
+        for (access, as_before) in by_access.into_iter().zip(expected) {
+            let raft = access == Access::Raft && footing == Footing::Unknown;
+            let removed = standing == Standing::Removed;
+            let kept = access == Access::Anyone || peer.is_none() || removed || raft;
+            let expected = if kept { as_before } else { refusal };
+            assert_eq!(decided(access, peer, known(freshness, footing), NOW), expected);
+        }
     }
 
     // A millisecond later the certificate is over, whatever the state says.
     let later = NOW.after(Duration::from_millis(1));
     for access in [Access::Member, Access::Manager, Access::Raft] {
         let expected = if peer.is_some() { "CERTIFICATE_EXPIRED" } else { "NO_CERTIFICATE" };
-        assert_eq!(decided(access, peer, standing, Freshness::Current, later), expected);
+        assert_eq!(decided(access, peer, trusted(Freshness::Current), later), expected);
     }
 }
 

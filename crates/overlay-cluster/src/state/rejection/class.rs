@@ -38,7 +38,7 @@ impl Rejection {
             Self::RequestReused { .. } => Reason::RequestReused,
             Self::Undone { .. } => Reason::RequestUndone,
             Self::Stale { .. } => Reason::Stale,
-            Self::TooMany { .. } => Reason::TooMany,
+            Self::TooMany { .. } | Self::TooManyRoots { .. } => Reason::TooMany,
             Self::Addresses { class, .. } => match class {
                 Class::InvalidArgument => Reason::InvalidArgument,
                 Class::ResourceExhausted => Reason::AddressesExhausted,
@@ -63,6 +63,8 @@ impl Rejection {
             Self::EpochStep { .. } => Reason::EpochStep,
             Self::EpochNumber { .. } => Reason::EpochNumber,
             Self::NotReady { .. } => Reason::NotReady,
+            Self::RootChanged { .. } => Reason::RootChanged,
+            Self::RootInUse { .. } => Reason::RootInUse,
         }
     }
 

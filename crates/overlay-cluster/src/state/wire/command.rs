@@ -10,7 +10,7 @@ use overlay_types::{
 };
 
 use super::{WireError, reading, required};
-use crate::state::{Action, Command, InitCluster, MoveNode, OpaqueSecret, Trust};
+use crate::state::{Action, Command, InitCluster, MoveNode, OpaqueSecret, Successor, Trust};
 
 pub(super) const COMMAND: &str = "command";
 
@@ -94,6 +94,16 @@ impl From<&Action> for Message {
                 node: node.to_string(),
                 level: level.get(),
             }),
+            Action::RotateRoot { replaces, root, successor } => Self::RotateRoot(pb::RotateRoot {
+                replaces: replaces.to_string(),
+                root: Some(root.into()),
+                successor: Some(successor.into()),
+            }),
+            Action::NoteCertificate { node, root } => Self::NoteCertificate(pb::NoteCertificate {
+                node: node.to_string(),
+                root: root.to_string(),
+            }),
+            Action::FinishRootRotation(root) => Self::FinishRootRotation(root.to_string()),
             keys => of_key_action(keys),
         }
     }
@@ -196,6 +206,18 @@ impl TryFrom<Message> for Action {
             },
             Message::SetAutolock(m) => Self::SetAutolock(m.unlock_key.map(OpaqueSecret)),
             Message::RotateUnlockKey(key) => Self::RotateUnlockKey(OpaqueSecret(key)),
+            Message::RotateRoot(m) => Self::RotateRoot {
+                replaces: reading(COMMAND, parse("replaces", &m.replaces))?,
+                root: reading(COMMAND, required(COMMAND, "root", m.root)?.try_into())?,
+                successor: required(COMMAND, "successor", m.successor)?.into(),
+            },
+            Message::NoteCertificate(m) => Self::NoteCertificate {
+                node: reading(COMMAND, parse("node", &m.node))?,
+                root: reading(COMMAND, parse("root", &m.root))?,
+            },
+            Message::FinishRootRotation(id) => {
+                Self::FinishRootRotation(reading(COMMAND, parse("id", &id))?)
+            }
             keys => return to_key_action(keys),
         })
     }
@@ -287,7 +309,7 @@ impl TryFrom<pb::InitCluster> for InitCluster {
         let cluster = required(COMMAND, "cluster", message.cluster)?;
         Ok(Self {
             cluster: reading(COMMAND, cluster.try_into())?,
-            trust: required(COMMAND, "trust", message.trust)?.into(),
+            trust: reading(COMMAND, required(COMMAND, "trust", message.trust)?.try_into())?,
             unlock_key: message.unlock_key.map(OpaqueSecret),
             node: reading(COMMAND, required(COMMAND, "node", message.node)?.try_into())?,
             gossip_key: reading(COMMAND, gossip_key(&key))?,
@@ -304,18 +326,40 @@ impl From<&Trust> for pb::Trust {
             private_key: trust.private_key.clone(),
             worker_secret: trust.worker_secret.clone(),
             manager_secret: trust.manager_secret.clone(),
+            successor: trust.successor.as_ref().map(Into::into),
+            former_roots: trust.former_roots.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
-impl From<pb::Trust> for Trust {
-    fn from(message: pb::Trust) -> Self {
-        Self {
+impl TryFrom<pb::Trust> for Trust {
+    type Error = SpecError;
+
+    fn try_from(message: pb::Trust) -> Result<Self, SpecError> {
+        let former_roots = message.former_roots.iter().map(|id| parse("former_roots", id));
+        Ok(Self {
             root_certificate: message.root_certificate,
             private_key: message.private_key,
             worker_secret: message.worker_secret,
             manager_secret: message.manager_secret,
+            successor: message.successor.map(Into::into),
+            former_roots: former_roots.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Successor> for pb::Successor {
+    fn from(successor: &Successor) -> Self {
+        Self {
+            root_certificate: successor.root_certificate.clone(),
+            private_key: successor.private_key.clone(),
         }
+    }
+}
+
+impl From<pb::Successor> for Successor {
+    fn from(message: pb::Successor) -> Self {
+        Self { root_certificate: message.root_certificate, private_key: message.private_key }
     }
 }
 

@@ -129,7 +129,7 @@ impl Decoder {
                 let response = required(SNAPSHOT, "response", m.response)?.try_into()?;
                 self.requests.insert(request, response);
             }
-            Record::Trust(m) => self.trust = Some(m.into()),
+            Record::Trust(m) => self.trust = Some(reading(SNAPSHOT, m.try_into())?),
             Record::Lock(m) => {
                 let unlock_key = m.unlock_key.map(OpaqueSecret);
                 self.lock = ManagerLock { unlock_key, revision: Revision::new(m.revision) };

@@ -31,6 +31,7 @@ fn node(number: u8) -> Object {
             ipv6: true,
             level: FeatureLevel::OURS,
         },
+        root: overlay_types::RootId::default(),
     })
 }
 

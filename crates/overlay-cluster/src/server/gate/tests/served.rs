@@ -18,7 +18,7 @@ use tonic_prost::ProstCodec;
 use super::{LOCAL, calls};
 use crate::{
     ca::{
-        Authority, Dialer, NodeCredentials, NodeTls, PendingJoin, TlsIncoming,
+        Authority, Dialer, NodeCredentials, NodeTls, PendingJoin, TlsIncoming, TrustedRoots,
         join::{SigningRequest, limit::JoinLimits},
         root::NODE_VALIDITY,
     },
@@ -61,8 +61,7 @@ fn credentials(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) 
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
     let certificate = authority.sign(&request, node, role, at).unwrap();
-    let root = authority.root();
-    pending.complete(&certificate, root.der(), root.digest(), at).unwrap()
+    pending.complete(&certificate, authority.signing_root().clone().into(), at).unwrap()
 }
 
 fn tls(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> Arc<NodeTls> {
@@ -70,7 +69,10 @@ fn tls(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> Arc<N
 }
 
 fn init(authority: &Authority, node: Node) -> InitCluster {
-    let cluster = Cluster { id: authority.root().cluster(), ..objects::cluster() };
+    let root = authority.root();
+    let roots = vec![root.published(None)];
+    let cluster = Cluster { id: root.cluster(), roots, ..objects::cluster() };
+    let node = Node { root: root.id(), ..node };
     InitCluster { trust: authority.to_trust(), node, ..made::init(cluster) }
 }
 
@@ -103,8 +105,10 @@ impl Served {
         let served =
             Self { authority, control, api, address, task: task.abort_handle(), _folder: folder };
         served.write(Action::InitCluster(Box::new(init(&served.authority, node)))).await;
-        served.write(Action::JoinNode(Node { role: Role::Worker, ..objects::node(2) })).await;
-        served.write(Action::JoinNode(objects::node(3))).await;
+        let root = served.authority.root().id();
+        let node = |number| Node { root, ..objects::node(number) };
+        served.write(Action::JoinNode(Node { role: Role::Worker, ..node(2) })).await;
+        served.write(Action::JoinNode(node(3))).await;
         served
     }
 
@@ -147,10 +151,11 @@ async fn call(channel: &Channel, path: &str) -> String {
 }
 
 /// Reason codes of the gate.
-const GATE: [&str; 6] = [
+const GATE: [&str; 7] = [
     "NO_SUCH_CALL",
     "NO_CERTIFICATE",
     "CERTIFICATE_EXPIRED",
+    "FORMER_ROOT",
     "NODE_REMOVED",
     "NOT_MANAGER",
     "NODE_UNKNOWN",
@@ -217,7 +222,9 @@ async fn c02_joins_of_one_host_are_limited() {
 async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
     let served = Served::start().await;
     let channel = served.dial(WORKER, Role::Worker, now()).await;
-    let of_managers = |path: &str| path.starts_with(MANAGERS) || path.ends_with("/UpdateNode");
+    let of_managers = |path: &str| {
+        path.starts_with(MANAGERS) || path.ends_with("/UpdateNode") || path.ends_with("/RotateCa")
+    };
     check_all(&channel, |path| if of_managers(path) { "NOT_MANAGER" } else { "" }).await;
     // By its certificate it is a manager; by the state it is not.
     let demoted = served.dial(WORKER, Role::Manager, now()).await;
@@ -328,6 +335,77 @@ async fn c04_every_call_of_a_removed_node_is_refused_and_its_watch_ends_at_once(
     for channel in [&worker, &manager] {
         check_all(channel, |path| refused(path, "NODE_REMOVED")).await;
     }
+}
+
+/// Credentials as the state signs them now, with the roots that it publishes.
+fn signed_by(state: &State, node: NodeId, role: Role) -> NodeCredentials {
+    let authority = Authority::from_trust(state.trust().unwrap()).unwrap();
+    let pending = PendingJoin::new().unwrap();
+    let request = SigningRequest::from_der(pending.request()).unwrap();
+    let certificate = authority.sign(&request, node, role, now()).unwrap();
+    let roots = TrustedRoots::from_published(state.roots()).unwrap();
+    pending.complete(&certificate, roots, now()).unwrap()
+}
+
+#[tokio::test]
+async fn c04_every_call_under_a_replaced_root_is_refused_and_its_watch_ends_at_once() {
+    let served = Served::start().await;
+    let worker = served.dial(WORKER, Role::Worker, now()).await;
+    let manager = served.dial(MANAGER, Role::Manager, now()).await;
+    let request = v1::WatchRequest { node: WORKER.to_string(), ..Default::default() };
+    let mut watches = Vec::new();
+    for channel in [&worker, &manager] {
+        let watch = WatcherClient::new(channel.clone()).watch(request.clone()).await;
+        watches.push(watch.unwrap().into_inner());
+    }
+    served.write(served.authority.rotate(now()).unwrap()).await;
+    let read = |state: &State| state.root_rotation().unwrap().signing.id;
+    let root = served.control.replica().read(read);
+    let sign = |state: &State| signed_by(state, WORKER, Role::Worker);
+    let tls = Arc::new(NodeTls::new(&served.control.replica().read(sign)).unwrap());
+    // This manager knows the old root only; the new certificate comes with what leads there.
+    let renewed = Dialer::member(tls, LOCALHOST, served.address, Some(FIRST)).channel().await;
+    let renewed = renewed.unwrap();
+    assert_eq!(call(&renewed, "/overlay.v1.Membership/ReportCertificate").await, "");
+    let waiting = |state: &State| {
+        let waiting = state.root_rotation().unwrap().waiting;
+        waiting.iter().map(|node| node.id).collect::<Vec<_>>()
+    };
+    assert_eq!(served.control.replica().read(waiting), [FIRST, MANAGER]);
+    // As long as it runs, both are good.
+    for channel in [&worker, &renewed] {
+        assert_eq!(call(channel, "/overlay.v1.Nodes/ListNodes").await, "");
+    }
+
+    for node in [FIRST, MANAGER] {
+        served.write(Action::NoteCertificate { node, root }).await;
+    }
+    served.write(Action::FinishRootRotation(root)).await;
+    for watch in &mut watches {
+        let status = timeout(DEADLINE, end(watch)).await.unwrap();
+        assert_eq!(reason(&status), Some(Reason::FormerRoot), "{status}");
+    }
+    // Raft included.
+    for channel in [&worker, &manager] {
+        check_all(channel, |path| refused(path, "FORMER_ROOT")).await;
+    }
+    // So is a manager that lives by the old root, whose key somebody may have.
+    let again = served.dial(MANAGER, Role::Manager, now()).await;
+    assert_eq!(call(&again, "/overlay.internal.v1.Raft/Append").await, "FORMER_ROOT");
+    let of_managers = |path: &str| {
+        path.starts_with(MANAGERS) || path.ends_with("/UpdateNode") || path.ends_with("/RotateCa")
+    };
+    check_all(&renewed, |path| if of_managers(path) { "NOT_MANAGER" } else { "" }).await;
+
+    // This manager could still prove itself by the old root. Nobody joins by it.
+    let joiner = served.dial_without_certificate().await;
+    let request = v1::JoinRequest {
+        secret: served.authority.token(Role::Worker).secret().expose().to_vec(),
+        root_digest: served.authority.root().digest().to_bytes().to_vec(),
+        ..Default::default()
+    };
+    let mut client = v1::membership_client::MembershipClient::new(joiner);
+    assert_eq!(reason(&client.join(request).await.unwrap_err()), Some(Reason::FormerRoot));
 }
 
 #[tokio::test]
