@@ -215,12 +215,15 @@ async fn o03_a_watch_with_a_deadline_ends_in_time() {
     let mut client = WatcherClient::new(lab.nodes[0].channel().await);
     // The client looks at the clock for the first answer only; the rest is up to the node.
     let mut watch = client.watch(request).await.unwrap().into_inner();
-    let end = loop {
-        match watch.message().await {
-            Ok(message) => assert!(message.is_some(), "it ended without a reason"),
-            Err(status) => break status,
+    let end = async {
+        loop {
+            match watch.message().await {
+                Ok(message) => assert!(message.is_some(), "it ended without a reason"),
+                Err(status) => return status,
+            }
         }
     };
+    let end = tokio::time::timeout(PATIENCE, end).await.expect("the watch ends");
     assert_eq!(end.code(), Code::DeadlineExceeded, "{end}");
     assert_eq!(reason(&end), Some(Reason::Deadline));
     assert!(begin.elapsed() > limit / 2);

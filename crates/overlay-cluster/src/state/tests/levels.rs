@@ -32,7 +32,7 @@ fn r08_what_some_node_would_not_understand_waits_for_it() {
     let mut lab = old();
     let create = lab.create_network(net("a"));
     let refusal = lab.refuse(create.clone());
-    assert_eq!(refusal.code(), "feature-level");
+    assert_eq!(refusal.code(), "FEATURE_LEVEL");
     assert!(refusal.to_string().contains("node1, node2"), "{refusal}");
 
     lab.run(announce(1));
@@ -59,12 +59,12 @@ fn r08_a_node_that_is_gone_holds_nothing_up() {
 fn r08_a_node_of_an_older_release_is_not_let_in() {
     let mut lab = Lab::new();
     let refusal = lab.refuse(Action::JoinNode(at(3, FeatureLevel::NONE)));
-    assert_eq!((refusal.code(), refusal.field()), ("feature-level", Some("level")));
+    assert_eq!((refusal.code(), refusal.field()), ("FEATURE_LEVEL", Some("level")));
     assert!(refusal.to_string().contains("node3"), "{refusal}");
     // Nor one that was let in, and comes back with an older one.
     let node = NodeId::from_u128(2);
     let refusal = lab.refuse(Action::AnnounceLevel { node, level: FeatureLevel::NONE });
-    assert_eq!(refusal.code(), "feature-level");
+    assert_eq!(refusal.code(), "FEATURE_LEVEL");
     // One of a newer release is, and changes nothing for the others.
     lab.run(Action::JoinNode(at(3, FeatureLevel::new(7))));
     assert_eq!(level(&lab), FeatureLevel::OURS);
