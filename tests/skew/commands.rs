@@ -50,7 +50,6 @@ fn init() -> InitCluster {
         gossip_key: GossipKey { epoch: Epoch::new(1), key: [9; 32] },
         ingress: NetworkId::from_u128(1),
         host_routes: vec!["192.0.2.0/24".parse().unwrap()],
-        unlock_key: None,
     }
 }
 

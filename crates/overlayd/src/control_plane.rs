@@ -71,9 +71,9 @@ impl ControlPlane {
         tls: Arc<NodeTls>,
         addresses: Addresses,
         rotation: RotationPolicy,
-        heard: Heard,
     ) -> Self {
         let (running, serving) = (Mutex::default(), watch::Sender::default());
+        let heard = Heard::default();
         Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running, serving }))
     }
 
@@ -92,10 +92,37 @@ impl ControlPlane {
         running.as_ref().map(|running| (running.handshakes.read(), running.api.join_counts()))
     }
 
+    /// What gossip is to tell it.
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.0.heard
+    }
+
     /// Opens the state, or makes it, and starts the raft core.
+    #[expect(clippy::disallowed_methods, reason = "the shell that waits for the state file")]
     pub(crate) async fn open(&self, create: bool) -> Result<Control, NodeError> {
         let Inner { disk, tls, addresses, rotation, .. } = &*self.0;
-        start_control(disk, tls, *addresses, *rotation, create).await
+        let patience = Instant::now();
+        let config = ControlConfig {
+            node: tls.identity().node,
+            tls: Arc::clone(tls),
+            store: disk.path("state"),
+            key: disk.vault().key()?,
+            create,
+            advertise: addresses.control.ip(),
+            rotation: *rotation,
+            snapshot_after: 10_000,
+        };
+        loop {
+            match Control::start(config.clone()).await {
+                // The last run may still be closing it.
+                Err(ControlError::Store(error))
+                    if error.is_in_use() && patience.elapsed() < LINGER =>
+                {
+                    tokio::task::yield_now().await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 
     /// Answers nodes and joiners, and leads when it is this manager's turn.
@@ -138,37 +165,6 @@ impl ControlPlane {
         let mut serving = self.0.serving.subscribe();
         // Its sender lives as long as this handle.
         let _ = serving.wait_for(|serving| !serving).await;
-    }
-}
-
-/// Opens the state of a manager and starts its raft core.
-#[expect(clippy::disallowed_methods, reason = "the shell that waits for the state file")]
-pub(crate) async fn start_control(
-    disk: &Disk,
-    tls: &Arc<NodeTls>,
-    addresses: Addresses,
-    rotation: RotationPolicy,
-    create: bool,
-) -> Result<Control, NodeError> {
-    let patience = Instant::now();
-    let config = ControlConfig {
-        node: tls.identity().node,
-        tls: Arc::clone(tls),
-        store: disk.path("state"),
-        key: disk.vault().key()?,
-        create,
-        advertise: addresses.control.ip(),
-        rotation,
-        snapshot_after: 10_000,
-    };
-    loop {
-        match Control::start(config.clone()).await {
-            // The last run may still be closing it.
-            Err(ControlError::Store(error)) if error.is_in_use() && patience.elapsed() < LINGER => {
-                tokio::task::yield_now().await;
-            }
-            outcome => return Ok(outcome?),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use overlay_cluster::{
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
-    state::{Action, InitCluster, ManagerLock, OpaqueSecret, RotationPolicy},
+    state::{Action, InitCluster, ManagerLock, OpaqueSecret},
 };
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Epoch,
@@ -27,7 +27,7 @@ use tonic::Code;
 use crate::{
     Config, NodeError,
     config::Addresses,
-    control_plane::start_control,
+    control_plane::ControlPlane,
     disk::Disk,
     lock,
     managers::Managers,
@@ -77,24 +77,22 @@ pub(crate) async fn init(
         // Nothing of a locked cluster is ever in clear on the disk.
         let unlock_key = founding.unlock_key.clone();
         disk.vault().make(Lock::of(&ManagerLock { unlock_key, revision: Revision::ZERO }))?;
-        let control = form(disk, &tls, (addresses, config.rotation()), founding).await?;
+        let control_plane =
+            ControlPlane::new(disk.clone(), Arc::clone(&tls), addresses, config.rotation());
+        let control = form(&control_plane, founding).await?;
         disk.keep_credentials(&credentials)?;
         let view = control.replica().read(|state| state.view().clone());
         disk.keep_view(|| view.clone())?;
         let (disk, control) = (disk.clone(), Some(control));
-        let start = Start { config, addresses, disk, tls, view, control, fresh: true };
+        let start =
+            Start { config, addresses, disk, tls, view, control_plane, control, fresh: true };
         Member::start(start).await
     };
     start.await.inspect_err(|_| disk.forget())
 }
 
-async fn form(
-    disk: &Disk,
-    tls: &Arc<NodeTls>,
-    (addresses, rotation): (Addresses, RotationPolicy),
-    founding: InitCluster,
-) -> Result<Control, NodeError> {
-    let control = start_control(disk, tls, addresses, rotation, true).await?;
+async fn form(control_plane: &ControlPlane, founding: InitCluster) -> Result<Control, NodeError> {
+    let control = control_plane.open(true).await?;
     let node = &founding.node;
     let member = RaftMember { name: Some(node.name.clone()), control: Some(node.control) };
     control.form(member).await?;
@@ -213,8 +211,11 @@ pub(crate) async fn join(
         disk.keep_view(|| view.clone())?;
         disk.keep_credentials(&credentials)?;
         let (disk, tls, control) = (disk.clone(), Arc::clone(&tls), None);
+        let control_plane =
+            ControlPlane::new(disk.clone(), Arc::clone(&tls), addresses, config.rotation());
         let view = view.clone();
-        let start = Start { config, addresses, disk, tls, view, control, fresh: true };
+        let start =
+            Start { config, addresses, disk, tls, view, control_plane, control, fresh: true };
         Member::start(start).await
     };
     let member = match start.await {
@@ -259,13 +260,15 @@ pub(crate) async fn resume(
     let addresses = config.addresses()?;
     let tls = Arc::new(NodeTls::new(credentials)?);
     let identity = tls.identity();
+    let control_plane =
+        ControlPlane::new(disk.clone(), Arc::clone(&tls), addresses, config.rotation());
     let (view, control) = match disk.view() {
         Ok(Some(view)) => (view, None),
         lost if identity.role == Role::Manager => {
             if let Err(error) = lost {
                 tracing::error!(%error, "the view is made anew from this manager's state");
             }
-            let control = start_control(disk, &tls, addresses, config.rotation(), false).await?;
+            let control = control_plane.open(false).await?;
             (control.replica().read(|state| state.view().clone()), Some(control))
         }
         Ok(None) => return Err(disk.no_view()),
@@ -278,7 +281,8 @@ pub(crate) async fn resume(
         disk.vault().leave_unlocked()?;
     }
     let disk = disk.clone();
-    Member::start(Start { config, addresses, disk, tls, view, control, fresh: false }).await
+    let fresh = false;
+    Member::start(Start { config, addresses, disk, tls, view, control_plane, control, fresh }).await
 }
 
 /// Has the cluster remove this node. Says why the cluster still lists it, if it does.

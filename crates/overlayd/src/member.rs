@@ -53,7 +53,6 @@ pub(crate) struct Member {
     pub(crate) gossip: Arc<GossipHandle>,
     pub(crate) disk: Disk,
     tls: Arc<NodeTls>,
-    heard: Heard,
     renewal: Renewal,
     control_plane: ControlPlane,
     tasks: Mutex<JoinSet<()>>,
@@ -68,7 +67,9 @@ pub(crate) struct Start<'a> {
     pub(crate) tls: Arc<NodeTls>,
     /// What is known of the cluster: at least itself, the managers and the gossip ring.
     pub(crate) view: View,
-    /// The control plane, if it runs already.
+    /// What the node runs while it is a manager.
+    pub(crate) control_plane: ControlPlane,
+    /// Its raft core, if that runs already.
     pub(crate) control: Option<Control>,
     /// The node was in no cluster a moment ago: a manager's state may be made.
     pub(crate) fresh: bool,
@@ -77,7 +78,7 @@ pub(crate) struct Start<'a> {
 impl Member {
     /// Starts everything.
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
-        let Start { config, addresses, disk, tls, view, control, fresh } = start;
+        let Start { config, addresses, disk, tls, view, control_plane, control, fresh } = start;
         let identity = tls.identity();
         let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
         let mtu = config.mtu(addresses.data_path)?;
@@ -93,11 +94,6 @@ impl Member {
                 path: "thread overlay-reconcile".into(),
                 source,
             })?;
-        let heard = Heard::default();
-        let rotation = config.rotation();
-        let plane_tls = Arc::clone(&tls);
-        let control_plane =
-            ControlPlane::new(disk.clone(), plane_tls, addresses, rotation, heard.clone());
         if identity.role == Role::Manager {
             let control = match control {
                 Some(control) => control,
@@ -114,7 +110,6 @@ impl Member {
             gossip,
             disk,
             tls,
-            heard,
             control_plane,
             tasks: Mutex::default(),
         };
@@ -139,7 +134,7 @@ impl Member {
 
     /// What gossip says of each node.
     pub(crate) fn verdicts(&self) -> Verdicts {
-        self.heard.verdicts.borrow().clone()
+        self.control_plane.heard().verdicts.borrow().clone()
     }
 
     /// The raft core and the applied state, while the node is a manager.
@@ -182,7 +177,7 @@ impl Member {
             viewer: viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
-            heard: self.heard.clone(),
+            heard: self.control_plane.heard().clone(),
         }));
     }
 

@@ -81,7 +81,7 @@ fn stopped() -> Status {
 }
 
 fn out_of_touch() -> Status {
-    with_reason(Reason::NoLeader, "no leader answers this manager; ask another")
+    with_reason(Reason::ManagerOut, "no leader answers this manager; ask another")
 }
 
 /// A node that was removed is told nothing of what came after, however soon that was.
