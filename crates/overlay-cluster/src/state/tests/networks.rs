@@ -76,12 +76,12 @@ fn n07_ingress_can_be_recreated_under_any_name() {
     let ingress = lab.state.ingress().unwrap().id;
     let published = lab.service(svc("web", &[], &["8080:80"]));
     let quiet = lab.service(svc("quiet", &[], &[]));
-    let refusal = lab.refuse(Action::RemoveNetwork(ingress));
+    let refusal = lab.refuse(Action::RemoveNetwork(ingress.into()));
     assert!(refusal.to_string().contains("service web"), "{refusal}");
     assert!(!refusal.to_string().contains("quiet"), "{refusal}");
 
-    lab.run(Action::RemoveService(published.id));
-    lab.run(Action::RemoveNetwork(ingress));
+    lab.run(Action::RemoveService(published.id.into()));
+    lab.run(Action::RemoveNetwork(ingress.into()));
     assert!(lab.state.service(quiet.id).unwrap().vips.is_empty());
     let action = lab.create_service(svc("web", &[], &["8080:80"]));
     assert_eq!(lab.refuse(action).code(), "NO_INGRESS");
@@ -109,7 +109,7 @@ fn n10_vnis_are_unique_and_a_freed_one_rests() {
     assert!(refusal.to_string().contains("is free"), "{refusal}");
     let (c, d) = (lab.network(net("c")), lab.network(net("d")));
     assert_eq!(d.vni.get(), c.vni.get() + 1);
-    lab.run(Action::RemoveNetwork(c.id));
+    lab.run(Action::RemoveNetwork(c.id.into()));
     assert_eq!(lab.network(net("e")).vni.get(), d.vni.get() + 1);
 }
 
@@ -173,16 +173,18 @@ fn n13_removal_names_who_is_attached() {
     let mut draft = standalone(&network, 2);
     draft.name = Some("box".parse().unwrap());
     let endpoint = lab.endpoint(draft);
-    let refusal = lab.refuse(Action::RemoveNetwork(network.id));
+    let refusal = lab.refuse(Action::RemoveNetwork(network.id.into()));
     assert_eq!(refusal.code(), "NETWORK_IN_USE");
     let text = refusal.to_string();
     assert!(text.contains("box") && text.contains("node2"), "{text}");
     lab.run(Action::DetachEndpoint(endpoint.id));
     let service = lab.service(svc("api", &[network.id], &[]));
-    assert!(lab.refuse(Action::RemoveNetwork(network.id)).to_string().contains("service api"));
-    lab.run(Action::RemoveService(service.id));
-    lab.run(Action::RemoveNetwork(network.id));
-    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id)).code(), "NOT_FOUND");
+    assert!(
+        lab.refuse(Action::RemoveNetwork(network.id.into())).to_string().contains("service api")
+    );
+    lab.run(Action::RemoveService(service.id.into()));
+    lab.run(Action::RemoveNetwork(network.id.into()));
+    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id.into())).code(), "NOT_FOUND");
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn n13_a_refusal_stays_small() {
     for _ in 0..100 {
         lab.endpoint(standalone(&network, 1));
     }
-    let text = lab.refuse(Action::RemoveNetwork(network.id)).to_string();
+    let text = lab.refuse(Action::RemoveNetwork(network.id.into())).to_string();
     assert!(text.contains("92 more") && text.len() < 1000, "{text}");
 }
 
