@@ -22,10 +22,13 @@ use overlay_api::{
         networks_server::NetworksServer, watcher_server::WatcherServer,
     },
 };
-use overlay_cluster::server::{
-    deadline::DeadlineLayer,
-    health::{self, Health},
-    reflection,
+use overlay_cluster::{
+    raft::transport::Channel,
+    server::{
+        deadline::DeadlineLayer,
+        health::{self, Health},
+        reflection,
+    },
 };
 use tokio::net::UnixListener;
 use tonic::{
@@ -139,10 +142,7 @@ struct Local(NodeHandle);
 
 impl Local {
     /// Carries a call to a manager. A connection that failed is not used again.
-    async fn at_manager<T, F>(
-        &self,
-        call: impl FnOnce(tonic::transport::Channel) -> F,
-    ) -> Result<T, Status>
+    async fn at_manager<T, F>(&self, call: impl FnOnce(Channel) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {

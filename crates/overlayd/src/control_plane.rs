@@ -25,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{NodeError, config::Addresses, disk::Disk, lock};
+use crate::{NodeError, config::Addresses, disk::Disk, lock, managers::Managers};
 
 /// Control connections that the system keeps for us while we have not accepted them.
 const BACKLOG: u32 = 1024;
@@ -43,6 +43,7 @@ struct Inner {
     disk: Disk,
     tls: Arc<NodeTls>,
     addresses: Addresses,
+    managers: Managers,
     rotation: RotationPolicy,
     heard: Heard,
     running: Mutex<Option<Running>>,
@@ -70,11 +71,12 @@ impl ControlPlane {
         disk: Disk,
         tls: Arc<NodeTls>,
         addresses: Addresses,
+        managers: Managers,
         rotation: RotationPolicy,
         heard: Heard,
     ) -> Self {
         let (running, serving) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running, serving }))
+        Self(Arc::new(Inner { disk, tls, addresses, managers, rotation, heard, running, serving }))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -100,7 +102,7 @@ impl ControlPlane {
 
     /// Answers nodes and joiners, and leads when it is this manager's turn.
     pub(crate) fn serve(&self, control: Control) -> Result<(), NodeError> {
-        let Inner { tls, addresses, heard, .. } = &*self.0;
+        let Inner { tls, addresses, managers, heard, .. } = &*self.0;
         let socket = SocketAddr::new(addresses.listen, addresses.control.port());
         let listener = listen(socket)
             .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
@@ -118,6 +120,7 @@ impl ControlPlane {
                 tracing::error!(%error, "the management API ended");
             }
         });
+        managers.serve_here(Some(api.own_channel(Arc::clone(tls), addresses.control)));
         *self.running() = Some(Running { control, api, handshakes, tasks });
         self.0.serving.send_replace(true);
         Ok(())
@@ -125,6 +128,7 @@ impl ControlPlane {
 
     /// Ends what it serves and closes the state.
     pub(crate) async fn stop(&self) {
+        self.0.managers.serve_here(None);
         let running = self.running().take();
         if let Some(Running { control, mut tasks, .. }) = running {
             tasks.shutdown().await;

@@ -96,8 +96,14 @@ impl Member {
         let heard = Heard::default();
         let rotation = config.rotation();
         let plane_tls = Arc::clone(&tls);
-        let control_plane =
-            ControlPlane::new(disk.clone(), plane_tls, addresses, rotation, heard.clone());
+        let control_plane = ControlPlane::new(
+            disk.clone(),
+            plane_tls,
+            addresses,
+            managers.clone(),
+            rotation,
+            heard.clone(),
+        );
         if identity.role == Role::Manager {
             let control = match control {
                 Some(control) => control,
