@@ -17,8 +17,8 @@ use overlay_cluster::{
     control::now,
 };
 use overlay_types::{
-    Availability, Capabilities, Change, DataplaneKind, Meta, Node, NodeId, Object, Revision, Role,
-    View,
+    Availability, Capabilities, Change, DataplaneKind, FeatureLevel, Meta, Node, NodeId, Object,
+    Revision, Role, View,
 };
 use overlayd::managers::Managers;
 use tokio::sync::watch;
@@ -61,7 +61,7 @@ impl Agent {
         let credentials = pending.complete(&answer.certificate, root.0, root.1, now())?;
         let tls = Arc::new(NodeTls::new(&credentials)?);
         let id = tls.identity().node;
-        let managers = Managers::new(id, Arc::clone(&tls), from);
+        let managers = Managers::new(id, Arc::clone(&tls), (from, 2377).into());
         managers.learn(&known(answer.managers)?);
         Ok(Self { id, tls, from, managers })
     }
@@ -151,7 +151,12 @@ fn node(address: IpAddr, number: u16) -> Result<Node> {
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,
-        capabilities: Capabilities { dataplane: DataplaneKind::User, encryption: true, ipv6: true },
+        capabilities: Capabilities {
+            dataplane: DataplaneKind::User,
+            encryption: true,
+            ipv6: true,
+            level: FeatureLevel::OURS,
+        },
         availability: Availability::Active,
         labels: BTreeMap::new(),
     })

@@ -17,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(folder.join("overlay.v1.bin"), public.encode_to_vec())?;
     // Large, and passed on as they are.
     let bytes = [".overlay.internal.v1.Entry.commands", ".overlay.internal.v1.SnapshotPiece.data"];
-    let builder = tonic_prost_build::configure().btree_map(".").build_transport(true);
+    let builder = tonic_prost_build::configure()
+        .btree_map(".")
+        .build_transport(true)
+        .codec_path("crate::codec::MessageCodec");
     let builder = bytes.iter().fold(builder, |builder, field| builder.bytes(field));
     builder.compile_fds(descriptors)?;
     Ok(())

@@ -32,7 +32,7 @@ const MAX_COMMANDS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
 /// Entries that are proposed and not yet answered: while one is on its way to the disks, the
 /// next is gathered. More of them would be smaller ones.
-const UNDER_WAY: usize = 2;
+const UNDER_WAY: usize = 4;
 
 /// What became of a write: what it was answered, or why raft took it no further.
 pub(super) type Answer = Result<Outcome, RaftError<NodeId, ClientWriteError<NodeId, Member>>>;
