@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result};
 use overlay_cluster::ca::JoinToken;
 use overlay_types::Revision;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 use crate::{
     agent::{Agent, Heard},
@@ -20,19 +23,23 @@ use crate::{
 
 const NET: u8 = 62;
 const AGENTS: u16 = 2_000;
+/// Of which so many are about to join at a time: their half of the handshakes takes this machine, too.
+const AT_A_TIME: usize = 64;
 
 pub(crate) async fn run(folder: &Path) -> Result<()> {
     let mut managers = Managers::start(folder, NET, 3).await?;
     let token: JoinToken = managers.worker_token.parse()?;
     let heard = Arc::new(Heard::default());
     let begun = Instant::now();
+    let turns = Arc::new(Semaphore::new(AT_A_TIME));
     let mut joins = JoinSet::new();
     for number in 0..AGENTS {
-        let (token, heard) = (token.clone(), Arc::clone(&heard));
+        let (token, heard, turns) = (token.clone(), Arc::clone(&heard), Arc::clone(&turns));
         let mut remotes = managers.remotes();
         // People name another manager first on each host.
         remotes.rotate_left(usize::from(number) % 3);
         joins.spawn(async move {
+            let _turn = turns.acquire().await?;
             let agent = Agent::join(&token, &remotes, NET, number).await?;
             let (revision, _) = watch::channel(Revision::ZERO);
             tokio::spawn(agent.clone().follow(heard, revision));
@@ -46,7 +53,9 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
         match joined? {
             Ok(agent) => agents.push(agent),
             Err(error) => {
-                println!("a join failed: {error:#}");
+                if failed == 0 {
+                    println!("the first join that failed: {error:#}");
+                }
                 failed += 1;
             }
         }

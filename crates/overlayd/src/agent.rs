@@ -114,11 +114,12 @@ impl Viewer {
 /// Watches until the task is ended.
 pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
     loop {
-        let mut renewed = managers.renewed();
+        let (mut renewed, mut died) = (managers.renewed(), managers.died());
         let broken_off = tokio::select! {
             outcome = follow(node, &managers, &viewer) => outcome,
             // Managers end the watch when the certificate that it began with does.
             _ = renewed.changed() => continue,
+            _ = died.changed() => continue,
         };
         if let Err(status) = broken_off {
             tracing::debug!(reason = status.message(), "watch broken off; asking another manager");

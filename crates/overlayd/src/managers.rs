@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -33,6 +34,8 @@ struct Inner {
     /// Where this node's own management API answers, whatever the state says.
     control: SocketAddr,
     known: Mutex<Known>,
+    /// Told when the manager in use is given up, because gossip says that it is dead.
+    died: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,13 @@ impl Managers {
     /// Asks managers as the node `own` of `tls`, which answers at `control` itself if it is one. It
     /// knows none yet.
     pub fn new(own: NodeId, tls: Arc<NodeTls>, control: SocketAddr) -> Self {
-        Self(Arc::new(Inner { own, tls, control, known: Mutex::default() }))
+        Self(Arc::new(Inner {
+            own,
+            tls,
+            control,
+            known: Mutex::default(),
+            died: watch::Sender::default(),
+        }))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -152,6 +161,22 @@ impl Managers {
     /// Follows whether the certificate was renewed: what goes on for long moves to a new connection.
     pub(crate) fn renewed(&self) -> watch::Receiver<()> {
         self.0.tls.replaced()
+    }
+
+    /// Gossip says that these nodes are dead: a call to one of them could wait for long.
+    pub(crate) fn avoid(&self, dead: &BTreeSet<NodeId>) {
+        let mut known = self.known();
+        let lost = |current: &Current| dead.contains(&current.manager);
+        if known.current.as_ref().is_some_and(lost) {
+            known.current = None;
+            known.next += 1;
+            self.0.died.send_replace(());
+        }
+    }
+
+    /// Follows whether the manager in use was given up: what goes on for long moves to another.
+    pub(crate) fn died(&self) -> watch::Receiver<()> {
+        self.0.died.subscribe()
     }
 
     /// The connection in use failed: another manager is tried next.

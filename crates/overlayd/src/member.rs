@@ -185,6 +185,7 @@ impl Member {
         ));
         tasks.spawn(follow_members(Judged {
             members: self.gossip.members(),
+            managers: managers.clone(),
             viewer: viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
@@ -327,6 +328,7 @@ impl Told {
 /// What follows from who is dead.
 struct Judged {
     members: watch::Receiver<Members>,
+    managers: Managers,
     viewer: Viewer,
     shared: Arc<Shared>,
     reconciler: Arc<Reconciler>,
@@ -336,7 +338,7 @@ struct Judged {
 /// What gossip says reaches names, the dataplane and the control plane.
 #[expect(clippy::disallowed_methods, reason = "the shell that reads the clock for the judge")]
 async fn follow_members(judged: Judged) {
-    let Judged { mut members, viewer, shared, reconciler, heard } = judged;
+    let Judged { mut members, managers, viewer, shared, reconciler, heard } = judged;
     let mut judge = Judge::default();
     let mut revision = viewer.revision();
     loop {
@@ -345,6 +347,7 @@ async fn follow_members(judged: Judged) {
         let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
         let dead = liveness::dead(&judgement);
         viewer.set_dead(&dead);
+        managers.avoid(&dead);
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);

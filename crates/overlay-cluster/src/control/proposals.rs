@@ -120,3 +120,45 @@ fn propose(raft: Raft, proposals: Vec<Proposal>) -> impl Future<Output = ()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use overlay_types::{NetworkDraft, NetworkId, RequestId, UnixMillis};
+
+    use super::*;
+    use crate::state::{Action, MAX_HOST_ROUTES};
+
+    fn proposal(routes: usize) -> (Proposal, oneshot::Receiver<Answer>) {
+        let route = "10.0.0.0/24".parse().unwrap();
+        let action = Action::CreateNetwork {
+            id: NetworkId::from_u128(1),
+            spec: NetworkDraft::new("web".parse().unwrap()).try_into().unwrap(),
+            host_routes: vec![route; routes],
+        };
+        let command = Command { request: RequestId::from_u128(1), at: UnixMillis(1), action };
+        let (reply, answer) = oneshot::channel();
+        (Proposal { command: Packed::new(command), reply }, answer)
+    }
+
+    #[test]
+    fn r06_an_entry_is_bounded_in_bytes_and_takes_one_command_at_least() {
+        let (mut waiting, _answers): (Vec<_>, Vec<_>) =
+            (0..20).map(|_| proposal(MAX_HOST_ROUTES)).unzip();
+        let each = waiting[0].command.len();
+        let mut taken = 0;
+        while !waiting.is_empty() {
+            let entry = next_entry(&mut waiting);
+            assert!(!entry.is_empty() && entry.len() * each <= MAX_BYTES, "{}", entry.len());
+            taken += entry.len();
+        }
+        assert_eq!(taken, 20);
+    }
+
+    #[test]
+    fn who_gave_up_is_not_proposed() {
+        let (mut waiting, mut answers): (Vec<_>, Vec<_>) = (0..3).map(|_| proposal(0)).unzip();
+        drop(answers.remove(1));
+        assert_eq!(next_entry(&mut waiting).len(), 2);
+        assert!(waiting.is_empty());
+    }
+}

@@ -87,3 +87,33 @@ impl From<Batch> for Vec<Command> {
         batch.commands.to_vec()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use overlay_types::{RequestId, UnixMillis};
+
+    use super::*;
+    use crate::state::{Action, Kind, Wanted};
+
+    fn command(number: u128) -> Command {
+        let wanted = Wanted::new(Kind::Network, format!("net{number}")).unwrap();
+        let action = Action::RemoveNetwork(wanted);
+        Command { request: RequestId::from_u128(number), at: UnixMillis(7), action }
+    }
+
+    #[test]
+    fn r02_commands_come_back_in_their_order() {
+        let batch = Batch::new((1..4).map(command).map(Packed::new));
+        let commands: Vec<_> = (1..4).map(command).collect();
+        assert_eq!(batch.commands(), commands);
+        assert_eq!(Batch::decode(batch.encoded().clone()).unwrap(), batch);
+        assert_eq!(Batch::from(commands), batch);
+    }
+
+    #[test]
+    fn r05_what_is_no_batch_is_refused() {
+        assert!(Batch::decode(Bytes::from_static(b"\x0a\xff")).is_err());
+        // A command without an action.
+        assert!(Batch::decode(Bytes::from_static(b"\x0a\x00")).is_err());
+    }
+}

@@ -1,8 +1,8 @@
-use overlay_types::{DefaultPool, NetworkSpec, Vni};
+use overlay_types::{Change, DefaultPool, NetworkSpec, ObjectKey, Vni};
 use rstest::rstest;
 
 use super::*;
-use crate::state::Class;
+use crate::state::{Class, Kind, Wanted};
 
 fn subnet_texts(network: &Network) -> Vec<String> {
     network.subnets.iter().map(|s| s.subnet.to_string()).collect()
@@ -231,4 +231,23 @@ fn n12_v6_only_and_dual_stack_get_what_they_ask_for() {
     assert!(endpoint.addresses.v4.is_none() && endpoint.addresses.v6.is_some());
     // A draft that is refused by itself never becomes a spec.
     assert!(NetworkSpec::try_from(NetworkDraft { ipv4: false, ..net("none") }).is_err());
+}
+
+#[test]
+fn n13_a_network_is_removed_by_name_once_however_often_it_is_asked_for() {
+    let mut lab = Lab::new();
+    let network = lab.network(net("web"));
+    let wanted = |text: &str| Wanted::new(Kind::Network, text.to_owned()).unwrap();
+    let request = RequestId::from_u128(5);
+    let command =
+        |text| Command { request, at: lab.now, action: Action::RemoveNetwork(wanted(text)) };
+    let command = command("WEB");
+    let removed = lab.state.apply(&command).unwrap();
+    assert_eq!(removed.changes, [Change::Delete(ObjectKey::Network(network.id))]);
+    // Its name is free, and the repeated request does not remove who has it now.
+    lab.network(net("web"));
+    let again = lab.state.apply(&command).unwrap();
+    assert_eq!((again.response, again.changes), (Response::Done, vec![]));
+    assert_eq!(lab.refuse(Action::RemoveNetwork(wanted("db"))).code(), "NOT_FOUND");
+    assert!(Wanted::new(Kind::Network, "a".repeat(64)).is_err());
 }
