@@ -6,7 +6,7 @@
 //! | a write | a network is created, or removed by its name | a key is put, or deleted |
 //! | payload | a `NetworkSpec` with a name and a label | a key of that name, a value of that size |
 //! | clients | share one HTTP/2 connection to the leader's unix socket | share one to the leader |
-//! | on the way | socket, then TLS 1.3 to the manager | nothing: plain gRPC |
+//! | on the way | socket, then the services of this process | nothing: plain gRPC |
 //! | processes | this one | three |
 //!
 //! Both are measured by turns, so that other load on the machine meets both.

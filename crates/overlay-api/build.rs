@@ -15,7 +15,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     public.file.retain(|file| file.package() == "overlay.v1");
     let folder = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(folder.join("overlay.v1.bin"), public.encode_to_vec())?;
-    tonic_prost_build::configure().btree_map(".").build_transport(true).compile_fds(descriptors)?;
+    // Large, and passed on as they are.
+    let bytes = [".overlay.internal.v1.Entry.commands", ".overlay.internal.v1.SnapshotPiece.data"];
+    let builder = tonic_prost_build::configure()
+        .btree_map(".")
+        .build_transport(true)
+        .codec_path("crate::codec::MessageCodec");
+    let builder = bytes.iter().fold(builder, tonic_prost_build::Builder::bytes);
+    builder.compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -245,7 +245,8 @@ async fn c04_what_a_former_root_signed_is_refused_on_connections_in_use() {
     let token = lab.nodes[0].handle.tokens().unwrap().worker;
     let place = worker(&mut lab, &token).await;
     let connected = lab.nodes[place].handle.managers().await.unwrap();
-    let mut watch = watch(connected.clone()).await;
+    let mut watcher = WatcherClient::new(connected.clone());
+    let mut watch = watcher.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
     let digest = rotate(&lab.nodes[0]).await;
     until_ended(&lab, 0, &digest).await;
 

@@ -19,11 +19,15 @@ use overlay_api::{
         services_client::ServicesClient, watcher_client::WatcherClient,
     },
 };
-use overlay_cluster::ca::{JoinToken, PendingJoin};
+use overlay_cluster::{
+    ca::{JoinToken, PendingJoin},
+    raft::transport::Channel,
+};
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
-use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
+use tonic::{Code, Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
+use tower::ServiceExt;
 
 use self::table::{Case, FREE};
 use crate::lab::{Lab, until};
@@ -201,7 +205,8 @@ impl Stage {
             // Who is in a cluster already is refused for that.
             let place =
                 usize::from(["InitCluster", "JoinCluster", "RestoreCluster"].contains(&method));
-            self.lab.nodes[place].channel().await
+            let channel = self.lab.nodes[place].channel().await;
+            Channel::new(channel.map_err(|error| Status::from_error(error.into())))
         }
     }
 

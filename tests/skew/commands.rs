@@ -37,6 +37,7 @@ fn service() -> ServiceDraft {
 
 fn init() -> InitCluster {
     InitCluster {
+        unlock_key: None,
         cluster: objects::cluster(),
         trust: Trust {
             root_certificate: "certificate".into(),

@@ -13,6 +13,7 @@
 //! - [`v1`]: what users call; documented in `proto/overlay/v1/*.proto`
 //! - [`internal`]: what managers say to one another and keep on disk
 //! - [`convert`]: between messages and the types of every layer
+//! - `codec`: how messages are encoded
 //! - [`client`]: a channel to a node's unix socket, and lists page by page
 //! - [`status`]: refusals as gRPC statuses, with field, value and reason code
 
@@ -45,5 +46,6 @@ pub mod internal {
 }
 
 pub mod client;
+pub mod codec;
 pub mod convert;
 pub mod status;

@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod leader;
 mod membership;
+mod proposals;
 mod raft_core;
 mod read_index;
 mod supervise;
@@ -310,8 +311,8 @@ impl Control {
     }
 
     async fn write_here(&self, command: Command) -> Result<Response, Attempt> {
-        match self.raft().client_write(command).await {
-            Ok(answer) => answer.data.map_err(|r| Attempt::Refused(rejection_status(&r))),
+        match self.0.core().proposals.write(command).await {
+            Ok(outcome) => outcome.map_err(|r| Attempt::Refused(rejection_status(&r))),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Err(Attempt::forward(to.leader_id, to.leader_node))
             }

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! - [`types`]: openraft's parameters
+//! - [`batch`]: the commands of a log entry
 //! - `codec`: its records as messages
 //! - [`store`]: the file
 //! - [`replica`]: the applied state, and who reads and watches it
 //! - [`transport`]: between managers
 
+pub mod batch;
 pub(crate) mod codec;
 pub mod replica;
 pub mod store;

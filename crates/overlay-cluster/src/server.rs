@@ -21,25 +21,30 @@ mod watcher;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures::TryFutureExt;
 use overlay_api::v1;
 use overlay_types::{NodeId, RequestId};
 use tokio::sync::watch;
 use tonic::{
     Status,
+    body::Body,
+    codegen::http,
     service::{Routes, RoutesBuilder},
 };
+use tower::ServiceExt;
 
 use self::{deadline::DeadlineLayer, gate::Gate, health::Health};
 use crate::{
     ca::{
-        TlsIncoming,
+        ConnectionInfo, NodeTls, TlsIncoming,
         join::limit::{JoinCounts, JoinLimiter, JoinLimits},
     },
     control::{Control, rejection_status},
-    raft::transport::RaftService,
+    raft::transport::{Channel, RaftService},
     state::{Rejection, State},
 };
 
@@ -107,6 +112,19 @@ impl Api {
             .add_service(reflection::server(SERVED));
         let gate = Gate(self.control.clone());
         Routes::from(routes.routes().into_axum_router().layer(gate).layer(DeadlineLayer))
+    }
+
+    /// A channel for the node that runs this manager: to the gate and the services as every other
+    /// node reaches them, but for the connection. `tls` says who calls, `address` from where.
+    pub fn own_channel(&self, tls: Arc<NodeTls>, address: SocketAddr) -> Channel {
+        let routes = self.routes();
+        let call = move |mut request: http::Request<Body>| {
+            let peer = Some(tls.peer());
+            let connection = ConnectionInfo { local: address, remote: address, peer };
+            request.extensions_mut().insert(connection);
+            routes.clone().oneshot(request).map_err(|never| match never {})
+        };
+        Channel::new(tower::service_fn(call))
     }
 
     /// Serves nodes and joiners until `shutdown` resolves.

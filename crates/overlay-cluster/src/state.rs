@@ -51,6 +51,7 @@ mod rotation;
 mod service;
 mod takeover;
 mod trust;
+mod wanted;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ pub use root::{MAX_PENDING_ROOTS, RootRotation};
 pub use rotation::RotationPolicy;
 pub use takeover::Takeover;
 pub use trust::{OpaqueSecret, Successor, Trust};
+pub use wanted::Wanted;
 
 use self::{index::Index, requests::Requests};
 

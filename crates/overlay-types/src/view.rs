@@ -11,7 +11,7 @@ use crate::{
     NodeId, NodeKey, Object, ObjectKey, Revision, Service, ServiceId,
 };
 
-/// Replicated objects by key, with indexes of the endpoints.
+/// Replicated objects by key, with indexes of endpoints and services.
 ///
 /// A manager holds all of them, an agent those that concern its node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -29,20 +29,22 @@ pub struct View {
     gossip_keys: Option<GossipKeys>,
     by_network: Index<NetworkId>,
     by_service: Index<ServiceId>,
+    by_node: Index<NodeId>,
+    services_by_network: Index<NetworkId, ServiceId>,
 }
 
-/// Endpoints by what they belong to, in the order of their ids. A vector each: endpoints are many,
+/// Objects by what they belong to, in the order of their ids. A vector each: endpoints are many,
 /// and move seldom.
-type Index<K> = BTreeMap<K, Vec<EndpointId>>;
+type Index<K, I = EndpointId> = BTreeMap<K, Vec<I>>;
 
-fn add<K: Ord>(index: &mut Index<K>, key: K, id: EndpointId) {
+fn add<K: Ord, I: Ord>(index: &mut Index<K, I>, key: K, id: I) {
     let ids = index.entry(key).or_default();
     if let Err(place) = ids.binary_search(&id) {
         ids.insert(place, id);
     }
 }
 
-fn take_out<K: Ord>(index: &mut Index<K>, key: &K, id: EndpointId) {
+fn take_out<K: Ord, I: Ord>(index: &mut Index<K, I>, key: &K, id: I) {
     if let Some(ids) = index.get_mut(key)
         && let Ok(place) = ids.binary_search(&id)
     {
@@ -69,11 +71,13 @@ impl View {
         view.endpoints = endpoints.into_iter().collect();
         for endpoint in view.endpoints.values() {
             view.by_network.entry(endpoint.network).or_default().push(endpoint.id);
+            view.by_node.entry(endpoint.node).or_default().push(endpoint.id);
             if let Some(service) = endpoint.service {
                 view.by_service.entry(service).or_default().push(endpoint.id);
             }
         }
         view.by_network.values_mut().for_each(Vec::shrink_to_fit);
+        view.by_node.values_mut().for_each(Vec::shrink_to_fit);
         view.by_service.values_mut().for_each(Vec::shrink_to_fit);
         view.revision = revision;
         view
@@ -134,6 +138,17 @@ impl View {
         self.endpoints_of(self.by_service.get(&service))
     }
 
+    /// Endpoints of a node, in the order of their ids.
+    pub fn endpoints_at(&self, node: NodeId) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints_of(self.by_node.get(&node))
+    }
+
+    /// Services that are on a network or ask to be, in the order of their ids.
+    pub fn services_on(&self, network: NetworkId) -> impl Iterator<Item = &Service> {
+        let ids = self.services_by_network.get(&network).into_iter().flatten();
+        ids.filter_map(|id| self.services.get(id))
+    }
+
     fn endpoints_of<'a>(
         &'a self,
         ids: Option<&'a Vec<EndpointId>>,
@@ -143,15 +158,20 @@ impl View {
 
     /// Every object, in an order in which each comes after those it refers to.
     pub fn objects(&self) -> impl Iterator<Item = Object> {
+        self.common_objects()
+            .chain(self.networks.values().cloned().map(Object::Network))
+            .chain(self.services.values().cloned().map(Object::Service))
+            .chain(self.endpoints.values().map(|e| Object::Endpoint(Endpoint::clone(e))))
+    }
+
+    /// The objects that concern every node, in the same order.
+    pub fn common_objects(&self) -> impl Iterator<Item = Object> {
         let single = self.cluster.iter().cloned().map(Object::Cluster);
         single
             .chain(self.gossip_keys.iter().cloned().map(Object::GossipKeys))
             .chain(self.nodes.values().cloned().map(Object::Node))
             .chain(self.key_epochs.values().cloned().map(Object::KeyEpoch))
             .chain(self.node_keys.values().copied().map(Object::NodeKey))
-            .chain(self.networks.values().cloned().map(Object::Network))
-            .chain(self.services.values().cloned().map(Object::Service))
-            .chain(self.endpoints.values().map(|e| Object::Endpoint(Endpoint::clone(e))))
     }
 
     /// The object with this key.
@@ -190,7 +210,7 @@ impl View {
             Object::Cluster(o) => self.cluster = Some(o),
             Object::Node(o) => drop(self.nodes.insert(o.id, o)),
             Object::Network(o) => drop(self.networks.insert(o.id, o)),
-            Object::Service(o) => drop(self.services.insert(o.id, o)),
+            Object::Service(o) => self.put_service(o),
             Object::Endpoint(o) => self.put_endpoint(o),
             Object::KeyEpoch(o) => drop(self.key_epochs.insert(o.epoch, o)),
             Object::NodeKey(o) => drop(self.node_keys.insert((o.epoch, o.node), o)),
@@ -198,9 +218,26 @@ impl View {
         }
     }
 
+    fn put_service(&mut self, service: Service) {
+        self.remove_service(service.id);
+        for network in service.networks() {
+            add(&mut self.services_by_network, network, service.id);
+        }
+        self.services.insert(service.id, service);
+    }
+
+    fn remove_service(&mut self, id: ServiceId) {
+        if let Some(old) = self.services.remove(&id) {
+            for network in old.networks() {
+                take_out(&mut self.services_by_network, &network, id);
+            }
+        }
+    }
+
     fn put_endpoint(&mut self, endpoint: Endpoint) {
         self.remove_endpoint(endpoint.id);
         add(&mut self.by_network, endpoint.network, endpoint.id);
+        add(&mut self.by_node, endpoint.node, endpoint.id);
         if let Some(service) = endpoint.service {
             add(&mut self.by_service, service, endpoint.id);
         }
@@ -210,6 +247,7 @@ impl View {
     fn remove_endpoint(&mut self, id: EndpointId) {
         if let Some(old) = self.endpoints.remove(&id) {
             take_out(&mut self.by_network, &old.network, id);
+            take_out(&mut self.by_node, &old.node, id);
             if let Some(service) = old.service {
                 take_out(&mut self.by_service, &service, id);
             }
@@ -221,7 +259,7 @@ impl View {
             ObjectKey::Cluster => self.cluster = None,
             ObjectKey::Node(id) => drop(self.nodes.remove(&id)),
             ObjectKey::Network(id) => drop(self.networks.remove(&id)),
-            ObjectKey::Service(id) => drop(self.services.remove(&id)),
+            ObjectKey::Service(id) => self.remove_service(id),
             ObjectKey::Endpoint(id) => self.remove_endpoint(id),
             ObjectKey::KeyEpoch(epoch) => drop(self.key_epochs.remove(&epoch)),
             ObjectKey::NodeKey(epoch, node) => drop(self.node_keys.remove(&(epoch, node))),
@@ -242,7 +280,7 @@ mod tests {
             id: EndpointId::from_u128(id.into()),
             meta: Meta::default(),
             network: NetworkId::from_u128(network.into()),
-            node: NodeId::from_u128(1),
+            node: NodeId::from_u128((id % 3).into()),
             service: service.map(|s| ServiceId::from_u128(s.into())),
             name: None,
             addresses: Addresses::default(),
@@ -273,6 +311,9 @@ mod tests {
                 prop_assert_eq!(view.endpoints_on(network).collect::<Vec<_>>(), on);
                 let of: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.service == Some(service)).collect();
                 prop_assert_eq!(view.tasks_of(service).collect::<Vec<_>>(), of);
+                let node = NodeId::from_u128(number);
+                let at: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.node == node).collect();
+                prop_assert_eq!(view.endpoints_at(node).collect::<Vec<_>>(), at);
             }
             let mut copy = View::default();
             copy.apply(view.revision(), view.objects().map(Change::Put));

@@ -15,7 +15,7 @@ use overlay_api::{
     v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
 };
 use overlay_service::{Directory, SharedDirectory};
-use overlay_types::{Change, FeatureLevel, NodeId, Revision, View};
+use overlay_types::{Change, FeatureLevel, NodeId, Object, ObjectKey, Revision, View};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -114,11 +114,12 @@ impl Viewer {
 /// Watches until the task is ended.
 pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
     loop {
-        let mut renewed = managers.renewed();
+        let (mut renewed, mut died) = (managers.renewed(), managers.died());
         let broken_off = tokio::select! {
             outcome = follow(node, &managers, &viewer) => outcome,
             // Managers end the watch when the certificate that it began with does.
             _ = renewed.changed() => continue,
+            _ = died.changed() => continue,
         };
         if let Err(status) = broken_off {
             tracing::debug!(reason = status.message(), "watch broken off; asking another manager");
@@ -152,8 +153,14 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
         pending.extend(changes);
         if !message.more {
             let changes = std::mem::take(&mut pending);
+            let node = |change: &Change| {
+                matches!(change, Change::Put(Object::Node(_)) | Change::Delete(ObjectKey::Node(_)))
+            };
+            let nodes_changed = snapshot || changes.iter().any(node);
             viewer.apply(Revision::new(message.revision), snapshot, changes);
-            viewer.read(|view| managers.learn(view));
+            if nodes_changed {
+                viewer.read(|view| managers.learn(view));
+            }
             snapshot = false;
         }
     }

@@ -6,7 +6,7 @@
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
 //!   Networks.Create ── host routes ────► manager
 //!   Watcher ── over one connection after the other ──► manager
-//!   Nodes, Networks, Services, Keys, Ca ──► manager, byte for byte
+//!   Nodes, other Networks, Services, Keys, Ca ──► manager, byte for byte
 //! ```
 
 mod local_node;
@@ -18,15 +18,18 @@ use overlay_api::{
     status::{Reason, with_reason},
     v1::{
         self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
-        local_node_server::LocalNodeServer, networks_client::NetworksClient,
-        networks_server::NetworksServer, watcher_server::WatcherServer,
+        local_node_server::LocalNodeServer, watcher_server::WatcherServer,
     },
 };
-use overlay_cluster::server::{
-    deadline::DeadlineLayer,
-    health::{self, Health},
-    reflection,
+use overlay_cluster::{
+    raft::transport::Channel,
+    server::{
+        deadline::DeadlineLayer,
+        health::{self, Health},
+        reflection,
+    },
 };
+use prost::Message;
 use tokio::net::UnixListener;
 use tonic::{
     Code, Request, Response, Status,
@@ -38,8 +41,20 @@ use tower::ServiceExt;
 use crate::{NodeError, NodeHandle, listen::local_callers, relay};
 
 /// Services that managers answer for local callers.
-const FORWARDED: [&str; 4] =
-    ["/overlay.v1.Nodes/", "/overlay.v1.Services/", "/overlay.v1.Keys/", "/overlay.v1.Ca/"];
+const FORWARDED: [&str; 5] = [
+    "/overlay.v1.Nodes/",
+    "/overlay.v1.Networks/",
+    "/overlay.v1.Services/",
+    "/overlay.v1.Keys/",
+    "/overlay.v1.Ca/",
+];
+
+/// The call that says what this host routes, too.
+const CREATE_NETWORK: &str = "/overlay.v1.Networks/CreateNetwork";
+/// Longest request for a network: as much as tonic decodes.
+const LONGEST_REQUEST: usize = 4 << 20;
+/// A message on the wire has a flag for compression and a length before it.
+const PREFIX: usize = 5;
 
 /// Services of `overlay.v1` on the socket.
 const SERVED: &[&str] = &[
@@ -69,7 +84,6 @@ pub(crate) async fn serve(
         .add_service(Health::server(SERVED, look))
         .add_service(reflection::server(SERVED))
         .add_service(LocalNodeServer::new(Local(handle.clone())))
-        .add_service(NetworksServer::new(Local(handle.clone())))
         .add_service(EndpointsServer::new(Local(handle.clone())))
         .add_service(WatcherServer::new(Local(handle.clone())));
     let forward = tower::service_fn(move |request| {
@@ -96,7 +110,7 @@ async fn health(handle: &NodeHandle) -> ServingStatus {
 
 /// Hands a call to a manager as it is, and its answer back.
 async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
-    let path = request.uri().path();
+    let path = request.uri().path().to_owned();
     if !FORWARDED.iter().any(|service| path.starts_with(service)) {
         let message = format!("no service answers {path}");
         return refusal(&with_reason(Reason::NoSuchCall, message));
@@ -109,7 +123,15 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
         Ok(channel) => channel,
         Err(status) => return refusal(&status),
     };
-    match channel.oneshot(request.map(tonic::body::Body::new)).await {
+    let request = if path == CREATE_NETWORK {
+        match with_host_routes(request).await {
+            Ok(request) => request,
+            Err(status) => return refusal(&status),
+        }
+    } else {
+        request.map(tonic::body::Body::new)
+    };
+    match channel.oneshot(request).await {
         Ok(answer) => answer.map(axum::body::Body::new),
         Err(error) => {
             member.managers.failed();
@@ -117,6 +139,35 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
             refusal(&with_reason(Reason::NoManager, message))
         }
     }
+}
+
+/// Adds what this host routes to a request for a network: fields that follow a message are of it.
+async fn with_host_routes(
+    request: HttpRequest,
+) -> Result<axum::http::Request<tonic::body::Body>, Status> {
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_REQUEST + PREFIX).await.map_err(|error| {
+        Status::out_of_range(format!(
+            "the request is longer than {LONGEST_REQUEST} octets: {error}"
+        ))
+    })?;
+    let mut frame = body.to_vec();
+    // What is compressed, or no message, the manager refuses.
+    if let Some((prefix, message)) = body.split_first_chunk::<PREFIX>()
+        && prefix[0] == 0
+        && u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize
+            == message.len()
+    {
+        let routes = NodeHandle::host_routes();
+        v1::CreateNetworkRequest { host_routes: routes, ..Default::default() }
+            .encode(&mut frame)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let length = (frame.len() - PREFIX) as u32;
+        frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    }
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    let body = axum::body::Body::from(frame);
+    Ok(axum::http::Request::from_parts(parts, tonic::body::Body::new(body)))
 }
 
 fn refusal(status: &Status) -> HttpResponse {
@@ -139,10 +190,7 @@ struct Local(NodeHandle);
 
 impl Local {
     /// Carries a call to a manager. A connection that failed is not used again.
-    async fn at_manager<T, F>(
-        &self,
-        call: impl FnOnce(tonic::transport::Channel) -> F,
-    ) -> Result<T, Status>
+    async fn at_manager<T, F>(&self, call: impl FnOnce(Channel) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
@@ -166,55 +214,6 @@ impl v1::watcher_server::Watcher for Local {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let managers = self.0.member()?.managers.clone();
         Ok(Response::new(relay::watch(managers, request.into_inner()).await?))
-    }
-}
-
-#[tonic::async_trait]
-impl v1::networks_server::Networks for Local {
-    async fn create_network(
-        &self,
-        request: Request<v1::CreateNetworkRequest>,
-    ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
-        let mut request = request.into_inner();
-        request.host_routes.extend(NodeHandle::host_routes());
-        let create = |channel| async { NetworksClient::new(channel).create_network(request).await };
-        self.at_manager(create).await
-    }
-
-    async fn update_network(
-        &self,
-        request: Request<v1::UpdateNetworkRequest>,
-    ) -> Result<Response<v1::UpdateNetworkResponse>, Status> {
-        let request = request.into_inner();
-        let update = |channel| async { NetworksClient::new(channel).update_network(request).await };
-        self.at_manager(update).await
-    }
-
-    async fn list_networks(
-        &self,
-        request: Request<v1::ListNetworksRequest>,
-    ) -> Result<Response<v1::ListNetworksResponse>, Status> {
-        let request = request.into_inner();
-        let list = |channel| async { NetworksClient::new(channel).list_networks(request).await };
-        self.at_manager(list).await
-    }
-
-    async fn get_network(
-        &self,
-        request: Request<v1::GetNetworkRequest>,
-    ) -> Result<Response<v1::GetNetworkResponse>, Status> {
-        let request = request.into_inner();
-        let get = |channel| async { NetworksClient::new(channel).get_network(request).await };
-        self.at_manager(get).await
-    }
-
-    async fn remove_network(
-        &self,
-        request: Request<v1::RemoveNetworkRequest>,
-    ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
-        let request = request.into_inner();
-        let remove = |channel| async { NetworksClient::new(channel).remove_network(request).await };
-        self.at_manager(remove).await
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{NodeError, config::Addresses, disk::Disk, lock};
+use crate::{NodeError, config::Addresses, disk::Disk, lock, managers::Managers};
 
 /// Control connections that the system keeps for us while we have not accepted them.
 const BACKLOG: u32 = 1024;
@@ -43,6 +43,7 @@ struct Inner {
     disk: Disk,
     tls: Arc<NodeTls>,
     addresses: Addresses,
+    managers: Managers,
     rotation: RotationPolicy,
     heard: Heard,
     running: Mutex<Option<Running>>,
@@ -74,7 +75,8 @@ impl ControlPlane {
     ) -> Self {
         let (running, serving) = (Mutex::default(), watch::Sender::default());
         let heard = Heard::default();
-        Self(Arc::new(Inner { disk, tls, addresses, rotation, heard, running, serving }))
+        let managers = Managers::new(tls.identity().node, Arc::clone(&tls), addresses.control);
+        Self(Arc::new(Inner { disk, tls, addresses, managers, rotation, heard, running, serving }))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -90,6 +92,11 @@ impl ControlPlane {
     pub(crate) fn callers(&self) -> Option<(HandshakeCounts, JoinCounts)> {
         let running = self.running();
         running.as_ref().map(|running| (running.handshakes.read(), running.api.join_counts()))
+    }
+
+    /// Whom the node asks: itself while it is a manager.
+    pub(crate) fn managers(&self) -> &Managers {
+        &self.0.managers
     }
 
     /// What gossip is to tell it.
@@ -127,7 +134,7 @@ impl ControlPlane {
 
     /// Answers nodes and joiners, and leads when it is this manager's turn.
     pub(crate) fn serve(&self, control: Control) -> Result<(), NodeError> {
-        let Inner { tls, addresses, heard, .. } = &*self.0;
+        let Inner { tls, addresses, managers, heard, .. } = &*self.0;
         let socket = SocketAddr::new(addresses.listen, addresses.control.port());
         let listener = listen(socket)
             .map_err(|source| NodeError::Listen { address: socket.to_string(), source })?;
@@ -145,6 +152,7 @@ impl ControlPlane {
                 tracing::error!(%error, "the management API ended");
             }
         });
+        managers.serve_here(Some(api.own_channel(Arc::clone(tls), addresses.control)));
         *self.running() = Some(Running { control, api, handshakes, tasks });
         self.0.serving.send_replace(true);
         Ok(())
@@ -152,6 +160,7 @@ impl ControlPlane {
 
     /// Ends what it serves and closes the state.
     pub(crate) async fn stop(&self) {
+        self.0.managers.serve_here(None);
         let running = self.running().take();
         if let Some(Running { control, mut tasks, .. }) = running {
             tasks.shutdown().await;

@@ -3,7 +3,11 @@
 use std::{io, net::IpAddr, path::PathBuf};
 
 use overlay_api::status::{Reason, invalid_field, with_reason};
-use overlay_cluster::{backup::BackupError, ca::CaError, control::ControlError};
+use overlay_cluster::{
+    backup::BackupError,
+    ca::{CaError, join::AskError},
+    control::ControlError,
+};
 use tonic::Status;
 
 /// A node cannot start, join or attach. What was changed on the way is undone, unless the message
@@ -123,6 +127,15 @@ pub enum NodeError {
     /// An endpoint that was attached before got no port; it is still attached.
     #[error("endpoint not plugged in: {0}")]
     Unplugged(String),
+}
+
+impl From<AskError> for NodeError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused(error) => Self::Ca(error),
+            AskError::Undecided(reasons) => Self::Join(reasons),
+        }
+    }
 }
 
 impl From<Status> for NodeError {

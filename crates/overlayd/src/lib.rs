@@ -16,7 +16,7 @@
 //! - [`config`]: what a node is told; file, environment, flags
 //! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
 //! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
-//! - `agent`, `managers`: the watch, and which manager is asked
+//! - `agent`: the watch; [`managers`]: which manager is asked
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `api`, `relay`, `metrics`, `listen`: calls on the unix socket, and watches; figures for Prometheus;
@@ -40,7 +40,7 @@ mod lifecycle;
 mod listen;
 mod liveness;
 mod lock;
-mod managers;
+pub mod managers;
 mod member;
 mod metrics;
 pub mod node;

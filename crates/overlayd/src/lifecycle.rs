@@ -2,16 +2,17 @@
 //! the one it was.
 
 use core::{net::SocketAddr, time::Duration};
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use overlay_api::{
     status::{Reason, reason, refused, with_reason},
-    v1::{self, membership_client::MembershipClient, nodes_client::NodesClient},
+    v1::{self, nodes_client::NodesClient},
 };
 use overlay_cluster::{
     ca::{
-        Authority, CaError, Dialer, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
-        TrustedRoots, join::SigningRequest,
+        Authority, CaError, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
+        TrustedRoots,
+        join::{SigningRequest, ask},
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
@@ -353,42 +354,6 @@ async fn remove(managers: &Managers, node: NodeId) -> Result<(), NodeError> {
         v1::RemoveNodeRequest { node: node.to_string(), force: false, request_id: String::new() };
     nodes.remove_node(request).await?;
     Ok(())
-}
-
-/// Asks each manager in turn until one decides.
-async fn ask(
-    token: &JoinToken,
-    remotes: &[SocketAddr],
-    from: IpAddr,
-    pending: &PendingJoin,
-    node: &Node,
-) -> Result<v1::JoinResponse, NodeError> {
-    let request = v1::JoinRequest {
-        secret: token.secret().expose().to_vec(),
-        certificate_request: pending.request().to_vec(),
-        node: Some(node.into()),
-        request_id: RequestId::from_u128(rand::random()).to_string(),
-        root_digest: token.digest().to_bytes().to_vec(),
-    };
-    let mut reasons = Vec::new();
-    for remote in remotes {
-        let channel = match Dialer::joiner(token.digest(), from, *remote)?.channel().await {
-            Ok(channel) => channel,
-            Err(error) => {
-                reasons.push(error.to_string());
-                continue;
-            }
-        };
-        match MembershipClient::new(channel).join(request.clone()).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            // It has no quorum, or too many join there just now.
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
-                reasons.push(format!("{remote}: {}", status.message()));
-            }
-            Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
-        }
-    }
-    Err(NodeError::Join(reasons.join("; ")))
 }
 
 /// What a node knows of its cluster before its first watch.

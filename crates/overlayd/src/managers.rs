@@ -1,20 +1,31 @@
 //! Which manager a node asks: itself if it is one, else any that answers.
+//!
+//! ```text
+//!   this node's calls ──► the one in use ──► own services, in this process
+//!                          │                 (also asked first after a change)
+//!                          └ failed: next ──► another manager, over TLS
+//! ```
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use overlay_api::status::{Reason, with_reason};
-use overlay_cluster::ca::{Dialer, NodeTls};
+use overlay_cluster::{
+    ca::{CaError, Dialer, NodeTls},
+    raft::transport::Channel,
+};
 use overlay_types::{Node, NodeId, Role, View};
 use rustls::ClientConfig;
 use tokio::sync::watch;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
+use tower::ServiceExt;
 
 /// The managers of the cluster, and a connection to one of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Managers(Arc<Inner>);
+pub struct Managers(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -23,11 +34,15 @@ struct Inner {
     /// Where this node's own management API answers, whatever the state says.
     control: SocketAddr,
     known: Mutex<Known>,
+    /// Told when the manager in use is given up, because gossip says that it is dead.
+    died: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     addresses: Vec<(NodeId, SocketAddr)>,
+    /// This node's own services, while it is a manager.
+    own: Option<Channel>,
     current: Option<Current>,
     /// Where the next search starts, so that a manager that failed is asked last.
     next: usize,
@@ -36,13 +51,22 @@ struct Known {
 /// The connection in use, and the credentials that it was made with.
 #[derive(Debug)]
 struct Current {
+    manager: NodeId,
     channel: Channel,
     credentials: Arc<ClientConfig>,
 }
 
 impl Managers {
-    pub(crate) fn new(own: NodeId, tls: Arc<NodeTls>, control: SocketAddr) -> Self {
-        Self(Arc::new(Inner { own, tls, control, known: Mutex::default() }))
+    /// Asks managers as the node `own` of `tls`, which answers at `control` itself if it is one. It
+    /// knows none yet.
+    pub fn new(own: NodeId, tls: Arc<NodeTls>, control: SocketAddr) -> Self {
+        Self(Arc::new(Inner {
+            own,
+            tls,
+            control,
+            known: Mutex::default(),
+            died: watch::Sender::default(),
+        }))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -50,7 +74,7 @@ impl Managers {
     }
 
     /// Takes the managers from a view: this node first, the others spread over the nodes.
-    pub(crate) fn learn(&self, view: &View) {
+    pub fn learn(&self, view: &View) {
         let own = self.0.own;
         let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
         let control = |node: &Node| if node.id == own { self.0.control } else { node.control };
@@ -69,29 +93,55 @@ impl Managers {
         }
     }
 
+    /// This node's own services: asked in place of a connection to itself. `None`: it is a manager
+    /// no more, and nothing here keeps its services alive.
+    pub(crate) fn serve_here(&self, own: Option<Channel>) {
+        let mut known = self.known();
+        known.own = own;
+        // Whatever was in use, it is time for another look: at itself, or at anyone else.
+        let left = known.current.take();
+        known.next = match left {
+            Some(current) if current.manager == self.0.own && known.own.is_none() => known.next + 1,
+            _ => 0,
+        };
+    }
+
     /// A connection to a manager: the one in use, or the first that answers. After a renewal of the
     /// certificate it is a new one; calls on the old one go on.
-    pub(crate) async fn channel(&self) -> Result<Channel, Status> {
+    pub async fn channel(&self) -> Result<Channel, Status> {
         let credentials = self.0.tls.client_config();
-        let (addresses, start) = {
+        let (addresses, start, own) = {
             let known = self.known();
             if let Some(current) = &known.current
                 && Arc::ptr_eq(&current.credentials, &credentials)
             {
                 return Ok(current.channel.clone());
             }
-            (known.addresses.clone(), known.next)
+            (known.addresses.clone(), known.next, known.own.clone())
         };
         let mut reasons = Vec::new();
         for offset in 0..addresses.len() {
             let place = (start + offset) % addresses.len();
             let (id, address) = addresses[place];
-            let from = self.0.control.ip();
-            let dialer = Dialer::member(Arc::clone(&self.0.tls), from, address, Some(id));
-            match dialer.channel().await {
+            let own = own.clone().filter(|_| id == self.0.own);
+            let was_own = own.is_some();
+            let channel = match own {
+                Some(own) => Ok(own),
+                None => self.dial(id, address).await,
+            };
+            match channel {
                 Ok(channel) => {
+                    let current = Current {
+                        manager: id,
+                        channel: channel.clone(),
+                        credentials: Arc::clone(&credentials),
+                    };
                     let mut known = self.known();
-                    known.current = Some(Current { channel: channel.clone(), credentials });
+                    if id == self.0.own && was_own && known.own.is_none() {
+                        // It ceased to be a manager this very moment.
+                        continue;
+                    }
+                    known.current = Some(current);
                     known.next = place;
                     return Ok(channel);
                 }
@@ -102,13 +152,35 @@ impl Managers {
         Err(with_reason(Reason::NoManager, message))
     }
 
+    async fn dial(&self, id: NodeId, address: SocketAddr) -> Result<Channel, CaError> {
+        let tls = Arc::clone(&self.0.tls);
+        let channel = Dialer::member(tls, self.0.control.ip(), address, Some(id)).channel().await?;
+        Ok(Channel::new(channel.map_err(|error| Status::from_error(error.into()))))
+    }
+
     /// Follows whether the certificate was renewed: what goes on for long moves to a new connection.
     pub(crate) fn renewed(&self) -> watch::Receiver<()> {
         self.0.tls.replaced()
     }
 
+    /// Gossip says that these nodes are dead: a call to one of them could wait for long.
+    pub(crate) fn avoid(&self, dead: &BTreeSet<NodeId>) {
+        let mut known = self.known();
+        let lost = |current: &Current| dead.contains(&current.manager);
+        if known.current.as_ref().is_some_and(lost) {
+            known.current = None;
+            known.next += 1;
+            self.0.died.send_replace(());
+        }
+    }
+
+    /// Follows whether the manager in use was given up: what goes on for long moves to another.
+    pub(crate) fn died(&self) -> watch::Receiver<()> {
+        self.0.died.subscribe()
+    }
+
     /// The connection in use failed: another manager is tried next.
-    pub(crate) fn failed(&self) {
+    pub fn failed(&self) {
         let mut known = self.known();
         if known.current.take().is_some() {
             known.next += 1;

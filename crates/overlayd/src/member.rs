@@ -83,7 +83,7 @@ impl Member {
         let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
-        let managers = Managers::new(identity.node, Arc::clone(&tls), addresses.control);
+        let managers = control_plane.managers().clone();
         managers.learn(&view);
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
@@ -174,6 +174,7 @@ impl Member {
         ));
         tasks.spawn(follow_members(Judged {
             members: self.gossip.members(),
+            managers: managers.clone(),
             viewer: viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
@@ -316,6 +317,7 @@ impl Told {
 /// What follows from who is dead.
 struct Judged {
     members: watch::Receiver<Members>,
+    managers: Managers,
     viewer: Viewer,
     shared: Arc<Shared>,
     reconciler: Arc<Reconciler>,
@@ -325,7 +327,7 @@ struct Judged {
 /// What gossip says reaches names, the dataplane and the control plane.
 #[expect(clippy::disallowed_methods, reason = "the shell that reads the clock for the judge")]
 async fn follow_members(judged: Judged) {
-    let Judged { mut members, viewer, shared, reconciler, heard } = judged;
+    let Judged { mut members, managers, viewer, shared, reconciler, heard } = judged;
     let mut judge = Judge::default();
     let mut revision = viewer.revision();
     loop {
@@ -334,6 +336,7 @@ async fn follow_members(judged: Judged) {
         let (judgement, wake) = judge.judge(&nodes, &members.borrow_and_update(), now);
         let dead = liveness::dead(&judgement);
         viewer.set_dead(&dead);
+        managers.avoid(&dead);
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);

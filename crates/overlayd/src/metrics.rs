@@ -186,6 +186,9 @@ impl Figures {
         self.gauge("raft_last_index", "Last entry of the log", raft.last_index as f64);
         self.gauge("raft_applied_index", "Last entry applied", raft.applied_index as f64);
         self.gauge("raft_snapshot_index", "Last entry in the snapshot", raft.snapshot_index as f64);
+        let (bytes, seconds) = (raft.snapshot_bytes as f64, raft.snapshot_time.as_secs_f64());
+        self.gauge("raft_snapshot_bytes", "Size of the last snapshot made here", bytes);
+        self.gauge("raft_snapshot_seconds", "How long that snapshot took", seconds);
         let failed = f64::from(u8::from(control.failure().is_some()));
         self.gauge("raft_failed", "1 while this manager cannot write to its disk", failed);
         self.gauge("watches", "Watches that this manager serves", raft.watches as f64);

@@ -10,7 +10,10 @@ use std::{
 };
 
 use overlay_api::v1;
-use overlay_cluster::control::{self, Figures};
+use overlay_cluster::{
+    control::{self, Figures},
+    raft::transport::Channel,
+};
 use overlay_dataplane::{sa::SaSet, user::capture::Capture};
 use overlay_service::{
     Answer, Question, Scope,
@@ -253,7 +256,7 @@ impl NodeHandle {
 
     /// A channel to a manager, for any call of the API. It ends with the certificate that it was made
     /// with, or with that one's root: what goes on for long asks for another now and then.
-    pub async fn managers(&self) -> Result<tonic::transport::Channel, NodeError> {
+    pub async fn managers(&self) -> Result<Channel, NodeError> {
         Ok(self.member()?.managers.channel().await?)
     }
 

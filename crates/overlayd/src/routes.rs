@@ -1,12 +1,35 @@
 //! What this host routes: networks must not overlap it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_types::Subnet;
 
-/// The host's routes of both families, without default routes, multicast and link-local ones.
+/// How long routes that were read are good for: reading them costs more than a write does.
+const KEPT: Duration = Duration::from_secs(1);
+
+static LAST: Mutex<Option<(Instant, Vec<Subnet>)>> = Mutex::new(None);
+
+/// The host's routes of both families, without default routes, multicast and link-local ones, as
+/// they were within the last second.
+#[expect(clippy::disallowed_methods, reason = "the shell that reads the host's routes")]
 pub(crate) fn of_this_host() -> Vec<Subnet> {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((read, routes)) if read.elapsed() < KEPT => routes.clone(),
+        _ => {
+            let routes = read();
+            *last = Some((Instant::now(), routes.clone()));
+            routes
+        }
+    }
+}
+
+fn read() -> Vec<Subnet> {
     // A file that is not there has no routes: the family is switched off.
     let v4 = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
     let v6 = std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Joining and renewal as the node sees them: it makes a key and a signing request, a manager signs
 //! it, the node checks what it got.
 
+mod ask;
 pub mod limit;
 
 use core::fmt;
@@ -12,6 +13,8 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
+
+pub use ask::{AskError, ask};
 
 use super::{CaError, NodeCredentials, PrivateKey, TrustedRoots};
 

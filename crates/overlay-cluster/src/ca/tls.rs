@@ -47,7 +47,7 @@ pub use whereabouts::Whereabouts;
 
 use self::verify::{ManagerVerifier, MemberVerifier, PinnedRootVerifier};
 use super::{
-    CaError, NodeCredentials, PeerIdentity, RootDigest, TrustedRoots,
+    CaError, NodeCredentials, Peer, PeerIdentity, RootDigest, TrustedRoots,
     trust::{Trust, provider},
 };
 
@@ -114,6 +114,13 @@ impl NodeTls {
     /// From when to when its certificate is valid.
     pub fn validity(&self) -> Range<UnixMillis> {
         self.configs.load().validity.clone()
+    }
+
+    /// Who the node is to those that it calls.
+    pub fn peer(&self) -> Peer {
+        let configs = self.configs.load();
+        let (issuer, anchor) = (configs.issuer, configs.issuer);
+        Peer { identity: configs.identity, not_after: configs.validity.end, issuer, anchor }
     }
 
     /// The root that signed its certificate.

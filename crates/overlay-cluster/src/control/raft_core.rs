@@ -6,10 +6,10 @@ use std::sync::Arc;
 use openraft::{Config as RaftConfig, SnapshotPolicy, error::Fatal};
 use overlay_types::NodeId;
 
-use super::{ControlConfig, ControlError, read_index::ReadIndex};
+use super::{ControlConfig, ControlError, proposals::Proposals, read_index::ReadIndex};
 use crate::raft::{
     replica::Replica,
-    store::{Durable, Store, StoreError},
+    store::{Durable, Growth, Store, StoreError},
     transport::Peers,
     types::Raft,
 };
@@ -29,7 +29,9 @@ pub(super) type OpenStore = dyn Fn(Option<Arc<Replica>>) -> Result<Store, StoreE
 pub(super) struct Core {
     pub(super) raft: Raft,
     pub(super) reads: ReadIndex,
+    pub(super) proposals: Proposals,
     pub(super) peers: Peers,
+    pub(super) growth: Arc<Growth>,
     durable: Durable,
 }
 
@@ -68,10 +70,12 @@ impl Core {
         let durable = log.durable();
         let peers = peers.with(durable.clone());
         let config = Arc::clone(&settings.raft);
+        let growth = machine.growth();
         let raft = Raft::new(settings.node, config, peers.clone(), log, machine).await;
         let raft = raft.map_err(ControlError::raft)?;
-        let reads = ReadIndex::start(raft.clone());
-        Ok(Self { raft, reads, peers, durable })
+        tokio::spawn(keep_log_short(raft.clone(), Arc::clone(&growth)));
+        let (reads, proposals) = (ReadIndex::start(raft.clone()), Proposals::start(raft.clone()));
+        Ok(Self { raft, reads, proposals, peers, growth, durable })
     }
 
     /// Why it cannot go on, if that is so.
@@ -82,6 +86,23 @@ impl Core {
         match &self.raft.metrics().borrow().running_state {
             Ok(()) | Err(Fatal::Stopped) => None,
             Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Has a snapshot made when one is due by the size of the log, until the core ends. By the number
+/// of entries raft does it itself.
+async fn keep_log_short(raft: Raft, growth: Arc<Growth>) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        tokio::select! {
+            () = growth.due() => {
+                // One that is being made counts; it is due again if it came too late.
+                if raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+            changed = metrics.changed() => if changed.is_err() { return },
         }
     }
 }

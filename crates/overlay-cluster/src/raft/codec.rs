@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::{EntryPayload, LeaderId, raft::AppendEntriesResponse};
 use overlay_api::internal::v1 as wire;
 use overlay_types::{NodeId, SpecError};
-use prost::Message;
 
-use super::types::{Entry, LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote};
-use crate::state::wire::{WireError, decode_command};
+use super::{
+    batch::Batch,
+    types::{Entry, LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote},
+};
+use crate::state::wire::WireError;
 
 /// The bytes are no record of this kind.
 pub(crate) type Malformed = SpecError;
@@ -125,12 +127,18 @@ pub(crate) fn snapshot_meta_from_wire(
     })
 }
 
+/// Bytes of its commands. Entries without commands are small.
+pub(crate) fn bytes_of(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(batch) => batch.encoded().len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}
+
 pub(crate) fn entry_to_wire(entry: &Entry) -> wire::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => wire::entry::Payload::Blank(overlay_api::v1::Unit {}),
-        EntryPayload::Normal(command) => {
-            wire::entry::Payload::Command(wire::Command::from(command).encode_to_vec())
-        }
+        EntryPayload::Normal(batch) => wire::entry::Payload::Commands(batch.encoded().clone()),
         EntryPayload::Membership(m) => wire::entry::Payload::Membership(membership_to_wire(m)),
     };
     wire::Entry { log_id: Some(log_id_to_wire(entry.log_id)), payload: Some(payload) }
@@ -140,9 +148,9 @@ pub(crate) fn entry_from_wire(message: wire::Entry) -> Result<Entry, Malformed> 
     let log_id = log_id_from_wire(message.log_id.ok_or_else(|| missing("entry.log_id"))?)?;
     let payload = match message.payload.ok_or_else(|| missing("entry.payload"))? {
         wire::entry::Payload::Blank(_) => EntryPayload::Blank,
-        wire::entry::Payload::Command(command) => {
+        wire::entry::Payload::Commands(encoded) => {
             let refuse = |error: WireError| SpecError::new("entry", log_id, error.to_string());
-            EntryPayload::Normal(decode_command(command.as_slice()).map_err(refuse)?)
+            EntryPayload::Normal(Batch::decode(encoded).map_err(refuse)?)
         }
         wire::entry::Payload::Membership(m) => EntryPayload::Membership(membership_from_wire(&m)?),
     };

@@ -95,18 +95,18 @@ impl Replica {
         *window = Window::new(applied.state.revision());
     }
 
-    /// Applies a command; `None` for an entry that only moves the log.
-    pub(super) fn apply(&self, log_id: LogId, command: Option<&Command>) -> Option<Outcome> {
+    /// Applies the commands of an entry; there are none in one that only moves the log.
+    pub(super) fn apply(&self, log_id: LogId, commands: &[Command]) -> Vec<Outcome> {
         let mut applied = self.applied.write().expect(HALF_APPLIED);
         applied.last = Some(log_id);
-        let outcome = command.map(|command| applied.state.apply(command));
-        if let Some(Ok(done)) = &outcome
-            && !done.changes.is_empty()
-        {
-            self.announce(applied.state.view().revision(), &done.changes, false);
-        }
-        drop(applied);
-        outcome.map(|outcome| outcome.map(|done| done.response))
+        let one = |command| {
+            let done = applied.state.apply(command)?;
+            if !done.changes.is_empty() {
+                self.announce(applied.state.view().revision(), done.changes, false);
+            }
+            Ok(done.response)
+        };
+        commands.iter().map(one).collect()
     }
 
     pub(super) fn apply_membership(&self, membership: StoredMembership) {
@@ -119,7 +119,7 @@ impl Replica {
     pub(super) fn install(&self, new: Applied) {
         let mut applied = self.applied.write().expect(HALF_APPLIED);
         *applied = new;
-        self.announce(applied.state.view().revision(), &[], true);
+        self.announce(applied.state.view().revision(), Vec::new(), true);
         drop(applied);
         self.publish_progress();
     }
@@ -130,7 +130,7 @@ impl Replica {
         self.progress.send_replace(last);
     }
 
-    fn announce(&self, revision: Revision, changes: &[Change], replaced: bool) {
+    fn announce(&self, revision: Revision, changes: Vec<Change>, replaced: bool) {
         // A root that is replaced is gone from the cluster.
         let removes = |change: &Change| {
             matches!(change, Change::Delete(ObjectKey::Node(_)) | Change::Put(Object::Cluster(_)))

@@ -15,6 +15,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod faults;
 mod file;
+mod growth;
 mod log;
 mod machine;
 mod medium;
@@ -32,6 +33,7 @@ use overlay_types::{ClusterId, NodeId};
 
 pub use durable::Durable;
 pub use error::StoreError;
+pub use growth::{Growth, Made};
 pub use log::LogStore;
 pub use machine::Machine;
 pub(crate) use medium::aside;

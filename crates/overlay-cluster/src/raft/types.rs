@@ -6,7 +6,8 @@ use bytes::Bytes;
 use overlay_types::{Name, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Command, Rejection, Response};
+use super::batch::Batch;
+use crate::state::{Rejection, Response};
 
 /// Where a member of the raft group answers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -21,10 +22,10 @@ pub struct Member {
 pub type Outcome = Result<Response, Rejection>;
 
 openraft::declare_raft_types!(
-    /// What this project replicates: commands, between nodes, with snapshots as bytes.
+    /// What this project replicates: batches of commands, between nodes, with snapshots as bytes.
     pub TypeConfig:
-        D = Command,
-        R = Outcome,
+        D = Batch,
+        R = Vec<Outcome>,
         NodeId = NodeId,
         Node = Member,
         SnapshotData = Bytes,

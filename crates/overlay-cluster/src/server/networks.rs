@@ -9,7 +9,10 @@ use super::{
     list::{Listed, NetworkList},
     needed, request_id, unexpected,
 };
-use crate::state::{Action, Response as Answer, State};
+use crate::{
+    control::rejection_status,
+    state::{Action, Kind, Response as Answer, State, Wanted},
+};
 
 fn spec(message: Option<v1::NetworkSpec>) -> Result<NetworkSpec, Status> {
     needed("spec", message)?.try_into().map_err(invalid)
@@ -104,10 +107,9 @@ impl v1::networks_server::Networks for Api {
     ) -> Result<Response<v1::RemoveNetworkResponse>, Status> {
         let request = request.into_inner();
         let write = request_id(&request.request_id)?;
-        let find = |state: &State| state.find_network(&request.network).map(|network| network.id);
-        if let Some(id) = self.find_to_remove(write, find).await? {
-            self.control.write(write, Action::RemoveNetwork(id)).await?;
-        }
+        let wanted =
+            Wanted::new(Kind::Network, request.network).map_err(|r| rejection_status(&r))?;
+        self.control.write(write, Action::RemoveNetwork(wanted)).await?;
         Ok(Response::new(v1::RemoveNetworkResponse {}))
     }
 }

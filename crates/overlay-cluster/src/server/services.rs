@@ -9,7 +9,10 @@ use super::{
     list::{Listed, ServiceList},
     needed, request_id, unexpected,
 };
-use crate::state::{Action, Response as Answer, State};
+use crate::{
+    control::rejection_status,
+    state::{Action, Kind, Response as Answer, State, Wanted},
+};
 
 impl Api {
     /// A spec whose networks are given by name, id or prefix.
@@ -93,10 +96,9 @@ impl v1::services_server::Services for Api {
     ) -> Result<Response<v1::RemoveServiceResponse>, Status> {
         let request = request.into_inner();
         let write = request_id(&request.request_id)?;
-        let find = |state: &State| state.find_service(&request.service).map(|service| service.id);
-        if let Some(id) = self.find_to_remove(write, find).await? {
-            self.control.write(write, Action::RemoveService(id)).await?;
-        }
+        let wanted =
+            Wanted::new(Kind::Service, request.service).map_err(|r| rejection_status(&r))?;
+        self.control.write(write, Action::RemoveService(wanted)).await?;
         Ok(Response::new(v1::RemoveServiceResponse {}))
     }
 }

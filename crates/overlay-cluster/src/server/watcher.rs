@@ -1,5 +1,6 @@
 //! `overlay.v1.Watcher`.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use overlay_api::{
@@ -9,7 +10,16 @@ use overlay_api::{
 };
 use overlay_types::{Change, NodeId, Revision};
 use prost::Message;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
+        mpsc, watch,
+    },
+    time::{Instant, timeout_at},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -26,6 +36,11 @@ const UNDER_WAY: usize = 16;
 /// Bytes after which a message ends. With the largest object this is less than the 4 MiB that
 /// clients accept unless they are told otherwise.
 const MESSAGE_BYTES: usize = 1 << 20;
+/// Changes that are gathered for one batch of messages, about 300 kB.
+const CHANGES_IN_BATCH: usize = 1024;
+/// How long a subscriber waits to hear of a revision that changed nothing for it. Most writes
+/// concern few nodes; telling each to all would cost as many messages as there are nodes.
+const UNCONCERNED: Duration = Duration::from_millis(200);
 
 type Messages = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
@@ -120,11 +135,8 @@ async fn carry(
         {
             return;
         }
-        let event = tokio::select! {
-            event = events.recv() => match event {
-                Err(broadcast::error::RecvError::Closed) => return,
-                event => event,
-            },
+        let gathered = tokio::select! {
+            gathered = gather(replica, node, &mut events, &mut feed) => gathered,
             () = messages.closed() => return,
             status = &mut ended => {
                 // The subscriber may be gone.
@@ -132,21 +144,61 @@ async fn carry(
                 return;
             }
         };
-        let next = replica.read(|state| {
-            check_there(state, node)?;
-            Ok(match event {
-                Ok(event) => feed.next(state.view(), &event),
-                Err(_) => Some(feed.restart(state.view())),
-            })
-        });
-        batch = match next {
-            Ok(batch) => batch,
+        batch = match gathered {
+            Ok(Some(gathered)) => Some(gathered),
+            Ok(None) => return,
             Err(status) => {
                 // The subscriber may be gone.
                 let _ = messages.send(Err(status)).await;
                 return;
             }
         };
+    }
+}
+
+/// The next batch, of all that has happened when there is something to tell. `None` at the end; an
+/// error when the node that watches is not there any more.
+async fn gather(
+    replica: &Replica,
+    node: Option<NodeId>,
+    events: &mut broadcast::Receiver<Event>,
+    feed: &mut Feed,
+) -> Result<Option<Batch>, Status> {
+    let mut gathered: Option<(Batch, Instant)> = None;
+    loop {
+        let event = match &gathered {
+            None => match events.recv().await {
+                Err(RecvError::Closed) => return Ok(None),
+                event => event,
+            },
+            Some((batch, due)) if batch.is_empty() => match timeout_at(*due, events.recv()).await {
+                Ok(event) => event,
+                Err(_) => return Ok(gathered.map(|(batch, _)| batch)),
+            },
+            Some((batch, _)) if batch.changes.len() >= CHANGES_IN_BATCH => {
+                return Ok(gathered.map(|(batch, _)| batch));
+            }
+            Some(_) => match events.try_recv() {
+                Ok(event) => Ok(event),
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => {
+                    return Ok(gathered.map(|(batch, _)| batch));
+                }
+            },
+        };
+        let next = replica.read(|state| {
+            check_there(state, node)?;
+            Ok::<_, Status>(match event {
+                Ok(event) => feed.next(state.view(), &event),
+                Err(RecvError::Lagged(_)) => Some(feed.restart(state.view())),
+                Err(RecvError::Closed) => None,
+            })
+        })?;
+        match (&mut gathered, next) {
+            (_, None) => {}
+            (Some((batch, _)), Some(next)) => batch.extend(next),
+            (None, Some(next)) => gathered = Some((next, Instant::now() + UNCONCERNED)),
+        }
     }
 }
 

@@ -121,12 +121,12 @@ impl State {
             Action::UpdateNetwork { id, based_on, spec, host_routes } => {
                 self.update_network(context, (*id, *based_on), spec, host_routes)
             }
-            Action::RemoveNetwork(id) => self.remove_network(context, *id),
+            Action::RemoveNetwork(wanted) => self.remove_network(context, wanted),
             Action::CreateService { id, spec } => self.create_service(context, *id, spec),
             Action::UpdateService { id, based_on, spec } => {
                 self.update_service(context, (*id, *based_on), spec)
             }
-            Action::RemoveService(id) => self.remove_service(*id),
+            Action::RemoveService(wanted) => self.remove_service(wanted),
             Action::AttachEndpoint { id, spec } => self.attach_endpoint(context, *id, spec),
             Action::DetachEndpoint(id) => self.detach_endpoint(*id),
             Action::PublishNodeKey { node, epoch, public } => {

@@ -10,7 +10,7 @@ use overlay_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{OpaqueSecret, Successor, Trust};
+use super::{OpaqueSecret, Successor, Trust, Wanted};
 
 /// Host routes of one command. A host with a full routing table sends the aggregates.
 pub const MAX_HOST_ROUTES: usize = 16_384;
@@ -67,7 +67,7 @@ pub enum Action {
         host_routes: Vec<Subnet>,
     },
     /// Removes a network that nothing uses (N13).
-    RemoveNetwork(NetworkId),
+    RemoveNetwork(Wanted),
     /// Creates a service.
     CreateService {
         /// Its id.
@@ -88,7 +88,7 @@ pub enum Action {
     ///
     /// Docker stops the tasks. Nothing here could: their owner detaches them first, and until then
     /// the removal is refused and names them.
-    RemoveService(ServiceId),
+    RemoveService(Wanted),
     /// Attaches an endpoint and gives it addresses.
     AttachEndpoint {
         /// Its id.

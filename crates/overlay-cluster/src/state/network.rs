@@ -7,7 +7,7 @@ use overlay_types::{
 };
 
 use super::{
-    Applied, Rejection, Response, State,
+    Applied, Rejection, Response, State, Wanted,
     apply::{Context, MAX_NETWORKS, Outcome, check_room},
     cluster::check_fresh,
     command::MAX_HOST_ROUTES,
@@ -128,8 +128,9 @@ impl State {
         Ok(Applied::put(Response::Network(network.clone()), Object::Network(network)))
     }
 
-    pub(super) fn remove_network(&mut self, context: Context, id: NetworkId) -> Outcome {
-        let network = self.network(id)?;
+    pub(super) fn remove_network(&mut self, context: Context, wanted: &Wanted) -> Outcome {
+        let network = self.find_network(wanted.as_str())?;
+        let id = network.id;
         let mut users = self.view.endpoints_on(id).map(|e| self.endpoint_label(e)).peekable();
         if users.peek().is_some() {
             return Err(Rejection::NetworkInUse {

@@ -9,7 +9,7 @@ use overlay_types::{
 };
 
 use super::{
-    Applied, Rejection, Response, State,
+    Applied, Rejection, Response, State, Wanted,
     apply::{Context, MAX_SERVICES, Outcome, check_room},
     cluster::check_fresh,
     index::{PortUser, folded},
@@ -84,8 +84,9 @@ impl State {
         Ok(Applied::put(Response::Service(service.clone()), Object::Service(service)))
     }
 
-    pub(super) fn remove_service(&mut self, id: ServiceId) -> Outcome {
-        let service = self.service(id)?;
+    pub(super) fn remove_service(&mut self, wanted: &Wanted) -> Outcome {
+        let service = self.find_service(wanted.as_str())?;
+        let id = service.id;
         let mut tasks = self.view.tasks_of(id).map(|task| self.endpoint_label(task)).peekable();
         if tasks.peek().is_some() {
             let endpoints = some_of(tasks);

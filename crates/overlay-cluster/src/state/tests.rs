@@ -179,7 +179,7 @@ mod cluster_rules {
         assert_eq!((again.response, again.changes), (first.response, vec![]));
         assert_eq!((&lab.state, lab.state.encode()), (&state, bytes));
 
-        let other = Action::RemoveNetwork(network.id);
+        let other = Action::RemoveNetwork(network.id.into());
         let reused = lab.state.apply(&Command { action: other, ..command }).unwrap_err();
         assert_eq!(reused.code(), "REQUEST_REUSED");
     }

@@ -15,6 +15,23 @@ pub struct Batch {
     pub changes: Vec<Change>,
 }
 
+impl Batch {
+    /// Whether it tells nothing but the revision.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && !self.snapshot
+    }
+
+    /// Takes the batch that comes after this one.
+    pub fn extend(&mut self, next: Self) {
+        if next.snapshot {
+            *self = next;
+        } else {
+            self.revision = next.revision;
+            self.changes.extend(next.changes);
+        }
+    }
+}
+
 /// One subscriber's place in the stream of changes.
 ///
 /// ```text
@@ -62,7 +79,7 @@ impl Feed {
         Batch {
             revision: self.revision,
             snapshot: true,
-            changes: self.interest.snapshot(view).map(Change::Put).collect(),
+            changes: self.interest.snapshot(view).into_iter().map(Change::Put).collect(),
         }
     }
 

@@ -41,9 +41,13 @@ impl Interest {
         }
     }
 
-    /// Every object of `view` that concerns the subscriber.
-    pub fn snapshot<'a>(&'a self, view: &'a View) -> impl Iterator<Item = Object> + 'a {
-        view.objects().filter(|object| self.concerns(object))
+    /// Every object of `view` that concerns the subscriber. Costs in the size of the answer: all
+    /// nodes may come back at once.
+    pub fn snapshot(&self, view: &View) -> Vec<Object> {
+        match self {
+            Self::Everything => view.objects().filter(|object| !is_gossip(object)).collect(),
+            Self::Node(interest) => interest.snapshot(view),
+        }
     }
 
     /// Whether `changes`, which led to the state that this interest was made of, certainly left the
@@ -66,22 +70,30 @@ impl Interest {
             Self::Node(interest) => interest.narrow(view, changes),
         }
     }
-
-    fn concerns(&self, object: &Object) -> bool {
-        match self {
-            Self::Everything => !matches!(object, Object::GossipKeys(_)),
-            Self::Node(interest) => interest.concerns(object),
-        }
-    }
 }
 
 impl NodeInterest {
     fn new(node: NodeId, view: &View) -> Self {
-        let local = view.endpoints().values().filter(|endpoint| endpoint.node == node);
+        let local = view.endpoints_at(node);
         let local = local.map(|endpoint| (endpoint.id, endpoint.network)).collect();
         let mut interest = Self { node, local, networks: BTreeSet::new() };
         interest.networks = interest.local.values().copied().collect();
         interest
+    }
+
+    fn snapshot(&self, view: &View) -> Vec<Object> {
+        let networks = || self.networks.iter();
+        let services = networks().flat_map(|id| view.services_on(*id)).map(|service| service.id);
+        let services: BTreeSet<_> = services.collect();
+        let services = services.iter().filter_map(|id| view.services().get(id));
+        let endpoints = networks().flat_map(|id| view.endpoints_on(*id));
+        view.common_objects()
+            .chain(
+                networks().filter_map(|id| view.networks().get(id).cloned().map(Object::Network)),
+            )
+            .chain(services.cloned().map(Object::Service))
+            .chain(endpoints.cloned().map(Object::Endpoint))
+            .collect()
     }
 
     fn narrow(&mut self, view: &View, changes: &[Change]) -> Vec<Change> {
@@ -121,6 +133,8 @@ impl NodeInterest {
                 Some(Change::Delete(ObjectKey::Service(service.id)))
             }
             Change::Put(_) => None,
+            // It had no endpoints any more, so it concerned nobody who was told before.
+            Change::Delete(ObjectKey::Network(id)) if !self.networks.contains(id) => None,
             // The key does not say which network it was on; deleting what is unknown is harmless.
             Change::Delete(_) => Some(change.clone()),
         }
@@ -140,34 +154,29 @@ impl NodeInterest {
     }
 
     fn concerns_service(&self, service: &Service) -> bool {
-        networks_of(service).any(|id| self.networks.contains(&id))
+        service.networks().any(|id| self.networks.contains(&id))
     }
 
     /// What was told because of the network, and is not because of another one.
     fn forget_network(&self, view: &View, id: NetworkId) -> impl Iterator<Item = ObjectKey> {
         let endpoints = view.endpoints_on(id).map(|endpoint| ObjectKey::Endpoint(endpoint.id));
-        let services = services_on(view, id).filter(|service| !self.concerns_service(service));
+        let services = view.services_on(id).filter(|service| !self.concerns_service(service));
         let services = services.map(|service| ObjectKey::Service(service.id));
         endpoints.chain(services).chain([ObjectKey::Network(id)])
     }
 }
 
 fn is_secret(change: &Change) -> bool {
-    matches!(change, Change::Put(Object::GossipKeys(_)))
+    matches!(change, Change::Put(object) if is_gossip(object))
 }
 
-fn networks_of(service: &Service) -> impl Iterator<Item = NetworkId> {
-    let asked = service.spec.networks.iter().map(|n| n.network);
-    asked.chain(service.vips.keys().copied())
-}
-
-fn services_on(view: &View, network: NetworkId) -> impl Iterator<Item = &Service> {
-    view.services().values().filter(move |service| networks_of(service).any(|id| id == network))
+const fn is_gossip(object: &Object) -> bool {
+    matches!(object, Object::GossipKeys(_))
 }
 
 fn whole_network(view: &View, id: NetworkId) -> impl Iterator<Item = Object> {
     let network = view.networks().get(&id).cloned().map(Object::Network);
-    let services = services_on(view, id).cloned().map(Object::Service);
+    let services = view.services_on(id).cloned().map(Object::Service);
     let endpoints = view.endpoints_on(id).cloned().map(Object::Endpoint);
     network.into_iter().chain(services).chain(endpoints)
 }

@@ -19,3 +19,11 @@ pub struct Service {
     /// The networks it is on, each with its virtual addresses: none in dnsrr mode.
     pub vips: BTreeMap<NetworkId, Addresses>,
 }
+
+impl Service {
+    /// The networks that it is on or asks to be on; one may come twice.
+    pub fn networks(&self) -> impl Iterator<Item = NetworkId> {
+        let asked = self.spec.networks.iter().map(|attachment| attachment.network);
+        asked.chain(self.vips.keys().copied())
+    }
+}

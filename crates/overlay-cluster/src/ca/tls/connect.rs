@@ -32,7 +32,8 @@ use crate::ca::{
 /// From the first SYN to the end of the handshake. Two retransmitted SYNs (1 s, 3 s) fit in.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A manager that died without a word is noticed after these two together, also on a connection
-/// that nothing is sent on.
+/// that nothing is sent on. Gossip says so sooner; this must not give up one that is merely busy,
+/// or everyone would come back with a handshake when it has least time for it.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 

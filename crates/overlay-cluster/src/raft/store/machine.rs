@@ -8,10 +8,12 @@ use openraft::{
 };
 
 use overlay_api::internal::v1 as wire;
+use tokio::time::Instant;
 
 use super::{
     error::StoreError,
     file::{File, Write},
+    growth::{Growth, Made},
     medium::aside,
     writer::Writer,
 };
@@ -24,7 +26,7 @@ use crate::{
             TypeConfig,
         },
     },
-    state::{Response, State, wire::WireError},
+    state::{State, wire::WireError},
 };
 
 /// Bytes of a snapshot in one record: redb copies a record into one run of pages, and log entries
@@ -37,11 +39,17 @@ pub struct Machine {
     pub(super) file: Arc<File>,
     pub(super) writer: Writer,
     replica: Arc<Replica>,
+    growth: Arc<Growth>,
 }
 
 impl Machine {
     pub(super) fn new(file: Arc<File>, writer: Writer, replica: Arc<Replica>) -> Self {
-        Self { file, writer, replica }
+        Self { file, writer, replica, growth: Arc::default() }
+    }
+
+    /// How much log there is behind the last snapshot.
+    pub fn growth(&self) -> Arc<Growth> {
+        Arc::clone(&self.growth)
     }
 
     pub(super) async fn store(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
@@ -93,7 +101,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok((applied.last, applied.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -104,19 +112,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let durable = self.writer.durable().reach(last.index).await;
             durable.map_err(|error| StorageIOError::apply(last, &error))?;
         }
+        self.growth.grow(entries.iter().map(codec::bytes_of).sum());
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let outcome = match entry.payload {
-                EntryPayload::Blank => self.replica.apply(entry.log_id, None),
-                EntryPayload::Normal(command) => self.replica.apply(entry.log_id, Some(&command)),
+                EntryPayload::Blank => self.replica.apply(entry.log_id, &[]),
+                EntryPayload::Normal(batch) => self.replica.apply(entry.log_id, batch.commands()),
                 EntryPayload::Membership(membership) => {
                     let stored = StoredMembership::new(Some(entry.log_id), membership);
                     self.replica.apply_membership(stored);
-                    None
+                    Vec::new()
                 }
             };
-            // Nobody reads the answer to an entry without a command.
-            outcomes.push(outcome.unwrap_or(Ok(Response::Done)));
+            outcomes.push(outcome);
         }
         self.replica.publish_progress();
         Ok(outcomes)
@@ -140,6 +148,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         })?;
         self.store(meta, *snapshot).await?;
         self.replica.install(applied);
+        self.growth.begin();
         Ok(())
     }
 
@@ -161,6 +170,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         // A large state takes longer to copy, and much longer to encode, than a heartbeat may wait.
         // Only the copying keeps writes from being applied.
         let replica = Arc::clone(&self.replica);
+        let began = Instant::now();
+        self.growth.begin();
         let encoded = aside(move || {
             let Applied { state, last, membership } = replica.lock().clone();
             (state.encode(), last, membership)
@@ -171,6 +182,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         let id = last.map_or_else(|| "empty".to_owned(), |id| format!("{}", id.index));
         let meta = SnapshotMeta { last_log_id: last, last_membership: membership, snapshot_id: id };
         self.store(&meta, data.clone()).await?;
+        self.growth.made(Made { bytes: data.len() as u64, time: began.elapsed() });
         Ok(Snapshot { meta, snapshot: Box::new(data) })
     }
 }

@@ -47,9 +47,11 @@ pub fn salvage(path: &Path, owner: &Owner) -> Result<Salvaged, StoreError> {
     let (mut state, mut last_index) = (applied.state, first.saturating_sub(1));
     file.for_each_entry(first.., |entry| {
         last_index = entry.log_id.index;
-        if let EntryPayload::Normal(command) = entry.payload {
-            // A refusal is an answer like any other.
-            let _ = state.apply(&command);
+        if let EntryPayload::Normal(batch) = entry.payload {
+            for command in batch.commands() {
+                // A refusal is an answer like any other.
+                let _ = state.apply(command);
+            }
         }
         Ok(())
     })?;

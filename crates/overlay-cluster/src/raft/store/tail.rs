@@ -2,16 +2,24 @@
 
 use std::{collections::BTreeMap, ops::RangeBounds};
 
-use crate::raft::types::{Entry, LogId};
+use crate::raft::{
+    codec::bytes_of,
+    types::{Entry, LogId},
+};
 
 /// Entries kept besides those that are not on the disk yet: what followers usually still need, so
 /// that replication does not read the file.
 const RECENT: usize = 4096;
+/// Bytes of their commands that are kept besides, as they are stored; in memory they take three
+/// times as much.
+const RECENT_BYTES: usize = 16 << 20;
 
 /// The newest entries, without gaps; whatever is not in here is on the disk.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     entries: BTreeMap<u64, Entry>,
+    /// Bytes of their commands.
+    bytes: usize,
     /// Entries up to this index are on the disk.
     flushed: u64,
 }
@@ -28,28 +36,40 @@ impl Tail {
     }
 
     pub(super) fn append(&mut self, entry: Entry) {
-        self.entries.insert(entry.log_id.index, entry);
+        self.bytes += bytes_of(&entry);
+        let replaced = self.entries.insert(entry.log_id.index, entry);
+        self.forget(replaced.iter());
     }
 
     /// Forgets the entries from `index` on.
     pub(super) fn truncate(&mut self, index: u64) {
-        self.entries.split_off(&index);
+        let gone = self.entries.split_off(&index);
+        self.forget(gone.values());
         self.flushed = self.flushed.min(index.saturating_sub(1));
     }
 
     /// Forgets the entries up to `index`.
     pub(super) fn purge(&mut self, index: u64) {
-        self.entries = self.entries.split_off(&(index + 1));
+        let kept = self.entries.split_off(&(index + 1));
+        let gone = std::mem::replace(&mut self.entries, kept);
+        self.forget(gone.values());
     }
 
     /// The entries up to `index` are on the disk: forgets those that are not recent.
     pub(super) fn flushed_up_to(&mut self, index: u64) {
         self.flushed = self.flushed.max(index);
-        while self.entries.len() > RECENT {
-            match self.entries.first_key_value() {
-                Some((oldest, _)) if *oldest <= self.flushed => self.entries.pop_first(),
+        while self.entries.len() > RECENT || self.bytes > RECENT_BYTES {
+            match self.entries.first_entry() {
+                Some(oldest) if *oldest.key() <= self.flushed => {
+                    let gone = oldest.remove();
+                    self.forget([&gone]);
+                }
                 _ => break,
-            };
+            }
         }
+    }
+
+    fn forget<'a>(&mut self, gone: impl IntoIterator<Item = &'a Entry>) {
+        self.bytes -= gone.into_iter().map(bytes_of).sum::<usize>();
     }
 }

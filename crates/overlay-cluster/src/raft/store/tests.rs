@@ -63,7 +63,7 @@ fn entry(index: u64) -> Entry {
 
 fn command(index: u64, action: Action) -> EntryPayload<TypeConfig> {
     let request = RequestId::from_u128(index.into());
-    EntryPayload::Normal(Command { request, at: UnixMillis(index), action })
+    EntryPayload::Normal(vec![Command { request, at: UnixMillis(index), action }].into())
 }
 
 struct Store {
@@ -107,8 +107,8 @@ impl Store {
 fn applied_up_to(last: u64) -> State {
     let mut state = State::default();
     for index in 0..=last {
-        if let EntryPayload::Normal(command) = entry(index).payload {
-            state.apply(&command).unwrap();
+        if let EntryPayload::Normal(batch) = entry(index).payload {
+            batch.commands().iter().for_each(|command| drop(state.apply(command).unwrap()));
         }
     }
     state

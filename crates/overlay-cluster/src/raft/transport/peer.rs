@@ -3,6 +3,7 @@
 use core::{future::Future, time::Duration};
 use std::{io, sync::Arc};
 
+use bytes::Bytes;
 use openraft::{
     OptionalSend,
     error::{
@@ -21,12 +22,14 @@ use super::links::{Channel, Links};
 use crate::raft::{
     codec,
     store::Durable,
-    types::{Member, Snapshot, TypeConfig, Vote},
+    types::{Entry, Member, Snapshot, TypeConfig, Vote},
 };
 
-/// Largest message between managers. A batch of entries is far below; a network with all the host
-/// routes it may name has 300 kB.
+/// Largest message between managers: far above what is sent, see [`MAX_ENTRIES`].
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
+/// Bytes of entries in one message, but for the first entry, which has at most 2 MB. A follower has
+/// to write them before the next heartbeat is due.
+const MAX_ENTRIES: usize = 4 << 20;
 
 /// How long a snapshot may take to be installed, besides its transfer.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
@@ -100,6 +103,17 @@ impl Peer {
     }
 }
 
+/// The first entries, as many as one message takes.
+fn fitting(entries: &[Entry]) -> &[Entry] {
+    let mut bytes = 0;
+    let fits = entries.iter().take_while(|entry| {
+        let first = bytes == 0;
+        bytes += codec::bytes_of(entry);
+        first || bytes <= MAX_ENTRIES
+    });
+    &entries[..fits.count()]
+}
+
 fn within<T>(message: T, limit: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
@@ -117,15 +131,23 @@ impl RaftNetwork<TypeConfig> for Peer {
             let durable = self.peers.durable.reach(committed.index).await;
             durable.map_err(|error| NetworkError::new(&error))?;
         }
+        let entries = fitting(&rpc.entries);
         let message = wire::AppendRequest {
             vote: Some(codec::vote_to_wire(rpc.vote)),
             previous: rpc.prev_log_id.map(codec::log_id_to_wire),
-            entries: rpc.entries.iter().map(codec::entry_to_wire).collect(),
+            entries: entries.iter().map(codec::entry_to_wire).collect(),
             leader_commit: rpc.leader_commit.map(codec::log_id_to_wire),
         };
         let call = within(message, option.hard_ttl());
         let answer = self.client()?.append(call).await.map_err(|status| rpc_error(&status))?;
-        codec::append_response_from_wire(answer.into_inner()).map_err(malformed)
+        let answer = codec::append_response_from_wire(answer.into_inner()).map_err(malformed)?;
+        Ok(match (answer, entries.last()) {
+            // The rest goes with the next message.
+            (AppendEntriesResponse::Success, Some(last)) if entries.len() < rpc.entries.len() => {
+                AppendEntriesResponse::PartialSuccess(Some(last.log_id))
+            }
+            (answer, _) => answer,
+        })
     }
 
     async fn vote(
@@ -160,12 +182,12 @@ impl RaftNetwork<TypeConfig> for Peer {
         let first = wire::SnapshotPiece {
             vote: Some(codec::vote_to_wire(vote)),
             meta: Some(codec::snapshot_meta_to_wire(&snapshot.meta)),
-            data: Vec::new(),
+            data: Bytes::new(),
         };
         let pieces = (0..data.len()).step_by(PIECE).map(move |start| wire::SnapshotPiece {
             vote: None,
             meta: None,
-            data: data[start..data.len().min(start + PIECE)].to_vec(),
+            data: data.slice(start..data.len().min(start + PIECE)),
         });
         let stream = tokio_stream::iter(std::iter::once(first).chain(pieces));
         let limit = SNAPSHOT_PATIENCE + Duration::from_secs(length as u64 / SNAPSHOT_RATE);

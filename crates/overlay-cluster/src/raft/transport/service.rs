@@ -93,7 +93,7 @@ impl raft_server::Raft for RaftService {
         let first = pieces.message().await?.unwrap_or_default();
         let vote = codec::vote_from_wire(first.vote).map_err(malformed)?;
         let meta = codec::snapshot_meta_from_wire(first.meta).map_err(malformed)?;
-        let mut data = BytesMut::from(first.data.as_slice());
+        let mut data = BytesMut::from(first.data);
         loop {
             let next = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
             match next.map_err(|_| Status::deadline_exceeded("the snapshot stopped coming"))?? {

@@ -1,8 +1,8 @@
-use overlay_types::{DefaultPool, NetworkSpec, Vni};
+use overlay_types::{Change, DefaultPool, NetworkSpec, ObjectKey, Vni};
 use rstest::rstest;
 
 use super::*;
-use crate::state::Class;
+use crate::state::{Class, Kind, Wanted};
 
 fn subnet_texts(network: &Network) -> Vec<String> {
     network.subnets.iter().map(|s| s.subnet.to_string()).collect()
@@ -76,12 +76,12 @@ fn n07_ingress_can_be_recreated_under_any_name() {
     let ingress = lab.state.ingress().unwrap().id;
     let published = lab.service(svc("web", &[], &["8080:80"]));
     let quiet = lab.service(svc("quiet", &[], &[]));
-    let refusal = lab.refuse(Action::RemoveNetwork(ingress));
+    let refusal = lab.refuse(Action::RemoveNetwork(ingress.into()));
     assert!(refusal.to_string().contains("service web"), "{refusal}");
     assert!(!refusal.to_string().contains("quiet"), "{refusal}");
 
-    lab.run(Action::RemoveService(published.id));
-    lab.run(Action::RemoveNetwork(ingress));
+    lab.run(Action::RemoveService(published.id.into()));
+    lab.run(Action::RemoveNetwork(ingress.into()));
     assert!(lab.state.service(quiet.id).unwrap().vips.is_empty());
     let action = lab.create_service(svc("web", &[], &["8080:80"]));
     assert_eq!(lab.refuse(action).code(), "NO_INGRESS");
@@ -109,7 +109,7 @@ fn n10_vnis_are_unique_and_a_freed_one_rests() {
     assert!(refusal.to_string().contains("is free"), "{refusal}");
     let (c, d) = (lab.network(net("c")), lab.network(net("d")));
     assert_eq!(d.vni.get(), c.vni.get() + 1);
-    lab.run(Action::RemoveNetwork(c.id));
+    lab.run(Action::RemoveNetwork(c.id.into()));
     assert_eq!(lab.network(net("e")).vni.get(), d.vni.get() + 1);
 }
 
@@ -173,16 +173,18 @@ fn n13_removal_names_who_is_attached() {
     let mut draft = standalone(&network, 2);
     draft.name = Some("box".parse().unwrap());
     let endpoint = lab.endpoint(draft);
-    let refusal = lab.refuse(Action::RemoveNetwork(network.id));
+    let refusal = lab.refuse(Action::RemoveNetwork(network.id.into()));
     assert_eq!(refusal.code(), "NETWORK_IN_USE");
     let text = refusal.to_string();
     assert!(text.contains("box") && text.contains("node2"), "{text}");
     lab.run(Action::DetachEndpoint(endpoint.id));
     let service = lab.service(svc("api", &[network.id], &[]));
-    assert!(lab.refuse(Action::RemoveNetwork(network.id)).to_string().contains("service api"));
-    lab.run(Action::RemoveService(service.id));
-    lab.run(Action::RemoveNetwork(network.id));
-    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id)).code(), "NOT_FOUND");
+    assert!(
+        lab.refuse(Action::RemoveNetwork(network.id.into())).to_string().contains("service api")
+    );
+    lab.run(Action::RemoveService(service.id.into()));
+    lab.run(Action::RemoveNetwork(network.id.into()));
+    assert_eq!(lab.refuse(Action::RemoveNetwork(network.id.into())).code(), "NOT_FOUND");
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn n13_a_refusal_stays_small() {
     for _ in 0..100 {
         lab.endpoint(standalone(&network, 1));
     }
-    let text = lab.refuse(Action::RemoveNetwork(network.id)).to_string();
+    let text = lab.refuse(Action::RemoveNetwork(network.id.into())).to_string();
     assert!(text.contains("92 more") && text.len() < 1000, "{text}");
 }
 
@@ -229,4 +231,23 @@ fn n12_v6_only_and_dual_stack_get_what_they_ask_for() {
     assert!(endpoint.addresses.v4.is_none() && endpoint.addresses.v6.is_some());
     // A draft that is refused by itself never becomes a spec.
     assert!(NetworkSpec::try_from(NetworkDraft { ipv4: false, ..net("none") }).is_err());
+}
+
+#[test]
+fn n13_a_network_is_removed_by_name_once_however_often_it_is_asked_for() {
+    let mut lab = Lab::new();
+    let network = lab.network(net("web"));
+    let wanted = |text: &str| Wanted::new(Kind::Network, text.to_owned()).unwrap();
+    let request = RequestId::from_u128(5);
+    let command =
+        |text| Command { request, at: lab.now, action: Action::RemoveNetwork(wanted(text)) };
+    let command = command("WEB");
+    let removed = lab.state.apply(&command).unwrap();
+    assert_eq!(removed.changes, [Change::Delete(ObjectKey::Network(network.id))]);
+    // Its name is free, and the repeated request does not remove who has it now.
+    lab.network(net("web"));
+    let again = lab.state.apply(&command).unwrap();
+    assert_eq!((again.response, again.changes), (Response::Done, vec![]));
+    assert_eq!(lab.refuse(Action::RemoveNetwork(wanted("db"))).code(), "NOT_FOUND");
+    assert!(Wanted::new(Kind::Network, "a".repeat(64)).is_err());
 }

@@ -20,8 +20,8 @@ fn action() -> impl Strategy<Value = Action> {
         4 => service_action(),
         8 => endpoint_action(),
         3 => (0..20_u128).prop_map(|id| Action::DetachEndpoint(EndpointId::from_u128(id))),
-        1 => (1..6_u128).prop_map(|id| Action::RemoveNetwork(NetworkId::from_u128(id))),
-        1 => (0..4_u128).prop_map(|id| Action::RemoveService(ServiceId::from_u128(id))),
+        1 => (1..6_u128).prop_map(|id| Action::RemoveNetwork(NetworkId::from_u128(id).into())),
+        1 => (0..4_u128).prop_map(|id| Action::RemoveService(ServiceId::from_u128(id).into())),
         3 => key_action(),
     ]
 }

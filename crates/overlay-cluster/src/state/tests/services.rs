@@ -105,7 +105,7 @@ fn s09_ports_clash_across_services(#[case] a: &str, #[case] b: &str, #[case] cla
         let refusal = lab.refuse(action.clone());
         assert_eq!(refusal.code(), "PORT_IN_USE");
         assert!(refusal.to_string().contains("service a"), "{refusal}");
-        lab.run(Action::RemoveService(first.id));
+        lab.run(Action::RemoveService(first.id.into()));
     }
     lab.run(action);
 }
@@ -163,7 +163,7 @@ fn s17_a_service_that_names_no_network_joins_ingress() {
 fn s10_removing_a_service_leaves_the_ingress_network() {
     let mut lab = Lab::new();
     let service = lab.service(svc("web", &[], &["8080:80"]));
-    lab.run(Action::RemoveService(service.id));
+    lab.run(Action::RemoveService(service.id.into()));
     let ingress = lab.state.ingress().unwrap().id;
     assert_eq!(lab.state.usage(ingress).unwrap()[0].used, 0);
 }
@@ -174,7 +174,7 @@ fn a_service_with_tasks_keeps_their_network_and_itself() {
     let (a, b) = (lab.network(net("a")), lab.network(net("b")));
     let service = lab.service(svc("web", &[a.id], &[]));
     let endpoint = lab.endpoint(task(&service, a.id, 1));
-    assert_eq!(lab.refuse(Action::RemoveService(service.id)).code(), "SERVICE_IN_USE");
+    assert_eq!(lab.refuse(Action::RemoveService(service.id.into())).code(), "SERVICE_IN_USE");
     let action = lab.update_service(&service, svc("web", &[b.id], &[]));
     assert_eq!(lab.refuse(action).code(), "SERVICE_IN_USE");
     let action = lab.update_service(&service, svc("web", &[b.id, a.id], &[]));
@@ -184,7 +184,7 @@ fn a_service_with_tasks_keeps_their_network_and_itself() {
     lab.run(Action::DetachEndpoint(endpoint.id));
     let action = lab.update_service(&service, svc("web", &[b.id], &[]));
     lab.run(action);
-    lab.run(Action::RemoveService(service.id));
+    lab.run(Action::RemoveService(service.id.into()));
     for network in [a.id, b.id] {
         assert_eq!(lab.state.usage(network).unwrap()[0].used, 0);
     }

@@ -10,7 +10,9 @@ use overlay_types::{
 };
 
 use super::{WireError, reading, required};
-use crate::state::{Action, Command, InitCluster, MoveNode, OpaqueSecret, Successor, Trust};
+use crate::state::{
+    Action, Command, InitCluster, Kind, MoveNode, OpaqueSecret, Rejection, Successor, Trust, Wanted,
+};
 
 pub(super) const COMMAND: &str = "command";
 
@@ -62,7 +64,7 @@ impl From<&Action> for Message {
                     host_routes: texts(host_routes),
                 })
             }
-            Action::RemoveNetwork(id) => Self::RemoveNetwork(id.to_string()),
+            Action::RemoveNetwork(wanted) => Self::RemoveNetwork(wanted.to_string()),
             Action::CreateService { id, spec } => Self::CreateService(pb::CreateService {
                 id: id.to_string(),
                 spec: Some(spec.into()),
@@ -74,7 +76,7 @@ impl From<&Action> for Message {
                     spec: Some(spec.into()),
                 })
             }
-            Action::RemoveService(id) => Self::RemoveService(id.to_string()),
+            Action::RemoveService(wanted) => Self::RemoveService(wanted.to_string()),
             Action::AttachEndpoint { id, spec } => Self::AttachEndpoint(pb::AttachEndpoint {
                 id: id.to_string(),
                 spec: Some(spec.into()),
@@ -182,7 +184,7 @@ impl TryFrom<Message> for Action {
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
                 host_routes: subnets(&m.host_routes)?,
             },
-            Message::RemoveNetwork(id) => Self::RemoveNetwork(reading(COMMAND, parse("id", &id))?),
+            Message::RemoveNetwork(text) => Self::RemoveNetwork(wanted(Kind::Network, text)?),
             Message::CreateService(m) => Self::CreateService {
                 id: reading(COMMAND, parse("id", &m.id))?,
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
@@ -192,7 +194,7 @@ impl TryFrom<Message> for Action {
                 based_on: Revision::new(m.based_on),
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
             },
-            Message::RemoveService(id) => Self::RemoveService(reading(COMMAND, parse("id", &id))?),
+            Message::RemoveService(text) => Self::RemoveService(wanted(Kind::Service, text)?),
             Message::AttachEndpoint(m) => Self::AttachEndpoint {
                 id: reading(COMMAND, parse("id", &m.id))?,
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
@@ -361,6 +363,11 @@ impl From<pb::Successor> for Successor {
     fn from(message: pb::Successor) -> Self {
         Self { root_certificate: message.root_certificate, private_key: message.private_key }
     }
+}
+
+fn wanted(kind: Kind, text: String) -> Result<Wanted, WireError> {
+    let refuse = |why: Rejection| SpecError::new("wanted", "", why.to_string());
+    reading(COMMAND, Wanted::new(kind, text).map_err(refuse))
 }
 
 fn texts(subnets: &[Subnet]) -> Vec<String> {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use overlay_types::{
-    Addresses, MacAddr, Meta, NetworkDraft, Revision, ServiceDraft, ServiceId, ServiceNetwork, Vni,
+    Addresses, MacAddr, Meta, NetworkDraft, Revision, Service, ServiceDraft, ServiceId,
+    ServiceNetwork, Vni,
 };
 use proptest::prelude::*;
 
@@ -68,7 +69,10 @@ fn change() -> impl Strategy<Value = Change> {
 fn expected(view: &View, node: NodeId) -> View {
     let mut own = View::default();
     let interest = Interest::of_node(node, view);
-    own.apply(view.revision(), interest.snapshot(view).map(Change::Put).collect::<Vec<_>>());
+    own.apply(
+        view.revision(),
+        interest.snapshot(view).into_iter().map(Change::Put).collect::<Vec<_>>(),
+    );
     own
 }
 

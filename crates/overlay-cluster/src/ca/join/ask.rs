@@ -1,0 +1,89 @@
+//! The joiner's side: asks managers until one of them decides.
+
+use core::{
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use overlay_api::v1::{self, membership_client::MembershipClient};
+use overlay_types::{Node, RequestId};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::PendingJoin;
+use crate::ca::{CaError, Dialer, JoinToken};
+
+/// How long managers that answer, but cannot decide, are asked again. A new leader takes two
+/// seconds, and of thousands of hosts that join at once the last is let in after some ten.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// From one round to the next.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Why a join came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// A manager refused, or is not of the cluster that the token is for.
+    #[error(transparent)]
+    Refused(#[from] CaError),
+    /// No manager decided: what each of them said last.
+    #[error("no manager decided: {0}")]
+    Undecided(String),
+}
+
+/// Has `node` join. Asks each manager in turn, again and again while one of them is there: the
+/// request is the same one, so that a repeated join is one node.
+pub async fn ask(
+    token: &JoinToken,
+    remotes: &[SocketAddr],
+    from: IpAddr,
+    pending: &PendingJoin,
+    node: &Node,
+) -> Result<v1::JoinResponse, AskError> {
+    let request = v1::JoinRequest {
+        secret: token.secret().expose().to_vec(),
+        certificate_request: pending.request().to_vec(),
+        node: Some(node.into()),
+        request_id: RequestId::from_u128(rand::random()).to_string(),
+        root_digest: token.digest().to_bytes().to_vec(),
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut reached = false;
+    loop {
+        let mut reasons = Vec::new();
+        for remote in remotes {
+            let channel = match Dialer::joiner(token.digest(), from, *remote)?.channel().await {
+                Ok(channel) => channel,
+                Err(error) => {
+                    reasons.push(error.to_string());
+                    continue;
+                }
+            };
+            match MembershipClient::new(channel).join(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if is_undecided(&status) => {
+                    reached = true;
+                    reasons.push(format!("{remote}: {}", status.message()));
+                }
+                Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
+            }
+        }
+        // Where nobody is, waiting does not help: the addresses are wrong.
+        if !reached || Instant::now() > deadline {
+            return Err(AskError::Undecided(reasons.join("; ")));
+        }
+        pause().await;
+    }
+}
+
+/// The manager has no quorum, or too many join there just now, or it went away meanwhile.
+fn is_undecided(status: &Status) -> bool {
+    let busy = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    // What a manager answered has no cause here.
+    busy || status.source().is_some()
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells when a manager can decide again")]
+async fn pause() {
+    tokio::time::sleep(ROUND).await;
+}
