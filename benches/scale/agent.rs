@@ -18,7 +18,7 @@ use overlay_cluster::{
 };
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, DataplaneKind, FeatureLevel, Meta, Node, NodeId,
-    Object, Revision, Role, View,
+    Object, Revision, Role, RootId, View,
 };
 use overlayd::managers::Managers;
 use tokio::sync::watch;
@@ -158,6 +158,7 @@ fn node(address: IpAddr, number: u16) -> Result<Node> {
             ipv6: true,
             level: FeatureLevel::OURS,
         },
+        root: RootId::default(),
         availability: Availability::Active,
         labels: BTreeMap::new(),
     })
