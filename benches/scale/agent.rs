@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, Result};
 use overlay_api::v1::{self, watcher_client::WatcherClient};
 use overlay_cluster::{
-    ca::{Dialer, JoinToken, NodeTls, PendingJoin, join},
+    ca::{Dialer, JoinToken, NodeTls, PendingJoin, TrustedRoots, join},
     control::now,
 };
 use overlay_types::{
-    Availability, Capabilities, Change, DataplaneKind, FeatureLevel, Meta, Node, NodeId, Object,
-    Revision, Role, View,
+    Availability, Capabilities, Change, Cluster, DataplaneKind, FeatureLevel, Meta, Node, NodeId,
+    Object, Revision, Role, View,
 };
 use overlayd::managers::Managers;
 use tokio::sync::watch;
@@ -57,8 +57,9 @@ impl Agent {
         let from = IpAddr::from([127, net, high, low]);
         let pending = PendingJoin::new()?;
         let answer = join::ask(token, remotes, from, &pending, &node(from, number)?).await?;
-        let root = (&*answer.root, token.digest());
-        let credentials = pending.complete(&answer.certificate, root.0, root.1, now())?;
+        let cluster = Cluster::try_from(answer.cluster.context("the cluster")?)?;
+        let roots = TrustedRoots::from_published(&cluster.roots)?.holding(token.digest())?;
+        let credentials = pending.complete(&answer.certificate, roots, now())?;
         let tls = Arc::new(NodeTls::new(&credentials)?);
         let id = tls.identity().node;
         let managers = Managers::new(id, Arc::clone(&tls), (from, 2377).into());
@@ -145,6 +146,7 @@ fn known(managers: Vec<v1::Node>) -> Result<View> {
 fn node(address: IpAddr, number: u16) -> Result<Node> {
     Ok(Node {
         id: NodeId::default(),
+        root: <_>::default(),
         meta: Meta::default(),
         name: format!("agent{number}").parse().context("a name")?,
         role: Role::Worker,

@@ -10,7 +10,8 @@ use overlay_api::{
 };
 use overlay_cluster::{
     ca::{
-        Authority, CaError, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin, TrustedRoots,
+        Authority, CaError, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
+        TrustedRoots,
         join::{SigningRequest, ask},
     },
     control::{Control, now},

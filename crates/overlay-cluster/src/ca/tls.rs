@@ -119,7 +119,8 @@ impl NodeTls {
     /// Who the node is to those that it calls.
     pub fn peer(&self) -> Peer {
         let configs = self.configs.load();
-        Peer { identity: configs.identity, not_after: configs.validity.end }
+        let (issuer, anchor) = (configs.issuer, configs.issuer);
+        Peer { identity: configs.identity, not_after: configs.validity.end, issuer, anchor }
     }
 
     /// The root that signed its certificate.
