@@ -18,7 +18,7 @@ use overlay_cluster::{
 };
 use overlay_types::{
     Availability, Capabilities, Change, Cluster, DataplaneKind, FeatureLevel, Meta, Node, NodeId,
-    Object, Revision, Role, RootId, View,
+    Object, Revision, Role, View,
 };
 use overlayd::managers::Managers;
 use tokio::sync::watch;
@@ -146,6 +146,7 @@ fn known(managers: Vec<v1::Node>) -> Result<View> {
 fn node(address: IpAddr, number: u16) -> Result<Node> {
     Ok(Node {
         id: NodeId::default(),
+        root: <_>::default(),
         meta: Meta::default(),
         name: format!("agent{number}").parse().context("a name")?,
         role: Role::Worker,
@@ -158,7 +159,6 @@ fn node(address: IpAddr, number: u16) -> Result<Node> {
             ipv6: true,
             level: FeatureLevel::OURS,
         },
-        root: RootId::default(),
         availability: Availability::Active,
         labels: BTreeMap::new(),
     })
