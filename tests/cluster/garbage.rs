@@ -15,10 +15,12 @@ use crate::{
     metrics::{scrape, value},
 };
 
-/// Datagrams to each UDP port: lengths of all sizes, and few enough for a socket's buffer.
-const DATAGRAMS: usize = 300;
-/// Connections to each TCP port.
-const CONNECTIONS: usize = 20;
+/// Rounds of garbage at each port.
+const ROUNDS: usize = 5;
+/// Datagrams of a round: few enough for a socket's buffer, should the node not come to read them.
+const DATAGRAMS: usize = 50;
+/// Connections of a round.
+const CONNECTIONS: usize = 4;
 
 enum Kind {
     Datagrams,
@@ -119,7 +121,7 @@ async fn r06_garbage_on_every_port_is_dropped_and_counted() {
     let lab = Lab::managers(1).await;
     let node = &lab.nodes[0];
     let mut random = StdRng::seed_from_u64(6);
-    for target in &TARGETS {
+    for target in TARGETS.iter().flat_map(|target| [target; ROUNDS]) {
         let before = target.dropped(node).await;
         let sent = i64::try_from(target.pester(node, &mut random).await).unwrap();
         until(&format!("garbage on port {} is counted", target.port), || async {
