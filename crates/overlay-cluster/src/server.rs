@@ -88,7 +88,7 @@ impl Api {
         self.joins().counts()
     }
 
-    /// All services, behind the gate: calls come with a [`ConnectionInfo`](crate::ca::ConnectionInfo).
+    /// All services, behind the gate: calls come with a [`ConnectionInfo`].
     pub fn routes(&self) -> Routes {
         let api = Arc::new(self.clone());
         let control = self.control.clone();
