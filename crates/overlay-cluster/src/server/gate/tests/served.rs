@@ -446,7 +446,8 @@ async fn o03_a_watch_that_fell_behind_the_window_begins_with_a_snapshot() {
     let channel = served.dial(WORKER, Role::Worker, now()).await;
     let (snapshot, seen, _) = first_batch(&channel, 0).await;
     assert!(snapshot);
-    served.write(Action::JoinNode(Node { role: Role::Worker, ..objects::node(4) })).await;
+    let root = served.authority.root().id();
+    served.write(Action::JoinNode(Node { role: Role::Worker, root, ..objects::node(4) })).await;
     let (snapshot, revision, changes) = first_batch(&channel, seen).await;
     assert_eq!((snapshot, revision, changes.len()), (false, seen + 1, 1));
 
