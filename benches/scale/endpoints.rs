@@ -77,7 +77,8 @@ async fn fill(managers: &Managers, nodes: &Arc<[NodeId]>) -> Result<Vec<NetworkI
         let mut services = ServicesClient::new(channel.clone());
         async move {
             let name = format!("net{number}");
-            let spec = v1::NetworkSpec { name: name.clone(), ..Default::default() };
+            let spec =
+                v1::NetworkSpec { name: name.clone(), attachable: true, ..Default::default() };
             let create = v1::CreateNetworkRequest { spec: Some(spec), ..Default::default() };
             let network = networks.create_network(create).await?.into_inner().network;
             let attachment = v1::ServiceNetwork { network: name, ..Default::default() };
@@ -115,14 +116,17 @@ async fn fill(managers: &Managers, nodes: &Arc<[NodeId]>) -> Result<Vec<NetworkI
     Ok(networks)
 }
 
-/// The last snapshot that was made on the way, of nearly all there is.
+/// The last snapshot that was made on the way, if one was: entries hold many commands each.
 async fn snapshot(managers: &Managers) -> Result<()> {
     let leader = managers.leader().await?;
     let figures = managers.all[leader].handle.figures()?.context("it is a manager")?;
-    let size = figures.snapshot_bytes as f64 / 1e6;
-    print("the same, the last snapshot", format!("{size:.1}"), "MB", "");
-    let took = figures.snapshot_time.as_secs_f64();
-    print("the same, until it was encoded and on the disk", format!("{took:.2}"), "s", "");
+    print("the same, entries of the log", figures.last_index, "", "");
+    if figures.snapshot_bytes > 0 {
+        let size = figures.snapshot_bytes as f64 / 1e6;
+        print("the same, the last snapshot", format!("{size:.1}"), "MB", "");
+        let took = figures.snapshot_time.as_secs_f64();
+        print("the same, until it was encoded and on the disk", format!("{took:.2}"), "s", "");
+    }
     print("the same, the state file", managers.all[leader].state_bytes()? / 1_000_000, "MB", "");
     Ok(())
 }
