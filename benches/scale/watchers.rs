@@ -93,7 +93,7 @@ async fn burst(
 ) -> Result<()> {
     let begun = Instant::now();
     let mut revision = 0;
-    for number in 0..500 {
+    for number in 0..100 {
         revision = change(nodes, agent, CHANGES + number).await?;
     }
     let acknowledged = begun.elapsed();
@@ -104,7 +104,7 @@ async fn burst(
         counted += usize::from(at >= revision);
     }
     print(
-        format!("500 changes in a row under {WATCHERS} watches"),
+        format!("100 changes in a row under {WATCHERS} watches"),
         format!("{:.2}", acknowledged.as_secs_f64()),
         "s",
         "",

@@ -73,7 +73,8 @@ impl Managers {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the managers from a view: this node first, the others spread over the nodes.
+    /// Takes the managers from a view: this node first, the others in an order of this node's own,
+    /// so that nodes spread over them, and those of one that dies over the others.
     pub fn learn(&self, view: &View) {
         let own = self.0.own;
         let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
@@ -83,9 +84,7 @@ impl Managers {
             return;
         }
         self.0.tls.whereabouts().set_told(addresses.iter().copied().collect());
-        let start = own.to_u128() % addresses.len() as u128;
-        addresses.rotate_left(start as usize);
-        addresses.sort_by_key(|(id, _)| *id != own);
+        addresses.sort_by_key(|(id, _)| (*id != own, place(own, *id)));
         let mut known = self.known();
         if known.addresses != addresses {
             known.addresses = addresses;
@@ -184,6 +183,44 @@ impl Managers {
         let mut known = self.known();
         if known.current.take().is_some() {
             known.next += 1;
+        }
+    }
+}
+
+/// Where a manager stands among those that a node asks: as good as drawn at random, but the same
+/// each time (rendezvous hashing, Thaler and Ravishankar 1998). The multiplier is that of
+/// SplitMix64.
+fn place(node: NodeId, manager: NodeId) -> u64 {
+    let mixed = node.to_u128() ^ manager.to_u128().rotate_left(64);
+    let mixed = (mixed >> 64) as u64 ^ (mixed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g03_nodes_spread_over_managers_and_those_of_one_that_dies_over_the_others() {
+        let managers: Vec<_> =
+            (1..=3_u128).map(|n| NodeId::from_u128(n * 0x1234_5678_9abc)).collect();
+        let mut first = [0; 3];
+        let mut second = [[0; 3]; 3];
+        for node in 0..3000_u128 {
+            let node =
+                NodeId::from_u128(node.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+            let mut order = [0, 1, 2];
+            order.sort_by_key(|number| place(node, managers[*number]));
+            first[order[0]] += 1;
+            second[order[0]][order[1]] += 1;
+        }
+        assert!(first.iter().all(|count| (850..1150).contains(count)), "{first:?}");
+        for (dead, moved) in second.iter().enumerate() {
+            let even = moved
+                .iter()
+                .enumerate()
+                .all(|(to, count)| to == dead || (380..620).contains(count));
+            assert!(even, "{second:?}");
         }
     }
 }
