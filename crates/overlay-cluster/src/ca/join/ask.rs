@@ -17,6 +17,9 @@ use crate::ca::{CaError, Dialer, JoinToken};
 /// How long managers that answer, but cannot decide, are asked again. A new leader takes two
 /// seconds, and of thousands of hosts that join at once the last is let in after some ten.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Rounds in which nobody may be reached: a busy manager loses a handshake now and then, and one
+/// that restarts is back soon. Where nobody is, waiting longer does not help.
+const UNREACHED: u32 = 4;
 /// From one round to the next.
 const ROUND: Duration = Duration::from_millis(500);
 
@@ -48,7 +51,7 @@ pub async fn ask(
         root_digest: token.digest().to_bytes().to_vec(),
     };
     let deadline = Instant::now() + PATIENCE;
-    let mut reached = false;
+    let (mut reached, mut round) = (false, 0);
     loop {
         let mut reasons = Vec::new();
         for remote in remotes {
@@ -68,8 +71,8 @@ pub async fn ask(
                 Err(status) => return Err(CaError::of_join_answer(&status, *remote).into()),
             }
         }
-        // Where nobody is, waiting does not help: the addresses are wrong.
-        if !reached || Instant::now() > deadline {
+        round += 1;
+        if (!reached && round == UNREACHED) || Instant::now() > deadline {
             return Err(AskError::Undecided(reasons.join("; ")));
         }
         pause().await;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 /// Bytes of commands behind a snapshot, after which the next one is due, however few entries they
 /// are in: about 100 000 writes, which a manager that restarts applies in a second.
-const DUE_AFTER: usize = 32 << 20;
+const DUE_AFTER: usize = 16 << 20;
 
 /// Grows as commands are applied, and shrinks with a snapshot.
 #[derive(Debug, Default)]
