@@ -170,7 +170,7 @@ fn invalid(error: overlay_types::SpecError) -> Status {
 }
 
 /// The caller's request id, or a new one.
-fn request_id(text: &str) -> Result<RequestId, Status> {
+pub fn request_id(text: &str) -> Result<RequestId, Status> {
     if text.is_empty() {
         return Ok(RequestId::from_u128(rand::random()));
     }

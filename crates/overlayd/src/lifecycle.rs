@@ -16,6 +16,7 @@ use overlay_cluster::{
     },
     control::{Control, now},
     raft::types::Member as RaftMember,
+    server::request_id,
     state::{Action, InitCluster, ManagerLock, OpaqueSecret},
 };
 use overlay_types::{
@@ -398,10 +399,7 @@ pub(crate) async fn rotate_token(
 ) -> Result<String, NodeError> {
     let invalid = |error: SpecError| NodeError::from(overlay_api::status::invalid(&error));
     let role = Role::try_from(request.role()).map_err(invalid)?;
-    let write = match request.request_id.as_str() {
-        "" => RequestId::from_u128(rand::random()),
-        text => overlay_api::convert::parse("request_id", text).map_err(invalid)?,
-    };
+    let write = request_id(&request.request_id)?;
     let secret = OpaqueSecret(JoinSecret::generate()?.expose().to_vec());
     control.write(write, Action::RotateJoinSecret { role, secret }).await?;
     control.linearize().await?;

@@ -7,11 +7,10 @@ use overlay_api::v1;
 use overlay_cluster::{
     ca::{CaError, unlock_key},
     control::Control,
+    server::request_id,
     state::{Action, ManagerLock, OpaqueSecret},
 };
 use overlay_crypto::at_rest::UnlockKey;
-use overlay_types::{RequestId, SpecError};
-use tonic::Status;
 
 use crate::{NodeError, disk::Disk, vault::Lock};
 
@@ -90,15 +89,7 @@ async fn write(
     request: &str,
     action: Action,
 ) -> Result<(), NodeError> {
-    let request = match request {
-        "" => RequestId::from_u128(rand::random()),
-        text => overlay_api::convert::parse("request_id", text).map_err(invalid)?,
-    };
-    control.write(request, action).await?;
+    control.write(request_id(request)?, action).await?;
     control.linearize().await?;
     take_up(control, disk)
-}
-
-fn invalid(error: SpecError) -> Status {
-    overlay_api::status::invalid(&error)
 }
