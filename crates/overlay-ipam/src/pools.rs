@@ -17,27 +17,28 @@ const DEFAULT_ROUTE_MAX_LEN: u8 = 1;
 /// The field that pools come from.
 const POOL: &str = "default-addr-pool";
 
-/// A block that a new subnet must not overlap.
+/// A block that a new subnet must not overlap. `N` names networks: a name, or what finds it when a
+/// refusal tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Occupied<'a> {
+pub struct Occupied<'a, N = &'a str> {
     /// The block.
     pub subnet: Subnet,
     /// Whose it is.
-    pub owner: Owner<'a>,
+    pub owner: Owner<'a, N>,
 }
 
 /// Whose a block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner<'a> {
+pub enum Owner<'a, N = &'a str> {
     /// The network of this name.
-    Network(&'a str),
+    Network(N),
     /// A host's routing table; the text says which host and device.
     HostRoute(&'a str),
     /// Another request of the same call.
     SameCall,
 }
 
-impl fmt::Display for Owner<'_> {
+impl<N: fmt::Display> fmt::Display for Owner<'_, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(name) => write!(f, "network {name}"),
@@ -94,19 +95,20 @@ impl Pools {
     /// One subnet per request, in the order of the requests: what was asked for, or the lowest of
     /// the pools that overlaps nothing that is occupied and nothing else in the answer.
     ///
-    /// `occupied` lists the subnets of all networks and the routes of hosts. Default routes among
-    /// the latter, also when cut in two halves, are passed over.
-    pub fn claim<'a>(
+    /// `occupied` lists the subnets of all networks and the routes of hosts, fastest in their order.
+    /// Default routes among the latter, also when cut in two halves, are passed over.
+    pub fn claim<'a, N: fmt::Display>(
         &self,
         requests: &[Request<Subnet>],
-        occupied: impl IntoIterator<Item = Occupied<'a>>,
+        occupied: impl IntoIterator<Item = Occupied<'a, N>>,
     ) -> Result<Vec<Subnet>, IpamError> {
         let mut occupied: Vec<_> = occupied.into_iter().filter(|o| !o.is_default_route()).collect();
+        occupied.sort_by_key(Occupied::begin);
         // Those asked for by name come first, lest one of the pools takes them.
         for request in requests {
             if let Request::Exactly(subnet) = *request {
                 self.check_free(subnet, &occupied)?;
-                occupied.push(Occupied { subnet, owner: Owner::SameCall });
+                occupy(&mut occupied, subnet);
             }
         }
         let mut answer = Vec::with_capacity(requests.len());
@@ -116,7 +118,7 @@ impl Pools {
                 Request::Any(family) => {
                     let subnet = self.next_free(family, &occupied);
                     let subnet = subnet.ok_or_else(|| self.no_free_subnet(family, &occupied))?;
-                    occupied.push(Occupied { subnet, owner: Owner::SameCall });
+                    occupy(&mut occupied, subnet);
                     subnet
                 }
             };
@@ -125,7 +127,11 @@ impl Pools {
         Ok(answer)
     }
 
-    fn check_free(&self, subnet: Subnet, occupied: &[Occupied<'_>]) -> Result<(), IpamError> {
+    fn check_free(
+        &self,
+        subnet: Subnet,
+        occupied: &[Occupied<'_, impl fmt::Display>],
+    ) -> Result<(), IpamError> {
         unicast::check("subnet", subnet)?;
         let Some(conflict) = occupied.iter().find(|o| o.subnet.overlaps(subnet)) else {
             return Ok(());
@@ -138,18 +144,23 @@ impl Pools {
         })
     }
 
-    fn next_free(&self, family: Family, occupied: &[Occupied<'_>]) -> Option<Subnet> {
+    fn next_free<N>(&self, family: Family, occupied: &[Occupied<'_, N>]) -> Option<Subnet> {
         self.of_family(family).find_map(|pool| next_free_in(pool, occupied))
     }
 
-    fn no_free_subnet(&self, family: Family, occupied: &[Occupied<'_>]) -> IpamError {
-        let in_pools = |o: &&Occupied<'_>| self.iter().any(|p| p.pool.overlaps(o.subnet));
+    fn no_free_subnet<N: fmt::Display>(
+        &self,
+        family: Family,
+        occupied: &[Occupied<'_, N>],
+    ) -> IpamError {
+        let pool_of = |o: &Occupied<'_, N>| self.iter().position(|p| p.pool.overlaps(o.subnet));
         let of_family = occupied.iter().filter(|o| Family::of_subnet(o.subnet) == family);
-        let largest = of_family.filter(in_pools).min_by_key(|o| o.subnet.prefix_len());
+        let in_pools = of_family.filter_map(|o| Some((o, pool_of(o)?)));
+        let largest = in_pools.min_by_key(|(o, pool)| (o.subnet.prefix_len(), *pool));
         IpamError::NoFreeSubnet {
             family,
             pools: self.of_family(family).collect(),
-            largest: largest.map(|o| (o.subnet, o.owner.to_string())),
+            largest: largest.map(|(o, _)| (o.subnet, o.owner.to_string())),
         }
     }
 
@@ -180,7 +191,12 @@ impl From<Pools> for Vec<DefaultPool> {
     }
 }
 
-impl Occupied<'_> {
+impl<N> Occupied<'_, N> {
+    /// Where it begins, in an order of both families.
+    fn begin(&self) -> (bool, u128) {
+        (self.subnet.is_ipv4(), bits(self.subnet.first()))
+    }
+
     fn is_default_route(&self) -> bool {
         matches!(self.owner, Owner::HostRoute(_))
             && self.subnet.prefix_len() <= DEFAULT_ROUTE_MAX_LEN
@@ -202,21 +218,26 @@ fn check_pool(DefaultPool { pool, subnet_len }: DefaultPool) -> Result<(), SpecE
     Ok(())
 }
 
+/// Puts what a request gets among what is occupied, in order.
+fn occupy<N>(occupied: &mut Vec<Occupied<'_, N>>, subnet: Subnet) {
+    let new = Occupied { subnet, owner: Owner::SameCall };
+    let place = occupied.partition_point(|o| o.begin() < new.begin());
+    occupied.insert(place, new);
+}
+
 /// The lowest subnet of the pool that overlaps nothing: one pass over what is occupied, in order.
-fn next_free_in(pool: DefaultPool, occupied: &[Occupied<'_>]) -> Option<Subnet> {
+fn next_free_in<N>(pool: DefaultPool, occupied: &[Occupied<'_, N>]) -> Option<Subnet> {
     let DefaultPool { pool, subnet_len } = pool;
     let max_len = if pool.is_ipv4() { 32 } else { 128 };
     let slot_bits = u32::from(max_len - subnet_len);
     let (pool_first, pool_last) = (bits(pool.first()), bits(pool.last()));
     // First and last slot that each block touches.
-    let mut blocks: Vec<(u128, u128)> = occupied
+    let blocks = occupied
         .iter()
         .filter(|o| o.subnet.is_ipv4() == pool.is_ipv4())
         .map(|o| (bits(o.subnet.first()).max(pool_first), bits(o.subnet.last()).min(pool_last)))
         .filter(|(first, last)| first <= last)
-        .map(|(first, last)| ((first - pool_first) >> slot_bits, (last - pool_first) >> slot_bits))
-        .collect();
-    blocks.sort_unstable();
+        .map(|(first, last)| ((first - pool_first) >> slot_bits, (last - pool_first) >> slot_bits));
     let mut slot = 0;
     for (first, last) in blocks {
         if first > slot {

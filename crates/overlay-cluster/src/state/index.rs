@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{
     Change, EndpointId, MacAddr, Name, NetworkId, Object, ObjectKey, PortSpec, Protocol, ServiceId,
-    View, Vni,
+    Subnet, View, Vni,
 };
 
 /// Who publishes a port.
@@ -23,6 +23,7 @@ pub(super) struct Index {
     pub(super) networks: BTreeMap<String, NetworkId>,
     pub(super) services: BTreeMap<String, ServiceId>,
     pub(super) vnis: BTreeMap<Vni, NetworkId>,
+    pub(super) subnets: BTreeMap<Subnet, NetworkId>,
     pub(super) macs: BTreeMap<(NetworkId, MacAddr), EndpointId>,
     pub(super) ingress: Option<NetworkId>,
     services_on: BTreeSet<(NetworkId, ServiceId)>,
@@ -80,6 +81,7 @@ impl Index {
             Object::Network(network) => {
                 self.networks.insert(folded(&network.spec.name), network.id);
                 self.vnis.insert(network.vni, network.id);
+                self.subnets.extend(network.subnets.iter().map(|s| (s.subnet, network.id)));
                 if network.spec.ingress {
                     self.ingress = Some(network.id);
                 }
@@ -109,6 +111,9 @@ impl Index {
                 let Some(network) = view.networks().get(&id) else { return };
                 self.networks.remove(&folded(&network.spec.name));
                 self.vnis.remove(&network.vni);
+                for subnet in &network.subnets {
+                    self.subnets.remove(&subnet.subnet);
+                }
                 self.ingress = self.ingress.filter(|ingress| *ingress != id);
             }
             ObjectKey::Service(id) => {

@@ -1,9 +1,11 @@
 //! Networks: names, subnets, VNIs.
 
+use core::fmt;
+
 use overlay_ipam::{Family, NetworkIpam, Occupied, Owner, Pools, Request};
 use overlay_types::{
     Change, Network, NetworkId, NetworkSpec, Object, ObjectKey, Revision, Service, Subnet,
-    SubnetSpec, Vni,
+    SubnetSpec, View, Vni,
 };
 
 use super::{
@@ -202,14 +204,26 @@ impl State {
         }
         let routes: Vec<(Subnet, String)> =
             host_routes.iter().map(|route| (*route, route.to_string())).collect();
-        let networks = self.view.networks().values().flat_map(|network| {
-            let owner = Owner::Network(&network.spec.name);
-            network.subnets.iter().map(move |s| Occupied { subnet: s.subnet, owner })
+        let networks = self.index.subnets.iter().map(|(subnet, id)| {
+            let owner = Owner::Network(NameOf { view: &self.view, network: *id });
+            Occupied { subnet: *subnet, owner }
         });
         let routes = routes
             .iter()
             .map(|(subnet, text)| Occupied { subnet: *subnet, owner: Owner::HostRoute(text) });
         Ok(pools.claim(requests, networks.chain(routes))?)
+    }
+}
+
+/// Finds a network's name, for those few that are told.
+struct NameOf<'a> {
+    view: &'a View,
+    network: NetworkId,
+}
+
+impl fmt::Display for NameOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        owner_name(self.view, self.network).map_or(Ok(()), |name| name.fmt(f))
     }
 }
 

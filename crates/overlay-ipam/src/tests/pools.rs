@@ -13,14 +13,14 @@ fn pool(text: &str, subnet_len: u8) -> DefaultPool {
 
 fn networks(list: &[&'static str]) -> Vec<Occupied<'static>> {
     let occupied =
-        |text: &&'static str| Occupied { subnet: subnet(text), owner: Owner::Network(text) };
-    list.iter().map(occupied).collect()
+        |text: &'static str| Occupied { subnet: subnet(text), owner: Owner::Network(text) };
+    list.iter().copied().map(occupied).collect()
 }
 
 fn routes(list: &[&'static str]) -> Vec<Occupied<'static>> {
     let occupied =
-        |text: &&'static str| Occupied { subnet: subnet(text), owner: Owner::HostRoute(text) };
-    list.iter().map(occupied).collect()
+        |text: &'static str| Occupied { subnet: subnet(text), owner: Owner::HostRoute(text) };
+    list.iter().copied().map(occupied).collect()
 }
 
 fn any(pools: &Pools, family: Family, occupied: &[Occupied<'_>]) -> Result<Subnet, IpamError> {
@@ -96,11 +96,11 @@ fn n12_n17_several_subnets_at_once_keep_clear_of_each_other() {
         Request::Exactly(subnet("10.0.0.0/23")),
         Request::Any(Family::V4),
     ];
-    let answer = pools.claim(&wanted, []).unwrap();
+    let answer = pools.claim::<&str>(&wanted, []).unwrap();
     let expected = ["10.0.2.0/24", "fd01:203:405::/64", "10.0.0.0/23", "10.0.3.0/24"];
     assert_eq!(answer, expected.map(subnet));
     let twice = [Request::Exactly(subnet("10.0.0.0/23")), Request::Exactly(subnet("10.0.1.0/24"))];
-    assert!(matches!(pools.claim(&twice, []), Err(IpamError::Overlap { .. })));
+    assert!(matches!(pools.claim::<&str>(&twice, []), Err(IpamError::Overlap { .. })));
 }
 
 #[test]
