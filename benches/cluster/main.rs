@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | a write | a network is created, or removed by its name | a key is put, or deleted |
 //! | payload | a `NetworkSpec` with a name and a label | a key of that name, a value of that size |
+//! | allocator | mimalloc, as in `overlayd` | Go's |
 //! | clients | share one HTTP/2 connection to the leader's unix socket | share one to the leader |
 //! | on the way | socket, then the services of this process | nothing: plain gRPC |
 //! | processes | this one | three |
@@ -30,6 +31,10 @@ use anyhow::{Context, Result};
 use tonic::Status;
 
 use self::{etcd::Etcd, managers::Managers};
+
+/// That of `overlayd`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Turns of each side, and the time of one.
 const TURNS: u32 = 3;
