@@ -2,11 +2,13 @@
 
 use core::time::Duration;
 use std::{
+    collections::BTreeMap,
     io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use overlay_cluster::raft::store;
+use overlay_cluster::raft::store::{self, Segments};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use redb::{Database, DatabaseError, StorageBackend};
 
@@ -28,15 +30,23 @@ pub(crate) struct SimDisk(Arc<Mutex<Device>>);
 
 #[derive(Debug)]
 struct Device {
-    bytes: Vec<u8>,
-    /// What lies over the synced bytes, oldest first, with what it replaced.
-    unsynced: Vec<Overwrite>,
+    files: BTreeMap<Name, Content>,
     /// Who may write: only the last that opened it, and nobody after a crash.
     opened: u64,
     fault: Option<Fault>,
     /// It says that it has synced, and has not.
     lies: bool,
     random: StdRng,
+}
+
+/// The state file, or a segment of the log.
+type Name = Option<u64>;
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// What lies over the synced bytes, oldest first, with what it replaced.
+    unsynced: Vec<Overwrite>,
 }
 
 #[derive(Debug)]
@@ -49,8 +59,7 @@ impl SimDisk {
     /// An empty disk.
     pub(crate) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Device {
-            bytes: Vec::new(),
-            unsynced: Vec::new(),
+            files: BTreeMap::new(),
             opened: 0,
             fault: None,
             lies: false,
@@ -74,9 +83,7 @@ impl SimDisk {
 
     /// Nothing is on it any more.
     pub(crate) fn erase(&self) {
-        let mut device = self.device();
-        device.bytes.clear();
-        device.unsynced.clear();
+        self.device().files.clear();
     }
 
     /// The machine stops: whoever had it open reaches it no more. With `power_loss`, what was not
@@ -85,15 +92,18 @@ impl SimDisk {
         let mut device = self.device();
         device.opened += 1;
         device.fault = None;
-        let unsynced = std::mem::take(&mut device.unsynced);
-        if power_loss {
-            device.lose(unsynced);
+        let Device { files, lies, random, .. } = &mut *device;
+        for file in files.values_mut() {
+            let unsynced = std::mem::take(&mut file.unsynced);
+            if power_loss {
+                file.lose(unsynced, *lies, random);
+            }
         }
     }
 }
 
-impl Device {
-    fn lose(&mut self, unsynced: Vec<Overwrite>) {
+impl Content {
+    fn lose(&mut self, unsynced: Vec<Overwrite>, lies: bool, random: &mut StdRng) {
         let mut lost = Vec::with_capacity(unsynced.len());
         for Overwrite { offset, old } in unsynced.into_iter().rev() {
             let range = offset..offset + old.len();
@@ -101,20 +111,22 @@ impl Device {
             self.bytes[range].copy_from_slice(&old);
             lost.push((offset, new));
         }
-        if self.lies || self.random.random_bool(0.5) {
+        if lies || random.random_bool(0.5) {
             return;
         }
         // The disk had written some of it, in an order of its own.
         for (offset, new) in lost.into_iter().rev() {
-            let kept = match self.random.random_range(0..3) {
+            let kept = match random.random_range(0..3) {
                 0 => 0,
                 1 => new.len(),
-                _ => self.random.random_range(0..=new.len() / SECTOR) * SECTOR,
+                _ => random.random_range(0..=new.len() / SECTOR) * SECTOR,
             };
             self.bytes[offset..offset + kept].copy_from_slice(&new[..kept]);
         }
     }
+}
 
+impl Device {
     fn check_room(&self) -> io::Result<()> {
         match self.fault {
             Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
@@ -128,8 +140,14 @@ impl store::Disk for SimDisk {
         let mut device = self.device();
         device.opened += 1;
         let opened = device.opened;
+        device.files.entry(None).or_default();
         drop(device);
-        builder.create_with_backend(Handle { disk: self.clone(), opened })
+        builder.create_with_backend(Handle { disk: self.clone(), name: None, opened })
+    }
+
+    fn segments(&self) -> Box<dyn Segments> {
+        let opened = self.device().opened;
+        Box::new(Handle { disk: self.clone(), name: None, opened })
     }
 
     fn latency(&self) -> Duration {
@@ -141,10 +159,11 @@ impl store::Disk for SimDisk {
     }
 }
 
-/// One opening of the disk.
+/// A file, in one opening of the disk.
 #[derive(Debug)]
 struct Handle {
     disk: SimDisk,
+    name: Name,
     opened: u64,
 }
 
@@ -156,56 +175,96 @@ impl Handle {
         }
         Err(io::Error::other("the machine was switched off"))
     }
+
+    /// Works on the file, if it was not deleted.
+    fn on<T>(&self, work: impl FnOnce(&mut Content) -> io::Result<T>) -> io::Result<T> {
+        let mut device = self.device()?;
+        work(device.files.get_mut(&self.name).ok_or(io::ErrorKind::NotFound)?)
+    }
+}
+
+impl Segments for Handle {
+    fn numbers(&self) -> io::Result<Vec<u64>> {
+        Ok(self.device()?.files.keys().copied().flatten().collect())
+    }
+
+    /// At once on the disk, as are deletions.
+    fn open(&self, number: u64) -> io::Result<Box<dyn StorageBackend>> {
+        self.device()?.files.entry(Some(number)).or_default();
+        Ok(Box::new(Self { disk: self.disk.clone(), name: Some(number), opened: self.opened }))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        self.device()?.files.remove(&Some(number));
+        Ok(())
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        format!("state.log-{number}").into()
+    }
+
+    /// Small, so that a run has several of them.
+    fn size(&self) -> u64 {
+        16 << 10
+    }
 }
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.device()?.bytes.len() as u64)
+        self.on(|file| Ok(file.bytes.len() as u64))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let device = self.device()?;
-        let offset = usize::try_from(offset).expect("small");
-        let bytes = device.bytes.get(offset..offset + out.len());
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        self.on(|file| {
+            let offset = usize::try_from(offset).expect("small");
+            let bytes = file.bytes.get(offset..offset + out.len());
+            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
     }
 
     /// At once on the disk: file systems write lengths to their journal.
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut device = self.device()?;
         let len = usize::try_from(len).expect("small");
-        if len > device.bytes.len() {
-            device.check_room()?;
-        }
-        device.bytes.resize(len, 0);
-        device.unsynced.retain_mut(|overwrite| {
-            overwrite.old.truncate(len.saturating_sub(overwrite.offset));
-            !overwrite.old.is_empty()
-        });
-        Ok(())
+        let room = self.device()?.check_room();
+        self.on(|file| {
+            if len > file.bytes.len() {
+                room?;
+            }
+            file.bytes.resize(len, 0);
+            file.unsynced.retain_mut(|overwrite| {
+                overwrite.old.truncate(len.saturating_sub(overwrite.offset));
+                !overwrite.old.is_empty()
+            });
+            Ok(())
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut device = self.device()?;
+        let device = self.device()?;
         if device.fault == Some(Fault::Sync) {
             return Err(io::Error::other("the device did not answer"));
         }
-        if !device.lies {
-            device.unsynced.clear();
-        }
-        Ok(())
+        let lies = device.lies;
+        drop(device);
+        self.on(|file| {
+            if !lies {
+                file.unsynced.clear();
+            }
+            Ok(())
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut device = self.device()?;
-        device.check_room()?;
-        let offset = usize::try_from(offset).expect("small");
-        let place = device.bytes.get_mut(offset..offset + data.len());
-        let place = place.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let old = place.to_vec();
-        place.copy_from_slice(data);
-        device.unsynced.push(Overwrite { offset, old });
-        Ok(())
+        self.device()?.check_room()?;
+        self.on(|file| {
+            let offset = usize::try_from(offset).expect("small");
+            let place = file.bytes.get_mut(offset..offset + data.len());
+            let place = place.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let old = place.to_vec();
+            place.copy_from_slice(data);
+            file.unsynced.push(Overwrite { offset, old });
+            Ok(())
+        })
     }
 }

@@ -5,7 +5,7 @@
 //! | `data-key` | what seals the files below, in clear or locked; see `vault` |
 //! | `node` | sealed: the node's certificate and key, and the roots that it trusts |
 //! | `view` | sealed: the last view, so that the node works without managers |
-//! | `state` | on a manager: the replicated state, each record sealed |
+//! | `state`, `state.log-N` | on a manager: the replicated state and its log, each record sealed |
 //! | `ports` | how local endpoints are plugged in |
 //! | `incarnation` | gossip's; see `overlay_gossip::io::incarnation` |
 //!
@@ -22,7 +22,10 @@ use std::{
 };
 
 use overlay_api::{convert::known_changes, v1};
-use overlay_cluster::ca::{CaError, NodeCredentials};
+use overlay_cluster::{
+    ca::{CaError, NodeCredentials},
+    raft::store,
+};
 use overlay_dataplane::desired::PortKind;
 use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
 use prost::Message;
@@ -138,22 +141,18 @@ impl Disk {
     /// Removes what makes this host a node of its cluster: after it left, or after a join or init that
     /// failed.
     pub(crate) fn forget(&self) {
-        for name in [NODE, "view", "ports", "state", "incarnation"] {
+        for name in [NODE, "view", "ports", "incarnation"] {
             // What is not there need not be removed.
             let _ = fs::remove_file(self.path(name));
         }
+        let _ = store::erase(&self.path("state"));
         self.vault.forget();
     }
 
     /// Removes the replicated state of a node that is no manager any more: it has the keys of all.
     pub(crate) fn erase_state(&self) -> Result<(), NodeError> {
         let path = self.path("state");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(NodeError::File { path, source: error })
-            }
-            _ => Ok(()),
-        }
+        store::erase(&path).map_err(|source| NodeError::File { path, source })
     }
 
     /// The last view that was kept.

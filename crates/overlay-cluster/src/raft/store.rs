@@ -1,10 +1,10 @@
-//! The store of a manager: one redb file with log, vote and snapshot, and the applied state in
-//! memory.
+//! The store of a manager: a redb file with vote and snapshot, the log in segments beside it, and the
+//! applied state in memory.
 //!
 //! ```text
 //!   append ──► Tail (readable at once) ──► writer thread: takes all that waits,
-//!                                          one transaction, one fsync, then calls back
-//!   apply ───► Replica                     snapshot every 10 000 entries ──► file
+//!                                          one frame, one fsync, then calls back
+//!   apply ───► Replica                     snapshot every 10 000 entries ──► redb
 //! ```
 //!
 //! At start the state is the last snapshot; openraft applies the committed entries behind it
@@ -16,11 +16,15 @@ mod error;
 pub(crate) mod faults;
 mod file;
 mod growth;
+mod journal;
 mod log;
 mod machine;
 mod medium;
 mod record;
 mod reseed;
+mod segment;
+mod segments;
+mod tables;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -39,6 +43,7 @@ pub use machine::Machine;
 pub(crate) use medium::aside;
 pub use medium::{Disk, Medium};
 pub use reseed::{Salvaged, salvage, seed};
+pub use segments::{Segments, erase};
 
 use self::{
     file::{File, Write},

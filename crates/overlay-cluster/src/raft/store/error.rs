@@ -24,6 +24,14 @@ pub enum StoreError {
         /// What redb says.
         source: Box<redb::Error>,
     },
+    /// A segment of the log cannot be read or written.
+    #[error("the log {} cannot be used: {source}", path.display())]
+    Log {
+        /// The segment.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// There is no file, and none can be made.
     #[error("the state file {} cannot be made: {source}", path.display())]
     Create {

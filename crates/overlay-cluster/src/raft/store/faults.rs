@@ -3,13 +3,13 @@
 use std::{
     fs, io,
     ops::Bound,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
 };
 
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 
-use super::{File, Owner, Store, StoreError, start};
+use super::{File, Owner, Segments, Store, StoreError, segments::Beside, start};
 use crate::raft::replica::Replica;
 
 /// What the disk does.
@@ -49,16 +49,45 @@ impl FaultyDisk {
         owner: &Owner,
         replica: Option<Arc<Replica>>,
     ) -> Result<Store, StoreError> {
-        let file = File::open_by(path, owner, |builder| {
+        let create = |builder: &redb::Builder| {
             let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-            builder.create_with_backend(FaultyBackend(FileBackend::new(file)?, self.clone()))
-        });
+            let file = Box::new(FileBackend::new(file)?);
+            builder.create_with_backend(FaultyBackend(file, self.clone()))
+        };
+        let segments = FaultySegments(Beside::new(path), self.clone());
+        let file = File::open_by(path, owner, create, Box::new(segments));
         start(file?, owner.node, replica)
     }
 }
 
 #[derive(Debug)]
-struct FaultyBackend(FileBackend, FaultyDisk);
+struct FaultySegments(Beside, FaultyDisk);
+
+impl Segments for FaultySegments {
+    fn numbers(&self) -> io::Result<Vec<u64>> {
+        self.0.numbers()
+    }
+
+    fn open(&self, number: u64) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(FaultyBackend(self.0.open(number)?, self.1.clone())))
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        self.0.remove(number)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.0.path(number)
+    }
+
+    /// Small, so that tests begin new ones.
+    fn size(&self) -> u64 {
+        4096
+    }
+}
+
+#[derive(Debug)]
+struct FaultyBackend(Box<dyn StorageBackend>, FaultyDisk);
 
 fn error(kind: io::ErrorKind, what: &str) -> io::Error {
     io::Error::new(kind, what)

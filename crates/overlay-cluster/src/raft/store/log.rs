@@ -1,4 +1,4 @@
-//! The log: recent entries in memory, all of them in the file.
+//! The log: recent entries in memory, all of them on the disk.
 
 use std::{
     fmt::Debug,
@@ -146,7 +146,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        self.file.committed().map_err(read_error)
+        Ok(self.file.committed())
     }
 
     async fn append<I>(
@@ -158,15 +158,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut records = Vec::new();
-        let mut ahead = true;
-        for entry in entries {
-            ahead &= self.may_run_ahead(&entry);
-            records.push((entry.log_id.index, self.file.records().seal_entry(&entry)));
-            self.tail().append(entry);
-        }
-        let last = records.last().map(|(index, _)| *index);
-        let write = Write::Append(records);
+        let entries: Vec<_> = entries.into_iter().collect();
+        let ahead = entries.iter().all(|entry| self.may_run_ahead(entry));
+        self.tail().append(&entries);
+        let last = entries.last().map(|entry| entry.log_id.index);
+        let write = Write::Append(entries);
         if !ahead {
             return self.writer.submit(write, Done::Flushed(callback)).map_err(write_error);
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::{runtime::RuntimeFlavor, task::JoinError};
 
+use super::segments::Segments;
+
 /// Where a store is kept.
 #[derive(Clone, Debug)]
 pub enum Medium {
@@ -19,6 +21,9 @@ pub enum Medium {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens the database on it, or makes it.
     fn open(&self, builder: &redb::Builder) -> Result<redb::Database, redb::DatabaseError>;
+
+    /// The log on it.
+    fn segments(&self) -> Box<dyn Segments>;
 
     /// How long the next write takes.
     fn latency(&self) -> Duration;

@@ -4,18 +4,15 @@ use overlay_crypto::at_rest::{DataKey, Sealer};
 use overlay_types::SpecError;
 use prost::Message;
 
-use crate::raft::{
-    codec::{self, Malformed},
-    types::Entry,
-};
+use crate::raft::codec::Malformed;
 
 /// Where a record stands. One that was moved elsewhere does not open.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// A name in the table `meta`.
     Meta(&'static str),
-    /// An index in the log.
-    Entry(u64),
+    /// A segment of a store's log, and an offset in it.
+    Frame { store: [u8; 16], segment: u64, offset: u64 },
     /// A snapshot's generation, and the number of the piece.
     Piece(u64, u32),
 }
@@ -24,7 +21,9 @@ impl Place {
     fn to_bytes(self) -> Vec<u8> {
         match self {
             Self::Meta(name) => [b"meta ", name.as_bytes()].concat(),
-            Self::Entry(index) => [&b"log "[..], &index.to_be_bytes()].concat(),
+            Self::Frame { store, segment, offset } => {
+                [&b"log "[..], &store, &segment.to_be_bytes(), &offset.to_be_bytes()].concat()
+            }
             Self::Piece(generation, number) => {
                 [&b"snapshot "[..], &generation.to_be_bytes(), &number.to_be_bytes()].concat()
             }
@@ -49,10 +48,6 @@ impl Records {
         self.seal(place, &message.encode_to_vec())
     }
 
-    pub(super) fn seal_entry(&self, entry: &Entry) -> Vec<u8> {
-        self.seal_message(Place::Entry(entry.log_id.index), &codec::entry_to_wire(entry))
-    }
-
     pub(super) fn open(&self, place: Place, record: &[u8]) -> Result<Vec<u8>, Malformed> {
         let opened = self.0.open(&place.to_bytes(), record);
         opened.map_err(|error| SpecError::new("record", "", error.to_string()))
@@ -64,10 +59,6 @@ impl Records {
         record: &[u8],
     ) -> Result<M, Malformed> {
         decode(&self.open(place, record)?)
-    }
-
-    pub(super) fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, Malformed> {
-        codec::entry_from_wire(self.open_message(Place::Entry(index), record)?)
     }
 }
 

@@ -1,10 +1,9 @@
-//! The redb file: tables, and records with checksums.
+//! The tables of a store's redb file: all but the log.
 //!
-//! | table      | key              | record                                              |
-//! |------------|------------------|-----------------------------------------------------|
-//! | `meta`     | name             | `StoreHeader`, `Vote`, `LogId`, `StoredSnapshot`    |
-//! | `log`      | index            | `Entry`                                             |
-//! | `snapshot` | generation, part | a piece of the snapshot                             |
+//! | table      | key              | record                                                         |
+//! |------------|------------------|----------------------------------------------------------------|
+//! | `meta`     | name             | `StoreHeader`, `Vote`, `LogId`, `StoredSnapshot`, `LogSegments` |
+//! | `snapshot` | generation, part | a piece of the snapshot                                        |
 //!
 //! Each record is sealed with the node's data key, for its place (C05); but for the header, which says
 //! whose file it is and which key opens it, in clear after a CRC-32C. At open redb checks every page
@@ -17,103 +16,73 @@
 mod write;
 
 use std::{
-    fs, io,
-    ops::RangeBounds,
+    io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use overlay_api::internal::v1 as wire;
 use overlay_types::SpecError;
 use prost::Message;
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
 };
 
 use super::{
     Owner,
     error::StoreError,
-    medium::Disk,
+    journal::{Range, StoreId},
     record::{Place, Records, checked_message, with_checksum},
 };
 use crate::raft::{
     codec::{self, Malformed},
-    types::{Entry, LogId, Vote},
+    types::{LogId, Vote},
 };
 
-pub(super) use write::Write;
+pub(super) use write::Row;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const SNAPSHOT: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("snapshot");
 
 const HEADER_KEY: &str = "header";
 const VOTE_KEY: &str = "vote";
-const COMMITTED_KEY: &str = "committed";
 const PURGED_KEY: &str = "purged";
 const SNAPSHOT_KEY: &str = "snapshot";
+const SEGMENTS_KEY: &str = "segments";
 
 /// Format of the file. A release reads its own and older ones.
 const FORMAT: u32 = 1;
 
 #[derive(Debug)]
-pub(super) struct File {
+pub(super) struct Tables {
     path: PathBuf,
     database: Database,
     records: Records,
-    /// What it is on, if not in a file of the machine.
-    disk: Option<Arc<dyn Disk>>,
+    store: StoreId,
     /// The last generation of snapshot pieces that was begun.
     generation: AtomicU64,
 }
 
-impl File {
-    pub(super) fn open(path: &Path, owner: &Owner) -> Result<Self, StoreError> {
-        Self::open_by(path, owner, |builder| builder.create(path))
-    }
-
-    /// `create` opens the file at `path`, or makes it.
-    pub(super) fn open_by(
+impl Tables {
+    /// Checks that the file is its owner's, and sound; a new one becomes its. `create` opens it, or makes
+    /// it; messages name it by `path`.
+    pub(super) fn open(
         path: &Path,
         owner: &Owner,
-        create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
-    ) -> Result<Self, StoreError> {
-        make_private(path)
-            .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
-        Self::opened(path, owner, None, create)
-    }
-
-    /// Opens the database on `disk`; errors name it by `path`.
-    pub(super) fn open_on(
-        disk: &Arc<dyn Disk>,
-        path: &Path,
-        owner: &Owner,
-    ) -> Result<Self, StoreError> {
-        Self::opened(path, owner, Some(Arc::clone(disk)), |builder| disk.open(builder))
-    }
-
-    /// Checks that it is the file of its owner, and sound; a new one becomes its.
-    fn opened(
-        path: &Path,
-        owner: &Owner,
-        disk: Option<Arc<dyn Disk>>,
         create: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
     ) -> Result<Self, StoreError> {
         let database = create(Database::builder().set_check_integrity_on_open(true))
             .map_err(|source| database_error(path, source))?;
         let (records, generation) = (Records::new(&owner.key), AtomicU64::new(0));
-        let file = Self { path: path.to_owned(), database, records, disk, generation };
-        match file.header()? {
-            Some(header) => file.check(&header, owner)?,
-            None if file.is_blank()? => file.write_header(owner)?,
-            None => return Err(StoreError::NotAStore { path: file.path }),
+        let (path, store) = (path.to_owned(), rand::random());
+        let mut tables = Self { path, database, records, store, generation };
+        match tables.header()? {
+            Some(header) => tables.store = tables.check(&header, owner)?,
+            None if tables.is_blank()? => tables.write_header(owner)?,
+            None => return Err(StoreError::NotAStore { path: tables.path }),
         }
-        file.verify()?;
-        Ok(file)
+        tables.verify()?;
+        Ok(tables)
     }
 
     /// Whether the database was just made.
@@ -125,14 +94,14 @@ impl File {
         tables().map(|first| first.is_none()).map_err(|source| self.error(source))
     }
 
-    /// Reads every record, and checks that snapshot and log make one history.
+    /// Reads every record, and checks that the snapshot has what the log has no more.
     fn verify(&self) -> Result<(), StoreError> {
         let damaged = |record: &str, reason: String| {
             let (path, record) = (self.path.clone(), record.to_owned());
             Err(StoreError::Damaged { path, record, reason })
         };
         self.vote()?;
-        self.committed()?;
+        self.segments()?;
         let purged = self.purged()?;
         let stored = self.stored_snapshot()?;
         let last = stored.as_ref().and_then(|s| s.meta.as_ref()?.last_log_id.as_ref());
@@ -142,15 +111,6 @@ impl File {
             let reason = format!("it lacks log entries up to {}, which are purged", purged.index);
             return damaged(SNAPSHOT_KEY, reason);
         }
-        let first = purged.map_or(0, |purged| purged.index + 1);
-        let mut next = first;
-        self.for_each_entry(first.., |entry| {
-            if entry.log_id.index != next {
-                return damaged("log", format!("entry {next} is missing"));
-            }
-            next += 1;
-            Ok(())
-        })?;
         self.forget_pieces(stored.map(|s| s.generation))
     }
 
@@ -168,7 +128,7 @@ impl File {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn check(&self, header: &wire::StoreHeader, owner: &Owner) -> Result<(), StoreError> {
+    fn check(&self, header: &wire::StoreHeader, owner: &Owner) -> Result<StoreId, StoreError> {
         let path = self.path.clone();
         if header.format > FORMAT {
             return Err(StoreError::Format { path, found: header.format, known: FORMAT });
@@ -185,7 +145,9 @@ impl File {
         if header.key_id != owner.key.id() {
             return Err(StoreError::OtherKey { path });
         }
-        Ok(())
+        let id = header.id.as_slice().try_into();
+        id.map_err(|_| SpecError::new("id", "", "it has not 16 bytes"))
+            .map_err(|why| StoreError::damaged(&path, HEADER_KEY, &why))
     }
 
     fn write_header(&self, owner: &Owner) -> Result<(), StoreError> {
@@ -194,9 +156,9 @@ impl File {
             cluster: owner.cluster.to_string(),
             node: owner.node.to_string(),
             key_id: owner.key.id().to_vec(),
+            id: self.store.to_vec(),
         });
         self.transaction(Durability::Immediate, |tx| {
-            tx.open_table(LOG)?;
             tx.open_table(SNAPSHOT)?;
             tx.open_table(META)?.insert(HEADER_KEY, header.as_slice())?;
             Ok(())
@@ -255,55 +217,22 @@ impl File {
         self.checked(VOTE_KEY, vote)
     }
 
-    pub(super) fn committed(&self) -> Result<Option<LogId>, StoreError> {
-        self.checked(COMMITTED_KEY, codec::optional_log_id(self.read_meta(COMMITTED_KEY)?))
-    }
-
     pub(super) fn purged(&self) -> Result<Option<LogId>, StoreError> {
         self.checked(PURGED_KEY, codec::optional_log_id(self.read_meta(PURGED_KEY)?))
     }
 
-    pub(super) fn last_entry(&self) -> Result<Option<Entry>, StoreError> {
-        let record = (|| {
-            let table = self.database.begin_read()?.open_table(LOG)?;
-            let last =
-                table.last()?.map(|(index, record)| (index.value(), record.value().to_vec()));
-            Ok::<_, redb::Error>(last)
-        })()
-        .map_err(|source| self.error(source))?;
-        record.map(|(index, record)| self.open_entry(index, &record)).transpose()
+    /// Which segments the log is in.
+    pub(super) fn segments(&self) -> Result<Range, StoreError> {
+        let message = self.read_meta::<wire::LogSegments>(SEGMENTS_KEY)?;
+        Ok(message.map_or(Range::NONE, |wire::LogSegments { first, last }| Range { first, last }))
     }
 
-    pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
-        self.for_each_entry(range, |entry| {
-            entries.push(entry);
-            Ok(())
-        })?;
-        Ok(entries)
+    /// Tells the segments of this store's log from those of others.
+    pub(super) const fn store(&self) -> StoreId {
+        self.store
     }
 
-    /// Takes the entries in `range` one by one.
-    pub(super) fn for_each_entry(
-        &self,
-        range: impl RangeBounds<u64>,
-        mut take: impl FnMut(Entry) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let open = || Ok::<_, redb::Error>(self.database.begin_read()?.open_table(LOG)?);
-        let table = open().map_err(|source| self.error(source))?;
-        for item in table.range(range).map_err(|source| self.error(source))? {
-            let (index, record) = item.map_err(|source| self.error(source))?;
-            take(self.open_entry(index.value(), record.value())?)?;
-        }
-        Ok(())
-    }
-
-    fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, StoreError> {
-        let entry = self.records.open_entry(index, record);
-        entry.map_err(|why| StoreError::damaged(&self.path, format!("log entry {index}"), &why))
-    }
-
-    /// Seals what is to be written.
+    /// Seals what is written, and opens it.
     pub(super) const fn records(&self) -> &Records {
         &self.records
     }
@@ -340,29 +269,8 @@ impl File {
         Ok(Some((meta, data)))
     }
 
-    /// What it is on, if not in a file of the machine.
-    pub(super) fn disk(&self) -> Option<&Arc<dyn Disk>> {
-        self.disk.as_ref()
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-/// Makes the file, if there is none, so that only its owner can read it: it holds the CA's key.
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => {
-            // Its name, too, survives a power loss.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        }
     }
 }
 

@@ -35,10 +35,12 @@ impl Tail {
         self.entries.last_key_value().map(|(_, entry)| entry.log_id)
     }
 
-    pub(super) fn append(&mut self, entry: Entry) {
-        self.bytes += bytes_of(&entry);
-        let replaced = self.entries.insert(entry.log_id.index, entry);
-        self.forget(replaced.iter());
+    pub(super) fn append(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.bytes += bytes_of(entry);
+            let replaced = self.entries.insert(entry.log_id.index, entry.clone());
+            self.forget(replaced.iter());
+        }
     }
 
     /// Forgets the entries from `index` on.

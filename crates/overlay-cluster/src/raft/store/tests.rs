@@ -1,10 +1,12 @@
 mod disk;
+mod journal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
 };
 
 use openraft::{
@@ -16,7 +18,7 @@ use overlay_types::{ClusterId, NodeId, RequestId, UnixMillis};
 use rstest::rstest;
 use tempfile::TempDir;
 
-use super::*;
+use super::{segments::Beside, *};
 use crate::{
     raft::types::{Entry, LogId, Member, Membership, StorageError, TypeConfig, Vote},
     state::{Action, Command, State, tests::init},
@@ -104,6 +106,28 @@ impl Store {
     }
 }
 
+/// Copies a state file with its log, in place of what is at `copy`.
+fn copy_store(path: &Path, copy: &Path) {
+    erase(copy).unwrap();
+    fs::copy(path, copy).unwrap();
+    for (from, to) in segments(path).into_iter().map(|number| (at(path, number), at(copy, number)))
+    {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// The numbers of the segments beside a state file, in order.
+fn segments(path: &Path) -> Vec<u64> {
+    let mut numbers = Beside::new(path).numbers().unwrap();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The path of a segment.
+fn at(path: &Path, number: u64) -> PathBuf {
+    Beside::new(path).path(number)
+}
+
 fn applied_up_to(last: u64) -> State {
     let mut state = State::default();
     for index in 0..=last {
@@ -141,13 +165,13 @@ async fn r02_what_was_acknowledged_survives_a_power_loss() {
     let mut store = Store::open(&path).unwrap();
     for round in 0..8 {
         store.append(round * 5..round * 5 + 5).await;
-        // The file as a power loss leaves it at this moment: nothing was closed.
-        fs::copy(&path, &copy).unwrap();
+        // The files as a power loss leaves them at this moment: nothing was closed.
+        copy_store(&path, &copy);
         let mut recovered = Store::open(&copy).unwrap();
         let expected: Vec<_> = (0..round * 5 + 5).map(entry).collect();
         assert_eq!(recovered.log.try_get_log_entries(..).await.unwrap(), expected);
         drop(recovered);
-        fs::remove_file(&copy).unwrap();
+        erase(&copy).unwrap();
     }
 }
 
@@ -223,25 +247,32 @@ async fn r05_a_damaged_file_is_refused_or_whole() {
         let mut store = Store::open(&path).unwrap();
         (store.recover().await, store.state())
     };
-    let bytes = fs::read(&path).unwrap();
-    let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-    let mut refused = 0;
-    for at in used.iter().step_by(used.len() / 150 + 1) {
-        let mut damaged = bytes.clone();
-        damaged[*at] ^= 0x10;
-        fs::write(&copy, &damaged).unwrap();
-        let opened = catch_unwind(AssertUnwindSafe(|| Store::open(&copy)));
-        match opened.unwrap_or_else(|_| panic!("byte {at}: a panic instead of an error")) {
-            Err(StoreError::Damaged { path, .. } | StoreError::NotAStore { path }) => {
-                assert_eq!(path, copy);
-                refused += 1;
+    let log = segments(&path).last().copied().unwrap();
+    for file in [|path: &Path, _| path.to_owned(), at] {
+        copy_store(&path, &copy);
+        let (bytes, spoiled) = (fs::read(file(&path, log)).unwrap(), file(&copy, log));
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        let mut refused = 0;
+        for byte in used.iter().step_by(used.len() / 150 + 1) {
+            copy_store(&path, &copy);
+            let mut damaged = bytes.clone();
+            damaged[*byte] ^= 0x10;
+            fs::write(&spoiled, &damaged).unwrap();
+            let opened = catch_unwind(AssertUnwindSafe(|| Store::open(&copy)));
+            match opened.unwrap_or_else(|_| panic!("byte {byte}: a panic instead of an error")) {
+                Err(StoreError::Damaged { path, .. } | StoreError::NotAStore { path }) => {
+                    assert_eq!(path, spoiled);
+                    refused += 1;
+                }
+                Err(other) => panic!("byte {byte}: {other}"),
+                // A page that is not in use any more, or the last frame: how far the log is committed.
+                Ok(mut store) => {
+                    assert_eq!((store.recover().await, store.state()), expected, "{byte}");
+                }
             }
-            Err(other) => panic!("byte {at}: {other}"),
-            // A page that is not in use any more.
-            Ok(mut store) => assert_eq!((store.recover().await, store.state()), expected, "{at}"),
         }
+        assert!(refused > 20, "{refused}");
     }
-    assert!(refused > 20, "{refused}");
 }
 
 #[rstest]
@@ -308,7 +339,9 @@ async fn c05_nothing_of_the_log_is_in_clear() {
             store.commit(0..20).await;
         }
         drop(store);
-        let bytes = fs::read(&path).unwrap();
+        let files = segments(&path).into_iter().map(|number| at(&path, number));
+        let files = files.chain([path.clone()]).map(|file| fs::read(file).unwrap());
+        let bytes = files.collect::<Vec<_>>().concat();
         for clear in [secret.as_bytes(), name.as_bytes(), owner().key.as_bytes()] {
             assert!(!bytes.windows(clear.len()).any(|part| part == clear));
         }

@@ -141,6 +141,7 @@ fn run(log: &Log, jobs: &mpsc::Receiver<Job>) {
             return;
         }
     }
+    log.settle();
 }
 
 /// What [`run`] does, at the pace of `disk`.
@@ -152,7 +153,7 @@ async fn run_as_task(log: Log, jobs: mpsc::Receiver<Job>, wake: Arc<Notify>, dis
                 wake.notified().await;
                 continue;
             }
-            Err(mpsc::TryRecvError::Disconnected) => return,
+            Err(mpsc::TryRecvError::Disconnected) => return log.settle(),
         };
         pause(disk.latency()).await;
         let batch = [first].into_iter().chain(jobs.try_iter().take(BATCH - 1)).collect();
@@ -168,6 +169,13 @@ async fn pause(latency: core::time::Duration) {
 }
 
 impl Log {
+    /// Writes what could wait until the end.
+    fn settle(&self) {
+        if let Err(error) = self.file.settle() {
+            tracing::warn!(%error, "the next start finds out how far the log is committed");
+        }
+    }
+
     /// Writes what is in `batch`, and answers. Says whether it could be written.
     fn commit(&self, batch: Vec<Job>) -> bool {
         let (writes, waiting): (Vec<_>, Vec<_>) =
@@ -199,7 +207,9 @@ fn note(writes: &[Write], tail: &Mutex<Tail>, mark: &Mark) {
     let mut newest = None;
     for write in writes {
         match write {
-            Write::Append(entries) => newest = entries.last().map(|(index, _)| *index).or(newest),
+            Write::Append(entries) => {
+                newest = entries.last().map(|entry| entry.log_id.index).or(newest);
+            }
             Write::Truncate(from) => {
                 newest = None;
                 mark.truncated(*from);

@@ -1,79 +1,57 @@
-//! Changes of the file.
+//! Changes of the tables.
 
 use overlay_api::internal::v1 as wire;
 use redb::{Durability, ReadableTable, WriteTransaction};
 
-use super::{COMMITTED_KEY, File, LOG, META, PURGED_KEY, SNAPSHOT, SNAPSHOT_KEY, VOTE_KEY};
+use super::{META, PURGED_KEY, SEGMENTS_KEY, SNAPSHOT, SNAPSHOT_KEY, Tables, VOTE_KEY};
 use crate::raft::{
     codec,
-    store::{error::StoreError, record::Place},
+    store::{error::StoreError, journal::Range, record::Place},
     types::{LogId, Vote},
 };
 
-/// One change of the file; several share a transaction.
+/// One change of the tables; several share a transaction.
 #[derive(Debug)]
-pub(in crate::raft::store) enum Write {
+pub(in crate::raft::store) enum Row<'a> {
     Vote(Vote),
-    Committed(Option<LogId>),
-    /// Indexes, and records that [`File::records`] sealed.
-    Append(Vec<(u64, Vec<u8>)>),
-    /// Deletes the entries from this index on.
-    Truncate(u64),
-    /// Deletes the entries up to this one, and remembers that they were there.
-    Purge(LogId),
+    /// The log's entries up to this one are gone.
+    Purged(LogId),
+    /// Which segments the log is in.
+    Segments(Range),
     /// A piece of a snapshot that does not count yet.
     Piece {
         generation: u64,
         number: u32,
-        data: bytes::Bytes,
+        data: &'a [u8],
     },
     /// The snapshot whose pieces were written counts now.
-    Snapshot(Box<wire::StoredSnapshot>),
+    Snapshot(&'a wire::StoredSnapshot),
 }
 
-impl File {
-    /// Carries out `writes` in one transaction.
-    pub(in crate::raft::store) fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
-        // How far the log is committed is found out again after a crash, and a piece does not count
-        // before its snapshot does.
-        let lazy = |write: &Write| matches!(write, Write::Committed(_) | Write::Piece { .. });
-        let lazy = writes.iter().all(lazy);
+impl Tables {
+    /// Carries out `rows` in one transaction.
+    pub(in crate::raft::store) fn write(&self, rows: &[Row<'_>]) -> Result<(), StoreError> {
+        // A piece does not count before its snapshot does.
+        let lazy = rows.iter().all(|row| matches!(row, Row::Piece { .. }));
         let durability = if lazy { Durability::None } else { Durability::Immediate };
-        let carry_out = |tx: &_| writes.iter().try_for_each(|write| self.carry_out(tx, write));
+        let carry_out = |tx: &_| rows.iter().try_for_each(|row| self.carry_out(tx, row));
         self.transaction(durability, carry_out)
     }
 
-    fn carry_out(&self, tx: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
-        match write {
-            Write::Vote(vote) => self.put_meta(tx, VOTE_KEY, &codec::vote_to_wire(*vote)),
-            Write::Committed(Some(log_id)) => {
-                self.put_meta(tx, COMMITTED_KEY, &codec::log_id_to_wire(*log_id))
+    fn carry_out(&self, tx: &WriteTransaction, row: &Row<'_>) -> Result<(), redb::Error> {
+        match row {
+            Row::Vote(vote) => self.put_meta(tx, VOTE_KEY, &codec::vote_to_wire(*vote)),
+            Row::Purged(upto) => self.put_meta(tx, PURGED_KEY, &codec::log_id_to_wire(*upto)),
+            Row::Segments(Range { first, last }) => {
+                let message = wire::LogSegments { first: *first, last: *last };
+                self.put_meta(tx, SEGMENTS_KEY, &message)
             }
-            Write::Committed(None) => {
-                tx.open_table(META)?.remove(COMMITTED_KEY)?;
-                Ok(())
-            }
-            Write::Append(entries) => {
-                let mut table = tx.open_table(LOG)?;
-                for (index, record) in entries {
-                    table.insert(index, record.as_slice())?;
-                }
-                Ok(())
-            }
-            Write::Truncate(from) => {
-                tx.open_table(LOG)?.retain_in(*from.., |_, _| false)?;
-                Ok(())
-            }
-            Write::Purge(upto) => {
-                tx.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
-                self.put_meta(tx, PURGED_KEY, &codec::log_id_to_wire(*upto))
-            }
-            Write::Piece { generation, number, data } => {
+            Row::Piece { generation, number, data } => {
                 let record = self.records.seal(Place::Piece(*generation, *number), data);
                 tx.open_table(SNAPSHOT)?.insert((*generation, *number), record.as_slice())?;
                 Ok(())
             }
-            Write::Snapshot(stored) => self.put_snapshot(tx, stored),
+            Row::Snapshot(stored) => self.put_snapshot(tx, stored),
         }
     }
 
