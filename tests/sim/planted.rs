@@ -3,7 +3,7 @@
 use crate::{child::run, plant::Plant};
 
 /// Seeds that are tried for each bug.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 100;
 
 fn check(plant: Plant, invariant: &str) {
     let found = (1..=SEEDS).find(|seed| {
