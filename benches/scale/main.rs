@@ -35,6 +35,10 @@ use anyhow::{Context, Result};
 /// Longest wait for anything; whoever waits longer has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// That of `overlayd`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One line of the result.
 fn print(name: impl Display, value: impl Display, unit: &str, target: &str) {
     println!("{name}\t{value}\t{unit}\t{target}");
