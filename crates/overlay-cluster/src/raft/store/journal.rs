@@ -10,6 +10,9 @@
 //! holds what was written together; where it begins again with an index that is there already, it
 //! replaces all from there on.
 
+mod changes;
+mod load;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -25,13 +28,15 @@ use redb::StorageBackend;
 use super::{
     error::StoreError,
     record::{Place, Records},
-    segment::{self, End, Frame, Rest},
+    segment::{self, End, Frame},
     segments::Segments,
 };
 use crate::raft::{
     codec::{self, Malformed},
     types::{Entry, LogId},
 };
+
+pub(super) use changes::Changes;
 
 /// Parts that the space of a segment is made in. A sync of bytes in new space has to wait for the file
 /// system's own journal too, which takes twice the time; a whole segment at once would take longer
@@ -51,35 +56,6 @@ pub(super) struct Range {
 
 impl Range {
     pub(super) const NONE: Self = Self { first: 1, last: 0 };
-}
-
-/// What is written at once.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    /// Entries from this index on are deleted first.
-    truncate: Option<u64>,
-    /// Then these are appended.
-    entries: Vec<Entry>,
-}
-
-impl Changes {
-    /// Behind those before, or in place of them from the first index on.
-    pub(super) fn append(&mut self, entries: &[Entry]) {
-        if let Some(first) = entries.first() {
-            let begin = first.log_id.index;
-            self.entries.retain(|entry| entry.log_id.index < begin);
-            self.entries.extend_from_slice(entries);
-        }
-    }
-
-    pub(super) fn truncate(&mut self, from: u64) {
-        self.entries.retain(|entry| entry.log_id.index < from);
-        self.truncate = Some(self.truncate.map_or(from, |earlier| earlier.min(from)));
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.truncate.is_none() && self.entries.is_empty()
-    }
 }
 
 /// The segments of a store, and an index of what they hold.
@@ -117,34 +93,6 @@ struct Writing {
 }
 
 impl Journal {
-    /// Opens the segments in `range`, whose entries up to `purged` do not count any more, and deletes
-    /// all others that are there.
-    pub(super) fn open(
-        folder: Box<dyn Segments>,
-        store: StoreId,
-        range: Range,
-        purged: Option<u64>,
-        records: &Records,
-    ) -> Result<Self, StoreError> {
-        let writing = Writing { segments: range, end: End::default(), committed: None };
-        let (index, writing) = (Mutex::default(), Mutex::new(writing));
-        let journal = Self { folder, store, index, writing };
-        let found = journal.folder.numbers().map_err(|source| journal.error(range.last, source))?;
-        for number in range.first..=range.last {
-            if !found.contains(&number) {
-                let why = SpecError::new("segment", number, "the file is gone");
-                return Err(journal.damaged(number, &why));
-            }
-            journal.load(number, number == range.last, records)?;
-        }
-        journal.check(purged)?;
-        for stray in found.into_iter().filter(|found| !(range.first..=range.last).contains(found)) {
-            let removed = journal.folder.remove(stray);
-            removed.map_err(|source| journal.error(stray, source))?;
-        }
-        Ok(journal)
-    }
-
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,67 +107,6 @@ impl Journal {
 
     fn damaged(&self, segment: u64, why: &Malformed) -> StoreError {
         StoreError::damaged(&self.folder.path(segment), "the log", why)
-    }
-
-    /// Reads a segment, and mends the end of the last one.
-    fn load(&self, number: u64, last: bool, records: &Records) -> Result<(), StoreError> {
-        let io = |source| self.error(number, source);
-        let file = self.folder.open(number).map_err(io)?;
-        let mut bytes = vec![0; usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX)];
-        file.read(0, &mut bytes).map_err(io)?;
-        let mut malformed = None;
-        let mut ends = false;
-        let (newest, offset, rest) = segment::scan(&bytes, |frame, record| {
-            let Ok(content) = records.open(self.place(number, frame.offset), record) else {
-                ends = true;
-                return false;
-            };
-            if !ends && malformed.is_none() {
-                malformed = self.take(number, frame, &content).err();
-            }
-            true
-        });
-        if let Some(why) = malformed {
-            return Err(self.damaged(number, &why));
-        }
-        if rest == Rest::Damaged || rest == Rest::Torn && !last {
-            let why = SpecError::new("offset", offset, "what is there does not open");
-            return Err(self.damaged(number, &why));
-        }
-        if last {
-            let end = mend(&*file, &bytes, newest, offset, rest).map_err(io)?;
-            let mut writing = self.writing();
-            writing.end = end;
-            writing.committed = self.index().committed;
-        }
-        self.index().segments.insert(number, file.into());
-        Ok(())
-    }
-
-    /// Takes what a frame holds into the index.
-    fn take(&self, segment: u64, frame: Frame, content: &[u8]) -> Result<(), Malformed> {
-        let message = decode(content)?;
-        let committed = codec::optional_log_id(message.committed)?;
-        let entries = message.entries.into_iter().map(codec::entry_from_wire);
-        let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        let mut index = self.index();
-        index.committed = committed.or(index.committed);
-        index.note(message.truncated_from, &entries, Spot { segment, frame });
-        Ok(())
-    }
-
-    /// Whether the entries behind `purged` are all there.
-    fn check(&self, purged: Option<u64>) -> Result<(), StoreError> {
-        let mut index = self.index();
-        let first = purged.map_or(0, |purged| purged + 1);
-        index.entries = index.entries.split_off(&first);
-        for (expected, (found, spot)) in (first..).zip(&index.entries) {
-            if expected != *found {
-                let why = SpecError::new("entry", expected, "it is missing");
-                return Err(self.damaged(spot.segment, &why));
-            }
-        }
-        Ok(())
     }
 
     fn place(&self, segment: u64, offset: u64) -> Place {
@@ -378,27 +265,4 @@ impl Index {
 fn decode(content: &[u8]) -> Result<wire::LogFrame, Malformed> {
     wire::LogFrame::decode(content)
         .map_err(|error| SpecError::new("frame", "", format!("it cannot be decoded: {error}")))
-}
-
-/// Cuts off a torn frame. And writes the last one again: when its sync failed, the system may take it
-/// for written, which only the disk can tell.
-fn mend(
-    file: &dyn StorageBackend,
-    bytes: &[u8],
-    newest: Option<Frame>,
-    offset: u64,
-    rest: Rest,
-) -> io::Result<End> {
-    let mut space = bytes.len() as u64;
-    if rest == Rest::Torn {
-        file.set_len(offset)?;
-        space = offset;
-    }
-    if let Some(newest) = newest {
-        let again = usize::try_from(newest.offset).unwrap_or(usize::MAX);
-        let behind = usize::try_from(offset.min(space)).unwrap_or(usize::MAX);
-        file.write(newest.offset, &bytes[again..behind])?;
-    }
-    file.sync_data()?;
-    Ok(End { offset, space })
 }
