@@ -1,6 +1,10 @@
 //! Checks that are other programs: cargo's own, and cargo-deny.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -47,7 +51,13 @@ pub(crate) fn dependencies(workspace: &Workspace) -> Result<Verdict> {
 fn has_advisories() -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let default = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
-    home.or_else(default).is_some_and(|home| home.join("advisory-dbs").is_dir())
+    home.or_else(default).is_some_and(|home| holds_database(&home.join("advisory-dbs")))
+}
+
+/// Whether a database is in the folder. A fetch that failed leaves the folder, and a lock in it.
+fn holds_database(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join("crates").is_dir())
 }
 
 /// Succeeds silently, or fails with all that the command said.
@@ -64,6 +74,17 @@ fn judge(command: &mut Command) -> Result<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fetch_that_failed_leaves_no_database() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!holds_database(&folder.path().join("none")));
+        fs::write(folder.path().join("db.lock"), "").unwrap();
+        fs::create_dir(folder.path().join("half")).unwrap();
+        assert!(!holds_database(folder.path()));
+        fs::create_dir_all(folder.path().join("advisory-db/crates")).unwrap();
+        assert!(holds_database(folder.path()));
+    }
 
     #[test]
     fn a_failing_command_is_quoted() {
