@@ -14,15 +14,14 @@ use overlay_api::{
     status::{Reason, with_reason},
     v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
 };
+use overlay_cluster::raft::transport::Channel;
 use overlay_service::{Directory, SharedDirectory};
 use overlay_types::{Change, FeatureLevel, NodeId, Object, ObjectKey, Revision, View};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{disk::Disk, managers::Managers};
+use crate::{backoff::Backoff, disk::Disk, managers::Managers};
 
-/// Wait before a manager is asked again after all of them failed. A new leader takes a second.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Shortest time between two writes of the view to the disk.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -113,10 +112,17 @@ impl Viewer {
 
 /// Watches until the task is ended.
 pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
+    let mut backoff = Backoff::default();
     loop {
         let (mut renewed, mut died) = (managers.renewed(), managers.died());
+        let mut asked = false;
+        let watched = async {
+            let channel = managers.channel().await?;
+            asked = true;
+            follow((node, channel), &managers, &viewer, &mut backoff).await
+        };
         let broken_off = tokio::select! {
-            outcome = follow(node, &managers, &viewer) => outcome,
+            outcome = watched => outcome,
             // Managers end the watch when the certificate that it began with does.
             _ = renewed.changed() => continue,
             _ = died.changed() => continue,
@@ -125,12 +131,23 @@ pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
             tracing::debug!(reason = status.message(), "watch broken off; asking another manager");
         }
         managers.failed();
-        pause(RETRY_PAUSE).await;
+        let draw = rand::random();
+        let wait = if asked {
+            backoff.one_refused(managers.count(), draw)
+        } else {
+            backoff.none_answered(draw)
+        };
+        pause(wait).await;
     }
 }
 
-async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<(), Status> {
-    let mut client = WatcherClient::new(managers.channel().await?);
+async fn follow(
+    (node, channel): (NodeId, Channel),
+    managers: &Managers,
+    viewer: &Viewer,
+    backoff: &mut Backoff,
+) -> Result<(), Status> {
+    let mut client = WatcherClient::new(channel);
     let from_revision = viewer.read(View::revision).get();
     let request = v1::WatchRequest { node: node.to_string(), from_revision };
     let mut stream = client.watch(request).await?.into_inner();
@@ -152,6 +169,7 @@ async fn follow(node: NodeId, managers: &Managers, viewer: &Viewer) -> Result<()
         })?;
         pending.extend(changes);
         if !message.more {
+            backoff.served();
             let changes = std::mem::take(&mut pending);
             let node = |change: &Change| {
                 matches!(change, Change::Put(Object::Node(_)) | Change::Delete(ObjectKey::Node(_)))

@@ -16,7 +16,7 @@
 //! - [`config`]: what a node is told; file, environment, flags
 //! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
 //! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
-//! - `agent`: the watch; [`managers`]: which manager is asked
+//! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`]: which one
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `api`, `relay`, `metrics`, `listen`: calls on the unix socket, and watches; figures for Prometheus;
@@ -29,6 +29,7 @@
 
 mod agent;
 mod api;
+mod backoff;
 mod clock;
 pub mod config;
 mod control_plane;

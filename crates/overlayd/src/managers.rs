@@ -178,6 +178,11 @@ impl Managers {
         self.0.died.subscribe()
     }
 
+    /// How many managers this node knows.
+    pub(crate) fn count(&self) -> usize {
+        self.known().addresses.len()
+    }
+
     /// The connection in use failed: another manager is tried next.
     pub fn failed(&self) {
         let mut known = self.known();
