@@ -38,7 +38,7 @@ use tonic::{
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
-use crate::{NodeError, NodeHandle, listen::local_callers, relay};
+use crate::{NodeError, NodeHandle, callers::refuse_the_unseated, listen::local_callers, relay};
 
 /// Services that managers answer for local callers.
 const FORWARDED: [&str; 5] = [
@@ -91,6 +91,7 @@ pub(crate) async fn serve(
         async move { Ok::<_, Infallible>(forward(&handle, request).await) }
     });
     let router = routes.routes().into_axum_router().fallback_service(forward).layer(DeadlineLayer);
+    let router = router.layer(axum::middleware::from_fn(refuse_the_unseated));
     tonic::transport::Server::builder()
         .add_routes(Routes::from(router))
         .serve_with_incoming_shutdown(local_callers(listener), shutdown)

@@ -19,8 +19,8 @@
 //! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`]: which one
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
-//! - `api`, `relay`, `metrics`, `listen`: calls on the unix socket, and watches; figures for Prometheus;
-//!   their sockets
+//! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
+//!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
 //! - `lifecycle`, `role`: init and join; promotion and demotion
@@ -30,6 +30,7 @@
 mod agent;
 mod api;
 mod backoff;
+mod callers;
 mod clock;
 pub mod config;
 mod control_plane;

@@ -10,9 +10,12 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-use crate::NodeError;
+use crate::{
+    NodeError,
+    callers::{LocalCaller, Seats},
+};
 
 /// Wait after the system refused to accept (no file descriptors, no memory), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,15 +34,17 @@ pub(crate) fn unix_listener(path: &Path) -> Result<UnixListener, NodeError> {
     Ok(listener)
 }
 
-/// Connections to `listener`. Never ends, and never yields an error.
-pub(crate) fn local_callers(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
-    let trouble = Trouble::of("local callers");
-    stream::unfold((listener, trouble), |(listener, mut trouble)| async move {
+/// Connections to `listener`, as many as there are seats for. Never ends, and never yields an error.
+pub(crate) fn local_callers(listener: UnixListener) -> impl Stream<Item = io::Result<LocalCaller>> {
+    let (trouble, seats) = (Trouble::of("local callers"), Seats::new());
+    stream::unfold((listener, trouble, seats), |(listener, mut trouble, mut seats)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     trouble.end();
-                    return Some((Ok(stream), (listener, trouble)));
+                    if let Some(caller) = seats.admit(stream) {
+                        return Some((Ok(caller), (listener, trouble, seats)));
+                    }
                 }
                 Err(error) => trouble.pause_after(&error).await,
             }

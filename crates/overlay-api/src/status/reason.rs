@@ -66,6 +66,7 @@ reasons! {
     AddressesExhausted = "ADDRESSES_EXHAUSTED", ResourceExhausted, "no free subnet or address";
     PortsExhausted = "PORTS_EXHAUSTED", ResourceExhausted, "no free port to publish";
     JoinRate = "JOIN_RATE", ResourceExhausted, "too many joins in too short a time";
+    TooManyCallers = "TOO_MANY_CALLERS", ResourceExhausted, "too many connections to the node's socket";
     NoCluster = "NO_CLUSTER", FailedPrecondition, "there is no cluster yet";
     Locked = "LOCKED", FailedPrecondition, "the manager needs the unlock key to start";
     NotLocked = "NOT_LOCKED", FailedPrecondition, "managers are not locked";

@@ -1,5 +1,6 @@
 //! The binary under its service manager, and under fire.
 
+mod callers;
 mod calls;
 mod cases;
 mod descriptors;
