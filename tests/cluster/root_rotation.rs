@@ -129,8 +129,9 @@ async fn c04_the_root_is_replaced_under_watches_and_writes() {
     let after = lab.nodes[1].handle.tokens().unwrap();
     assert_ne!(after.worker, before.worker);
     let joiner = lab.start().await;
-    let refused = lab.join(joiner, &before.worker).await.unwrap_err().to_string();
-    assert!(refused.contains("rotated out"), "{refused}");
+    let refused = tonic::Status::from(lab.join(joiner, &before.worker).await.unwrap_err());
+    assert!(refused.message().contains("rotated out"), "{refused}");
+    assert_eq!(reason(&refused), Some(Reason::JoinRefused), "{refused}");
     lab.join(joiner, &after.worker).await.unwrap();
 }
 

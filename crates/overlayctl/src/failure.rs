@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use overlay_api::client::ConnectError;
+use overlay_api::{
+    client::ConnectError,
+    status::{Reason, reason},
+};
 use overlay_types::SpecError;
 use tonic::{Code, Status};
 
@@ -134,19 +137,50 @@ fn is_broken(status: &Status) -> bool {
 
 /// What to do, where the node's message cannot know or does not say.
 fn hint(status: &Status) -> Option<&'static str> {
-    if is_broken(status) {
-        return Some("a write may have been made or not; look before you repeat it");
+    match reason(status) {
+        Some(reason) => hint_of(reason),
+        None if is_broken(status) => Some(IN_DOUBT),
+        None => hint_of_code(status.code()),
     }
-    match status.code() {
-        Code::Unavailable => Some(
-            "writes and consistent reads need a majority of the managers; `overlayctl node ls` \
-             and the daemon's log say who is missing",
-        ),
-        Code::DeadlineExceeded | Code::Cancelled => {
-            Some("the write may have been made or not; look before you repeat it")
+}
+
+const IN_DOUBT: &str = "a write may have been made or not; look before you repeat it";
+const VERSIONS: &str = "overlayctl and overlayd are of different versions";
+
+/// The next step, where there is one that the message does not name.
+const fn hint_of(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::NoLeader => {
+            "writes and consistent reads need a majority of the managers; `overlayctl node ls` and \
+             the daemon's log say who is missing"
         }
-        Code::Unimplemented => Some("overlayctl and overlayd are of different versions"),
-        Code::Aborted => Some("somebody else changed it at the same time; repeat the command"),
+        Reason::NoManager => {
+            "see that overlayd runs on the managers, and that TCP 2377 is open from here to them"
+        }
+        Reason::ManagerOut => {
+            "this manager's log says more; what needs no other node goes on, and other managers may \
+             answer on their hosts"
+        }
+        Reason::ManagerLags | Reason::NodeUnknown | Reason::NotYet => {
+            "repeat the command in a moment"
+        }
+        Reason::TooManyCallers => {
+            "some program keeps connections to the socket open; `ss -xp` says which"
+        }
+        Reason::Stale | Reason::EpochStep | Reason::EpochNumber | Reason::RootChanged => {
+            "somebody else changed it at the same time; repeat the command"
+        }
+        Reason::Deadline => IN_DOUBT,
+        Reason::NoSuchCall => VERSIONS,
+        _ => return None,
+    })
+}
+
+/// For what gRPC libraries make up, and for faults.
+const fn hint_of_code(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Some(IN_DOUBT),
+        Code::Unimplemented => Some(VERSIONS),
         Code::Internal | Code::DataLoss | Code::Unknown => {
             Some("this is a fault of the daemon; its log says more")
         }
@@ -156,6 +190,9 @@ fn hint(status: &Status) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use overlay_api::status::with_reason;
     use overlay_types::PortSpec;
     use rstest::rstest;
 
@@ -174,6 +211,110 @@ mod tests {
     fn o02_a_lost_connection_is_no_refusal() {
         let lost = Status::from_error(io::Error::from(io::ErrorKind::BrokenPipe).into());
         assert_eq!(Failure::from(lost).code(), 3);
+    }
+
+    /// The hint that is printed, in short.
+    fn hinted(status: Status) -> &'static str {
+        let text = Failure::from(status).describe();
+        let words = [
+            ("majority", "quorum"),
+            ("TCP 2377", "reach"),
+            ("log says more; what", "elsewhere"),
+            ("in a moment", "wait"),
+            ("ss -xp", "sockets"),
+            ("somebody else", "again"),
+            ("look before", "look"),
+            ("versions", "versions"),
+            ("fault of the daemon", "fault"),
+        ];
+        let Some((_, hint)) = text.split_once("\nhint: ") else { return "" };
+        words.iter().find(|(word, _)| hint.contains(word)).expect("a hint of the table").1
+    }
+
+    /// The message says what to do, or the command line is to be changed.
+    const SAY_ENOUGH: &[Reason] = &[
+        Reason::InvalidArgument,
+        Reason::Ambiguous,
+        Reason::RequestReused,
+        Reason::NotFound,
+        Reason::ClusterExists,
+        Reason::NameTaken,
+        Reason::IdTaken,
+        Reason::IngressExists,
+        Reason::RequestUndone,
+        Reason::TooMany,
+        Reason::AddressesExhausted,
+        Reason::PortsExhausted,
+        Reason::JoinRate,
+        Reason::NoCluster,
+        Reason::Locked,
+        Reason::NotLocked,
+        Reason::AddressInUse,
+        Reason::NetworkInUse,
+        Reason::NoIngress,
+        Reason::NotAttachable,
+        Reason::ServiceNotOnNetwork,
+        Reason::ServiceInUse,
+        Reason::MissingCapability,
+        Reason::FeatureLevel,
+        Reason::VniInUse,
+        Reason::MacInUse,
+        Reason::PortInUse,
+        Reason::LastManager,
+        Reason::Quorum,
+        Reason::NodeIsManager,
+        Reason::NodeNotActive,
+        Reason::NodeAlive,
+        Reason::RotationRunning,
+        Reason::NodeInCluster,
+        Reason::NodeOccupied,
+        Reason::NodeIsWorker,
+        Reason::NotPluggedIn,
+        Reason::NotReady,
+        Reason::RootInUse,
+        Reason::NoCertificate,
+        Reason::CertificateExpired,
+        Reason::FormerRoot,
+        Reason::JoinRefused,
+        Reason::NodeRemoved,
+        Reason::NotManager,
+        Reason::OtherNode,
+    ];
+
+    #[test]
+    fn o02_a_reason_has_the_next_step_that_fits() {
+        let steps = [
+            (Reason::NoLeader, "quorum"),
+            (Reason::NoManager, "reach"),
+            (Reason::ManagerOut, "elsewhere"),
+            (Reason::ManagerLags, "wait"),
+            (Reason::NodeUnknown, "wait"),
+            (Reason::NotYet, "wait"),
+            (Reason::TooManyCallers, "sockets"),
+            (Reason::Stale, "again"),
+            (Reason::EpochStep, "again"),
+            (Reason::EpochNumber, "again"),
+            (Reason::RootChanged, "again"),
+            (Reason::Deadline, "look"),
+            (Reason::NoSuchCall, "versions"),
+        ];
+        let known = steps.into_iter().chain(SAY_ENOUGH.iter().map(|reason| (*reason, "")));
+        let known: HashMap<Reason, &str> = known.collect();
+        for reason in Reason::ALL {
+            // A new one is to be thought about.
+            let step = known.get(reason).copied();
+            assert_eq!(Some(hinted(with_reason(*reason, "no"))), step, "{}", reason.text());
+        }
+    }
+
+    #[rstest]
+    #[case(Code::Unavailable, "look")]
+    #[case(Code::Cancelled, "look")]
+    #[case(Code::Unimplemented, "versions")]
+    #[case(Code::Internal, "fault")]
+    #[case(Code::FailedPrecondition, "")]
+    fn o02_what_has_no_reason_is_explained_by_its_code(#[case] code: Code, #[case] step: &str) {
+        assert_eq!(hinted(Status::new(code, "no")), step);
     }
 
     #[test]

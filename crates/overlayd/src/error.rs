@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, path::PathBuf};
 
-use overlay_api::status::{Reason, invalid_field, with_reason};
+use overlay_api::status::{Reason, invalid_field, refused, with_reason};
 use overlay_cluster::{
     backup::BackupError,
     ca::{CaError, join::AskError},
@@ -150,6 +150,9 @@ impl From<NodeError> for Status {
         match error {
             NodeError::Refused(status) => *status,
             NodeError::Ca(error @ CaError::Token(_)) => error.into(),
+            NodeError::Ca(
+                CaError::RotatedOut | CaError::FormerRoot | CaError::OtherRoot { .. },
+            ) => refused(Reason::JoinRefused, "token", message),
             NodeError::InCluster(_) => with_reason(Reason::NodeInCluster, message),
             NodeError::NoCluster | NodeError::Backup(BackupError::NoCluster) => {
                 with_reason(Reason::NoCluster, message)

@@ -98,7 +98,7 @@ reasons! {
     NoCertificate = "NO_CERTIFICATE", Unauthenticated, "the call needs a node certificate";
     CertificateExpired = "CERTIFICATE_EXPIRED", Unauthenticated, "the certificate has ended";
     FormerRoot = "FORMER_ROOT", Unauthenticated, "the root of the certificate was replaced";
-    JoinRefused = "JOIN_REFUSED", PermissionDenied, "the secret is not one of the cluster's";
+    JoinRefused = "JOIN_REFUSED", PermissionDenied, "the token is not one of the cluster's";
     NodeRemoved = "NODE_REMOVED", PermissionDenied, "the node was removed from the cluster";
     NotManager = "NOT_MANAGER", PermissionDenied, "the call is for managers";
     OtherNode = "OTHER_NODE", PermissionDenied, "a worker speaks for itself only";

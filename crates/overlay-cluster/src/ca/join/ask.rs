@@ -53,12 +53,15 @@ pub async fn ask(
     let deadline = Instant::now() + PATIENCE;
     let (mut reached, mut round) = (false, 0);
     loop {
-        let mut reasons = Vec::new();
+        let (mut reasons, mut others) = (Vec::new(), Vec::new());
         for remote in remotes {
             let channel = match Dialer::joiner(token.digest(), from, *remote)?.channel().await {
                 Ok(channel) => channel,
                 Err(error) => {
                     reasons.push(error.to_string());
+                    if matches!(error, CaError::OtherRoot { .. }) {
+                        others.push(error);
+                    }
                     continue;
                 }
             };
@@ -72,7 +75,14 @@ pub async fn ask(
             }
         }
         round += 1;
-        if (!reached && round == UNREACHED) || Instant::now() > deadline {
+        let given_up = !reached && round == UNREACHED;
+        // Who is not of the token's cluster will not be: that says more than who does not answer.
+        if let Some(other) = others.pop()
+            && (given_up || others.len() + 1 == remotes.len())
+        {
+            return Err(other.into());
+        }
+        if given_up || Instant::now() > deadline {
             return Err(AskError::Undecided(reasons.join("; ")));
         }
         pause().await;
