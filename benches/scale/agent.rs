@@ -150,6 +150,7 @@ fn node(address: IpAddr, number: u16) -> Result<Node> {
         meta: Meta::default(),
         name: format!("agent{number}").parse().context("a name")?,
         role: Role::Worker,
+        role_since: Revision::ZERO,
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,

@@ -18,7 +18,7 @@ use tokio::{task::AbortHandle, time};
 use tonic::Status;
 
 use crate::{
-    net::{Net, SimLinks},
+    net::{Certificate, Net, SimLinks},
     nodes,
     plant::Plant,
 };
@@ -70,10 +70,13 @@ impl Agent {
         self.state().view.clone()
     }
 
-    /// The role that the cluster gives the node, as far as it knows for sure.
-    pub(crate) fn role(&self) -> Option<Role> {
+    /// The certificate that the node would get now, as far as it knows for sure, and since when it
+    /// has its role.
+    pub(crate) fn certificate(&self) -> Option<(Certificate, Revision)> {
         let state = self.state();
-        state.view.nodes().get(&self.id).filter(|_| state.heard).map(|node| node.role)
+        let node = state.view.nodes().get(&self.id).filter(|_| state.heard)?;
+        let certificate = Certificate { role: node.role, as_of: state.view.revision() };
+        Some((certificate, node.role_since))
     }
 
     /// Runs on what its disk holds, in the life that its host has begun.

@@ -17,7 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    ledger::Ledger, machine::Machine, net::Net, nodes, plant::Plant, trace::Trace, voter::Shared,
+    ledger::Ledger,
+    machine::Machine,
+    net::{Certificate, Net},
+    nodes,
+    plant::Plant,
+    trace::Trace,
+    voter::Shared,
 };
 
 /// How long a cluster may take to form.
@@ -89,7 +95,12 @@ impl Cluster {
         }
         let others: Vec<NodeId> = self.machines.iter().skip(1).map(|machine| machine.id).collect();
         for (number, id) in (2..).zip(others) {
-            write(number, Action::JoinNode(nodes::node(id))).await;
+            let joined = write(number, Action::JoinNode(nodes::node(id))).await;
+            let Response::Node(node) = joined else { panic!("{joined:?}") };
+            if node.role == Role::Manager {
+                let certificate = Certificate { role: node.role, as_of: node.meta.changed_at };
+                self.shared.net.certify(id, certificate);
+            }
         }
         for control in self.controls() {
             let who = nodes::short(control.node());

@@ -41,8 +41,7 @@ impl Machine {
 
     /// Starts it on what its disk holds.
     pub(crate) async fn start(&mut self, shared: &Shared, create: bool) {
-        let role = if self.manages { Role::Manager } else { Role::Worker };
-        shared.net.begin(self.id, role);
+        shared.net.begin(self.id, shared.net.certificate(self.id));
         if self.manages
             && let Err(error) = self.voter.start(shared, create).await
         {
@@ -54,7 +53,7 @@ impl Machine {
 
     /// Stops it in the middle of whatever it does.
     pub(crate) fn crash(&mut self, shared: &Shared, power_loss: bool) {
-        shared.net.begin(self.id, shared.net.role(self.id));
+        shared.net.begin(self.id, shared.net.certificate(self.id));
         self.voter.crash(power_loss);
         self.agent.crash();
         self.up = false;
@@ -66,20 +65,24 @@ impl Machine {
         if !self.up {
             return;
         }
-        match (self.manages, self.agent.role()) {
-            (false, Some(Role::Manager)) => {
+        let Some((given, role_since)) = self.agent.certificate() else { return };
+        match (self.manages, given.role) {
+            (false, Role::Manager) => {
                 let started = timeout(PATIENCE, self.voter.start(shared, true)).await;
                 if matches!(started, Ok(Ok(()))) {
                     self.manages = true;
-                    shared.net.certify(self.id, Role::Manager);
+                    shared.net.certify(self.id, given);
                 } else {
                     self.voter.erase();
                 }
             }
-            (true, Some(Role::Worker)) if relieved => {
+            (true, Role::Manager) if shared.net.certificate(self.id).as_of < role_since => {
+                shared.net.certify(self.id, given);
+            }
+            (true, Role::Worker) if relieved => {
                 self.voter.erase();
                 self.manages = false;
-                shared.net.certify(self.id, Role::Worker);
+                shared.net.certify(self.id, given);
             }
             _ => {}
         }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use overlay_cluster::raft::transport::{self, Links};
-use overlay_types::{NodeId, Role};
+use overlay_types::{NodeId, Revision, Role};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 use tonic::{Status, service::Routes};
@@ -53,9 +53,23 @@ struct Inner {
 struct Host {
     /// How often it was started or crashed: a connection lives in one life of both ends.
     life: u64,
-    /// What its certificate says.
-    role: Role,
+    certificate: Certificate,
     server: Option<Server>,
+}
+
+/// What a node's certificate says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Certificate {
+    pub(crate) role: Role,
+    /// The state that gave the node this role.
+    pub(crate) as_of: Revision,
+}
+
+impl Certificate {
+    /// As a cluster's first write makes it.
+    pub(crate) const fn first(role: Role) -> Self {
+        Self { role, as_of: Revision::new(1) }
+    }
 }
 
 #[derive(Clone)]
@@ -111,12 +125,12 @@ impl Net {
         inner.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// The node `id`, with a certificate of this role, begins a life: its connections of the one
-    /// before are gone.
-    pub(crate) fn begin(&self, id: NodeId, role: Role) {
+    /// The node `id`, with this certificate, begins a life: its connections of the one before are
+    /// gone.
+    pub(crate) fn begin(&self, id: NodeId, certificate: Certificate) {
         self.change(|inner| {
             let life = inner.hosts.get(&id).map_or(0, |host| host.life) + 1;
-            inner.hosts.insert(id, Host { life, role, server: None });
+            inner.hosts.insert(id, Host { life, certificate, server: None });
         });
     }
 
@@ -127,33 +141,35 @@ impl Net {
         });
     }
 
-    /// The node `id` has a certificate of this role from now on; as a worker it answers no calls.
-    pub(crate) fn certify(&self, id: NodeId, role: Role) {
+    /// The node `id` has this certificate from now on; as a worker it answers no calls.
+    pub(crate) fn certify(&self, id: NodeId, certificate: Certificate) {
         self.change(|inner| {
             let host = inner.hosts.get_mut(&id).expect("it lives");
-            host.role = role;
-            host.server.take_if(|_| role == Role::Worker);
+            host.certificate = certificate;
+            host.server.take_if(|_| certificate.role == Role::Worker);
         });
     }
 
     /// What the certificate of the node says.
-    pub(crate) fn role(&self, id: NodeId) -> Role {
-        self.inner().hosts.get(&id).map_or_else(|| nodes::first_role(id), |host| host.role)
+    pub(crate) fn certificate(&self, id: NodeId) -> Certificate {
+        let first = || Certificate::first(nodes::first_role(id));
+        self.inner().hosts.get(&id).map_or_else(first, |host| host.certificate)
     }
 
     /// Those with a manager's certificate.
     pub(crate) fn managers(&self) -> Vec<NodeId> {
         let inner = self.inner();
-        let managers = inner.hosts.iter().filter(|(_, host)| host.role == Role::Manager);
+        let managers =
+            inner.hosts.iter().filter(|(_, host)| host.certificate.role == Role::Manager);
         managers.map(|(id, _)| *id).collect()
     }
 
     /// Who the node says it is.
-    fn identity(&self, id: NodeId) -> (NodeId, Role) {
+    fn identity(&self, id: NodeId) -> (NodeId, Certificate) {
         if self.inner().plant == Some(Plant::StolenCertificates) {
-            return (nodes::manager(0), Role::Manager);
+            return (nodes::manager(0), Certificate::first(Role::Manager));
         }
-        (id, self.role(id))
+        (id, self.certificate(id))
     }
 
     /// Cuts the link from one node to another, not the way back.

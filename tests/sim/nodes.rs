@@ -6,7 +6,7 @@ use std::{
 };
 
 use overlay_cluster::{
-    ca::{Authority, NodeTls, PendingJoin, join::SigningRequest},
+    ca::{Authority, NodeTls, PendingJoin, Subject, join::SigningRequest},
     control,
     state::{InitCluster, Trust},
 };
@@ -102,7 +102,8 @@ fn make_credentials() -> BTreeMap<NodeId, Arc<NodeTls>> {
     let make = |id| {
         let pending = PendingJoin::new().expect("a key");
         let request = SigningRequest::from_der(pending.request()).expect("our own");
-        let certificate = authority.sign(&request, id, Role::Manager, now).expect("a manager");
+        let certificate =
+            authority.sign(&request, Subject::at_first(id, Role::Manager), now).expect("a manager");
         let root = authority.root().clone();
         let credentials = pending.complete(&certificate, root.into(), now);
         (id, Arc::new(NodeTls::new(&credentials.expect("credentials")).expect("TLS")))

@@ -55,7 +55,7 @@ pub use error::CaError;
 pub use identity::{Peer, PeerIdentity};
 pub use join::PendingJoin;
 pub use key::PrivateKey;
-pub use root::{RootCa, RootCertificate, RootDigest};
+pub use root::{RootCa, RootCertificate, RootDigest, Subject};
 pub use roots::TrustedRoots;
 pub use secret::{JoinSecret, JoinSecrets};
 pub use tls::{ConnectionInfo, Dialer, NodeTls, TlsIncoming};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, Meta, Node,
-    NodeId, Role, Root, RootId,
+    NodeId, Revision, Role, Root, RootId,
 };
 
 /// The root that clusters of tests begin with.
@@ -22,6 +22,7 @@ pub fn node(number: u128) -> Node {
         meta: Meta::default(),
         name: format!("node{number}").parse().expect("a name"),
         role: Role::Manager,
+        role_since: Revision::ZERO,
         control: ([192, 0, 2, host], 2377).into(),
         gossip: ([192, 0, 2, host], 7946).into(),
         data_path: [192, 0, 2, host].into(),

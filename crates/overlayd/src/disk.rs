@@ -246,7 +246,7 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use overlay_cluster::ca::{PendingJoin, RootCa, join::SigningRequest};
+    use overlay_cluster::ca::{PendingJoin, RootCa, Subject, join::SigningRequest};
     use overlay_types::{ClusterId, NodeId, Role};
 
     use super::*;
@@ -293,7 +293,8 @@ mod tests {
         let ca = RootCa::generate(ClusterId::from_u128(1), now).unwrap();
         let pending = PendingJoin::new().unwrap();
         let request = SigningRequest::from_der(pending.request()).unwrap();
-        let certificate = ca.sign(&request, NodeId::from_u128(2), Role::Worker, now).unwrap();
+        let subject = Subject::at_first(NodeId::from_u128(2), Role::Worker);
+        let certificate = ca.sign(&request, subject, now).unwrap();
         let root = ca.certificate().clone();
         let credentials = pending.complete(&certificate, root.into(), now).unwrap();
         disk.keep_credentials(&credentials).unwrap();

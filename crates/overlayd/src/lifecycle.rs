@@ -10,7 +10,7 @@ use overlay_api::{
 };
 use overlay_cluster::{
     ca::{
-        Authority, CaError, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin,
+        Authority, CaError, JoinSecret, JoinToken, NodeCredentials, NodeTls, PendingJoin, Subject,
         TrustedRoots,
         join::{SigningRequest, ask},
     },
@@ -61,7 +61,7 @@ pub(crate) async fn init(
     let authority = Authority::generate(id, now())?;
     cluster.roots = vec![authority.root().published(None)];
     let mut node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
-    let credentials = certify(&authority, &node, &cluster.roots)?;
+    let credentials = certify(&authority, Subject::at_first(node.id, node.role), &cluster.roots)?;
     node.root = credentials.issuer();
     let unlock_key = cluster.autolock.then(lock::fresh).transpose()?;
     let founding = InitCluster {
@@ -145,12 +145,12 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
 /// A certificate of `authority` for this node, and its key.
 pub(crate) fn certify(
     authority: &Authority,
-    node: &Node,
+    node: Subject,
     roots: &[Root],
 ) -> Result<NodeCredentials, NodeError> {
     let pending = PendingJoin::new()?;
     let own = SigningRequest::from_der(pending.request())?;
-    let certificate = authority.sign(&own, node.id, node.role, now())?;
+    let certificate = authority.sign(&own, node, now())?;
     Ok(pending.complete(&certificate, TrustedRoots::from_published(roots)?, now())?)
 }
 
@@ -172,6 +172,7 @@ pub(crate) fn own_node(
         meta: Meta::default(),
         name: config.node_name()?,
         role,
+        role_since: Revision::ZERO,
         control: addresses.control,
         gossip: addresses.gossip,
         data_path: addresses.data_path,

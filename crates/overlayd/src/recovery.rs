@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use overlay_api::status::{Reason, refused, with_reason};
 use overlay_cluster::{
     backup,
-    ca::{Authority, PeerIdentity},
+    ca::{Authority, PeerIdentity, Subject},
     control::{ControlError, now, rejection_status},
     raft::{
         store::{self, Owner, Salvaged},
@@ -121,7 +121,8 @@ pub(crate) async fn restore(
     let id = id.unwrap_or_else(|| NodeId::from_u128(rand::random()));
     let mut node = own_node(config, addresses, id, Role::Manager)?;
     let roots = state.view().cluster().map_or(&[][..], |cluster| &cluster.roots);
-    let credentials = certify(&authority, &node, roots)?;
+    let subject = Subject { node: id, role: Role::Manager, as_of: state.revision() };
+    let credentials = certify(&authority, subject, roots)?;
     node.root = credentials.issuer();
     take_over(config, &mut state, node.clone())?;
     let view = state.view().clone();

@@ -8,7 +8,7 @@ use overlay_cluster::{
     ca::{NodeCredentials, NodeTls, PeerIdentity, PendingJoin, TrustedRoots, root::BACKDATE},
     control::now,
 };
-use overlay_types::{Root, RootId, UnixMillis};
+use overlay_types::{Revision, Root, RootId, UnixMillis};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -49,6 +49,11 @@ impl Renewal {
     /// Who the certificate says the node is.
     pub(crate) fn identity(&self) -> PeerIdentity {
         self.0.tls.identity()
+    }
+
+    /// The state that gave the node the role in its certificate.
+    pub(crate) fn as_of(&self) -> Revision {
+        self.0.tls.peer().as_of
     }
 
     /// Renews whenever it is time. Runs until the task is ended.

@@ -56,9 +56,16 @@ impl RoleFollower {
 
     async fn follow(&self) -> Result<(), NodeError> {
         let identity = self.renewal.identity();
-        let given = |view: &overlay_types::View| view.nodes().get(&identity.node).map(|n| n.role);
+        let given = |view: &overlay_types::View| {
+            view.nodes().get(&identity.node).map(|node| (node.role, node.role_since))
+        };
         // A view from the disk may be older than the certificate.
-        let Some(role) = self.viewer.read_heard(given).flatten() else { return Ok(()) };
+        let Some((role, since)) = self.viewer.read_heard(given).flatten() else { return Ok(()) };
+        if (identity.role, role) == (Role::Manager, Role::Manager) && self.renewal.as_of() < since {
+            // It was demoted and promoted again, and missed that: managers that have heard of the
+            // first alone refuse this certificate.
+            self.renewal.renew().await?;
+        }
         match (identity.role, role) {
             (Role::Worker, Role::Manager) => self.promote().await,
             (Role::Manager, Role::Worker) => self.demote().await,

@@ -34,6 +34,7 @@ pub(super) const FREE: &[(&str, &str)] = &[
     ("Membership.Join node.id", "the manager decides"),
     ("Membership.Join node.role", "the secret decides"),
     ("Membership.Join node.root", "the manager decides"),
+    ("Membership.Join node.role_since", "the managers decide"),
 ];
 
 /// The cases of `cases.txt`, which says what its columns are.

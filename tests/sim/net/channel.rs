@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tonic::{Status, body::Body, codegen::http};
 use tower::Service;
 
-use super::{Ends, Net};
+use super::{Certificate, Ends, Net};
 use crate::nodes;
 
 type Request = http::Request<Body>;
@@ -71,10 +71,10 @@ impl Call {
         });
         let mut server = self.net.server(self.to)?;
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let (node, role) = self.net.identity(caller);
+        let (node, Certificate { role, as_of }) = self.net.identity(caller);
         let identity = PeerIdentity { cluster: nodes::CLUSTER, node, role };
         let (issuer, anchor) = (objects::ROOT, objects::ROOT);
-        let peer = Peer { identity, not_after: UnixMillis(u64::MAX), issuer, anchor };
+        let peer = Peer { identity, as_of, not_after: UnixMillis(u64::MAX), issuer, anchor };
         request.extensions_mut().insert(ConnectionInfo {
             local: nowhere,
             remote: nowhere,

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, Node, Role,
-    Root, SpecError, UnixMillis,
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, Node, Revision,
+    Role, Root, SpecError, UnixMillis,
 };
 
 use super::{meta, name, parse, required, small};
@@ -195,6 +195,7 @@ impl From<&Node> for v1::Node {
             availability: v1::Availability::from(node.availability).into(),
             labels: node.labels.clone(),
             root: node.root.to_string(),
+            role_since: node.role_since.get(),
         }
     }
 }
@@ -215,6 +216,7 @@ impl TryFrom<v1::Node> for Node {
             availability: availability(message.availability)?,
             labels: message.labels,
             root: parse("node.root", &message.root)?,
+            role_since: Revision::new(message.role_since),
         })
     }
 }

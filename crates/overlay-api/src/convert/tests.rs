@@ -74,6 +74,7 @@ fn node() -> Node {
         meta: meta(),
         name: "one".parse().unwrap(),
         role: Role::Worker,
+        role_since: Revision::new(5),
         control: "[::1]:2377".parse().unwrap(),
         gossip: "127.0.0.1:7946".parse().unwrap(),
         data_path: "127.0.0.1".parse().unwrap(),

@@ -1,10 +1,10 @@
 //! What a manager decides with: the CA and the join secrets.
 
-use overlay_types::{ClusterId, NodeId, Role, RootId, UnixMillis};
+use overlay_types::{ClusterId, Role, RootId, UnixMillis};
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    CaError, JoinSecret, JoinSecrets, JoinToken, PeerIdentity, PrivateKey, RootCa, RootCertificate,
+    CaError, JoinSecret, JoinSecrets, JoinToken, PrivateKey, RootCa, RootCertificate, Subject,
     join::SigningRequest,
 };
 use crate::state::{Action, Successor, Trust};
@@ -19,15 +19,15 @@ pub struct Authority {
     secrets: JoinSecrets,
 }
 
-/// A joiner that was let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A joiner that is let in. Its certificate is signed once the state has it.
+#[derive(Debug)]
 pub struct Admission {
-    /// Who it is from now on.
-    pub identity: PeerIdentity,
-    /// Its certificate.
-    pub certificate: CertificateDer<'static>,
-    /// The root that signed it.
+    /// What it is to be.
+    pub role: Role,
+    /// The root that signs its certificate.
     pub root: RootId,
+    /// What it asks to have signed.
+    pub request: SigningRequest,
 }
 
 impl Authority {
@@ -98,33 +98,25 @@ impl Authority {
         JoinToken::new(self.root().digest(), self.secrets.get(role).clone())
     }
 
-    /// Decides about a joiner: the secret says the role, `node` is the id that it gets.
+    /// Decides about a joiner: the secret says the role.
     ///
     /// A secret that matches none is [`CaError::JoinRefused`], whatever the request looks like.
-    pub fn admit(
-        &self,
-        presented: &[u8],
-        request: &[u8],
-        node: NodeId,
-        now: UnixMillis,
-    ) -> Result<Admission, CaError> {
+    pub fn admit(&self, presented: &[u8], request: &[u8]) -> Result<Admission, CaError> {
         let role =
             JoinSecret::from_slice(presented).and_then(|secret| self.secrets.role_of(&secret));
         let role = role.ok_or(CaError::JoinRefused)?;
-        let certificate = self.sign(&SigningRequest::from_der(request)?, node, role, now)?;
-        let identity = PeerIdentity { cluster: self.root().cluster(), node, role };
-        Ok(Admission { identity, certificate, root: self.signing_root().id() })
+        let request = SigningRequest::from_der(request)?;
+        Ok(Admission { role, root: self.signing_root().id(), request })
     }
 
     /// A certificate for a node that is known, in the role that the cluster gives it.
     pub fn sign(
         &self,
         request: &SigningRequest,
-        node: NodeId,
-        role: Role,
+        subject: Subject,
         now: UnixMillis,
     ) -> Result<CertificateDer<'static>, CaError> {
-        self.signing().sign(request, node, role, now)
+        self.signing().sign(request, subject, now)
     }
 }
 
@@ -134,6 +126,7 @@ fn ca(certificate: &str, key: &str) -> Result<RootCa, CaError> {
 
 #[cfg(test)]
 mod tests {
+    use overlay_types::NodeId;
     use rstest::rstest;
 
     use super::*;
@@ -155,11 +148,11 @@ mod tests {
             let token = before.token(role);
             assert_eq!(after.token(role), token);
             let presented = token.secret().expose();
-            let admission = after.admit(presented, joiner.request(), NODE, NOW).unwrap();
-            assert_eq!(admission.identity.role, role);
+            let admission = after.admit(presented, joiner.request()).unwrap();
+            assert_eq!(admission.role, role);
         }
         let request = SigningRequest::from_der(joiner.request()).unwrap();
-        let renewed = after.sign(&request, NODE, Role::Worker, NOW).unwrap();
+        let renewed = after.sign(&request, Subject::at_first(NODE, Role::Worker), NOW).unwrap();
         let root = before.root();
         joiner.complete(&renewed, root.clone().into(), NOW).unwrap();
     }
@@ -172,8 +165,8 @@ mod tests {
     fn c02_what_is_no_secret_is_refused_like_a_wrong_one(#[case] presented: &[u8]) {
         let joiner = PendingJoin::new().unwrap();
         for request in [joiner.request(), b"no request"] {
-            let refused = authority().admit(presented, request, NODE, NOW);
-            assert_eq!(refused, Err(CaError::JoinRefused));
+            let refused = authority().admit(presented, request).unwrap_err();
+            assert_eq!(refused, CaError::JoinRefused);
         }
     }
 

@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{
-    CaError, PeerIdentity, PrivateKey, TrustedRoots, identity, pem,
+    CaError, Peer, PeerIdentity, PrivateKey, TrustedRoots, identity, pem,
     trust::{Trust, unix_time},
 };
 
@@ -18,9 +18,8 @@ pub struct NodeCredentials {
     certificate: CertificateDer<'static>,
     key: PrivateKey,
     trust: Trust,
-    identity: PeerIdentity,
     validity: Range<UnixMillis>,
-    issuer: RootId,
+    peer: Peer,
 }
 
 impl NodeCredentials {
@@ -33,14 +32,14 @@ impl NodeCredentials {
         now: UnixMillis,
     ) -> Result<Self, CaError> {
         let trust = Trust::new(roots)?;
-        let identity = trust.member(&certificate, &[], unix_time(now))?;
-        let issuer = trust.issuer(&certificate, unix_time(now))?;
+        trust.member(&certificate, &[], unix_time(now))?;
+        let peer = trust.peer(&certificate, &[], unix_time(now))?;
         let parsed = identity::parse_x509(&certificate)?;
         if parsed.public_key().subject_public_key.data != key.public_point() {
             return Err(CaError::key("it does not belong to the node's certificate"));
         }
         let validity = identity::validity(&parsed);
-        Ok(Self { certificate, key, trust, identity, validity, issuer })
+        Ok(Self { certificate, key, trust, validity, peer })
     }
 
     /// The same certificate, with the roots that the cluster trusts now.
@@ -75,7 +74,12 @@ impl NodeCredentials {
 
     /// Who the node is.
     pub fn identity(&self) -> PeerIdentity {
-        self.identity
+        self.peer.identity
+    }
+
+    /// Who the node is to those that it calls.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// The node's certificate.
@@ -95,7 +99,7 @@ impl NodeCredentials {
 
     /// The root that signed the certificate.
     pub fn issuer(&self) -> RootId {
-        self.issuer
+        self.peer.issuer
     }
 
     /// The roots that the node trusts.
@@ -108,7 +112,7 @@ impl NodeCredentials {
     pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
         let mut chain = vec![self.certificate.clone()];
         let first = self.roots().first();
-        if let Some(issuer) = self.roots().get(self.issuer) {
+        if let Some(issuer) = self.roots().get(self.peer.issuer) {
             chain.extend(issuer.cross.clone());
             if issuer.certificate.id() != first.id() {
                 chain.push(issuer.certificate.der().clone());

@@ -3,11 +3,12 @@
 //! ```text
 //! subject  CN=<node id>, OU=manager | worker, O=<cluster id>
 //! SAN      DNS:<node id>.node.overlay
+//! serial   random (12 bytes) | revision of the state that gave the node its role (8 bytes)
 //! ```
 
 use core::{fmt, ops::Range};
 
-use overlay_types::{ClusterId, NodeId, Role, RootId, UnixMillis};
+use overlay_types::{ClusterId, NodeId, Revision, Role, RootId, UnixMillis};
 use sha2::{Digest, Sha256};
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, oid_registry, prelude::FromDer,
@@ -83,6 +84,8 @@ impl fmt::Display for PeerIdentity {
 pub struct Peer {
     /// Who it is.
     pub identity: PeerIdentity,
+    /// The state that gave the node its role when the certificate was signed.
+    pub as_of: Revision,
     /// The end of its certificate. A connection may outlive it.
     pub not_after: UnixMillis,
     /// The root that signed the certificate.
@@ -136,6 +139,35 @@ pub(super) fn id_of_key(spki: &[u8]) -> RootId {
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     RootId::from_bytes(id)
+}
+
+/// Bytes of a serial number before the revision, and of all of it: what RFC 5280 allows.
+const SERIAL_RANDOM: usize = 12;
+const SERIAL: usize = SERIAL_RANDOM + size_of::<u64>();
+
+/// The serial number of a node's certificate; `random` makes it another one each time.
+pub(super) fn serial(random: [u8; SERIAL_RANDOM], as_of: Revision) -> [u8; SERIAL] {
+    let mut serial = [0; SERIAL];
+    let (first, last) = serial.split_at_mut(SERIAL_RANDOM);
+    first.copy_from_slice(&random);
+    last.copy_from_slice(&as_of.get().to_be_bytes());
+    positive(&mut serial);
+    serial
+}
+
+/// Makes a number positive, not zero, and of just these bytes (RFC 5280 section 4.1.2.2).
+pub(super) fn positive(serial: &mut [u8]) {
+    serial[0] = serial[0] & 0x3f | 0x40;
+}
+
+/// Which state a node's certificate was signed by.
+pub(super) fn as_of(certificate: &X509Certificate<'_>) -> Result<Revision, CaError> {
+    let serial = certificate.raw_serial();
+    let revision = serial.split_last_chunk().filter(|_| serial.len() == SERIAL);
+    let (_, revision) = revision.ok_or_else(|| {
+        CaError::certificate(format!("its serial number has {} bytes, not {SERIAL}", serial.len()))
+    })?;
+    Ok(Revision::new(u64::from_be_bytes(*revision)))
 }
 
 /// From when to when a certificate is valid.

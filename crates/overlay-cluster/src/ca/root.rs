@@ -2,7 +2,7 @@
 
 use core::{fmt, time::Duration};
 
-use overlay_types::{ClusterId, NodeId, Role, Root, RootId, UnixMillis};
+use overlay_types::{ClusterId, NodeId, Revision, Role, Root, RootId, UnixMillis};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -135,6 +135,25 @@ impl RootCertificate {
     }
 }
 
+/// Whom a certificate is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// The node.
+    pub node: NodeId,
+    /// Its role.
+    pub role: Role,
+    /// A revision of the replicated state that gives it this role. Who has a later state, in which
+    /// the role is another one, knows that the certificate is out of date.
+    pub as_of: Revision,
+}
+
+impl Subject {
+    /// A node as the first write of a cluster makes it.
+    pub const fn at_first(node: NodeId, role: Role) -> Self {
+        Self { node, role, as_of: Revision::ZERO.next() }
+    }
+}
+
 /// The CA of a cluster: root certificate and key.
 #[derive(Debug)]
 pub struct RootCa {
@@ -189,17 +208,18 @@ impl RootCa {
         Issuer::from_ca_cert_der(&self.certificate.der, self.key.pair()).map_err(CaError::signing)
     }
 
-    /// Signs a certificate for `node` as `role`, valid from [`BACKDATE`] before `now` to
+    /// Signs a certificate for `subject`, valid from [`BACKDATE`] before `now` to
     /// [`NODE_VALIDITY`] after it. Only the public key is taken from the request.
     pub fn sign(
         &self,
         request: &SigningRequest,
-        node: NodeId,
-        role: Role,
+        subject: Subject,
         now: UnixMillis,
     ) -> Result<CertificateDer<'static>, CaError> {
+        let Subject { node, role, as_of } = subject;
         let subject = PeerIdentity { cluster: self.certificate.cluster, node, role };
-        let mut params = params(now, NODE_VALIDITY)?;
+        let serial = identity::serial(random()?, as_of);
+        let mut params = params(now, NODE_VALIDITY, &serial)?;
         let name = &mut params.distinguished_name;
         name.push(DnType::CommonName, node.to_string());
         name.push(DnType::OrganizationalUnitName, role.to_string());
@@ -220,7 +240,9 @@ impl RootCa {
 
 /// Parameters of the certificate of a CA that signs for nodes, and for no other CA.
 fn ca_params(cluster: ClusterId, now: UnixMillis) -> Result<CertificateParams, CaError> {
-    let mut params = params(now, ROOT_VALIDITY)?;
+    let mut serial: [u8; 16] = random()?;
+    identity::positive(&mut serial);
+    let mut params = params(now, ROOT_VALIDITY, &serial)?;
     params.distinguished_name.push(DnType::CommonName, ROOT_COMMON_NAME);
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -228,8 +250,21 @@ fn ca_params(cluster: ClusterId, now: UnixMillis) -> Result<CertificateParams, C
     Ok(params)
 }
 
+/// What makes a serial number one that was never used.
+fn random<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut random = [0; N];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| CaError::signing("the system has no entropy for a serial number"))?;
+    Ok(random)
+}
+
 /// Parameters that every certificate of ours has.
-fn params(now: UnixMillis, validity: Duration) -> Result<CertificateParams, CaError> {
+fn params(
+    now: UnixMillis,
+    validity: Duration,
+    serial: &[u8],
+) -> Result<CertificateParams, CaError> {
     let date = |time: UnixMillis| {
         let seconds = i64::try_from(time.0 / 1000).unwrap_or(i64::MAX);
         ASN1Time::from_timestamp(seconds)
@@ -237,17 +272,11 @@ fn params(now: UnixMillis, validity: Duration) -> Result<CertificateParams, CaEr
             .map_err(|_| CaError::signing("the clock is beyond the year 9999"))
     };
     let backdate = u64::try_from(BACKDATE.as_millis()).unwrap_or(u64::MAX);
-    // Positive, not zero, and never used twice (RFC 5280 section 4.1.2.2).
-    let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| CaError::signing("the system has no entropy for a serial number"))?;
-    serial[0] = serial[0] & 0x3f | 0x40;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.not_before = date(UnixMillis(now.0.saturating_sub(backdate)))?;
     params.not_after = date(now.after(validity))?;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(SerialNumber::from_slice(serial));
     Ok(params)
 }
 

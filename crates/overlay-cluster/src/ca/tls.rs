@@ -65,10 +65,9 @@ pub struct NodeTls {
 
 #[derive(Debug)]
 struct Configs {
-    identity: PeerIdentity,
+    peer: Peer,
     validity: Range<UnixMillis>,
     trust: Trust,
-    issuer: RootId,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -108,7 +107,7 @@ impl NodeTls {
 
     /// Who the node is.
     pub fn identity(&self) -> PeerIdentity {
-        self.configs.load().identity
+        self.configs.load().peer.identity
     }
 
     /// From when to when its certificate is valid.
@@ -118,14 +117,12 @@ impl NodeTls {
 
     /// Who the node is to those that it calls.
     pub fn peer(&self) -> Peer {
-        let configs = self.configs.load();
-        let (issuer, anchor) = (configs.issuer, configs.issuer);
-        Peer { identity: configs.identity, not_after: configs.validity.end, issuer, anchor }
+        self.configs.load().peer
     }
 
     /// The root that signed its certificate.
     pub fn issuer(&self) -> RootId {
-        self.configs.load().issuer
+        self.configs.load().peer.issuer
     }
 
     /// The roots that it trusts.
@@ -180,10 +177,9 @@ impl Configs {
             .with_client_cert_resolver(resolver);
         harden(&mut client);
         Ok(Self {
-            identity: credentials.identity(),
+            peer: credentials.peer(),
             validity: credentials.validity(),
             trust: trust.clone(),
-            issuer: credentials.issuer(),
             server: Arc::new(server),
             client: Arc::new(client),
         })

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::{Arc, LazyLock};
 
-use overlay_types::{ClusterId, Role, RootId, UnixMillis};
+use overlay_types::{ClusterId, Role, UnixMillis};
 use rustls::{
     RootCertStore, client::verify_server_cert_signed_by_trust_anchor, crypto::CryptoProvider,
     server::ParsedCertificate,
@@ -116,17 +116,9 @@ impl Trust {
             None => issuer,
             Some(_) => identity::id_of_key(&spki_for_anchor(path.anchor())),
         };
-        let not_after = identity::validity(&identity::parse_x509(certificate)?).end;
-        Ok(Peer { identity, not_after, issuer, anchor })
-    }
-
-    /// The root that signed `certificate` itself.
-    pub(super) fn issuer(
-        &self,
-        certificate: &CertificateDer<'_>,
-        now: UnixTime,
-    ) -> Result<RootId, CaError> {
-        self.peer(certificate, &[], now).map(|peer| peer.issuer)
+        let parsed = identity::parse_x509(certificate)?;
+        let (as_of, not_after) = (identity::as_of(&parsed)?, identity::validity(&parsed).end);
+        Ok(Peer { identity, as_of, not_after, issuer, anchor })
     }
 
     fn unknown_issuer(&self) -> CaError {

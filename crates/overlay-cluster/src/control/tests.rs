@@ -8,7 +8,7 @@ use tonic_health::ServingStatus;
 
 use super::{membership::member, *};
 use crate::{
-    ca::{NodeCredentials, PendingJoin, RootCa, join::SigningRequest},
+    ca::{NodeCredentials, PendingJoin, RootCa, Subject, join::SigningRequest},
     raft::store::faults::{Fault, FaultyDisk},
     server::health,
     state::tests::init,
@@ -29,7 +29,7 @@ fn credentials(cluster: ClusterId, node: NodeId) -> NodeCredentials {
     let ca = RootCa::generate(cluster, now()).unwrap();
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = ca.sign(&request, node, Role::Manager, now()).unwrap();
+    let certificate = ca.sign(&request, Subject::at_first(node, Role::Manager), now()).unwrap();
     pending.complete(&certificate, ca.certificate().clone().into(), now()).unwrap()
 }
 

@@ -45,9 +45,9 @@ enum Access {
     Manager,
     /// Managers by their certificate that were not removed, under a root that was not replaced. A
     /// replica that lags, and so does not know yet who was promoted or which root is new, learns of
-    /// it by these very calls. A demoted manager can make them until it has its worker's
-    /// certificate, and one that keeps its old one until the roots are rotated: it had their key, so
-    /// whom it calls could not tell it from any manager, whatever was looked up about it here.
+    /// it by these very calls: it lets in whoever has a certificate that is newer than its state, see
+    /// [`raft`]. This keeps out who has a former manager's certificate. A former manager itself had
+    /// the key of the root too, and could sign another one: for that there is root rotation.
     Raft,
 }
 
@@ -228,12 +228,23 @@ impl From<Refusal> for Status {
     }
 }
 
+/// How raft sees a caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tie {
+    /// The last membership of this manager's log has it, committed or not: as voter or learner.
+    InGroup,
+    /// Its certificate was signed by a later state than this manager has: that one decides.
+    Newer,
+    None,
+}
+
 /// What this manager knows of a caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Known {
     standing: Standing,
     footing: Footing,
     freshness: Freshness,
+    tie: Tie,
 }
 
 /// Decides about one call at `now`.
@@ -246,7 +257,7 @@ fn check(
     if access == Access::Anyone {
         return Ok(None);
     }
-    let Known { standing, footing, freshness } = known;
+    let Known { standing, footing, freshness, tie } = known;
     let Peer { identity, not_after, .. } = peer.ok_or(Refusal::NoCertificate)?;
     let (node, certified) = (identity.node, identity.role);
     if now > not_after {
@@ -259,7 +270,7 @@ fn check(
         return Err(Refusal::FormerRoot(node));
     }
     if access == Access::Raft {
-        return raft(node, certified);
+        return raft(node, (certified, standing), tie);
     }
     if footing == Footing::Unknown {
         return Err(match freshness {
@@ -281,10 +292,28 @@ fn check(
     Ok(Some(Caller { node, role }))
 }
 
-fn raft(node: NodeId, certified: Role) -> Result<Option<Caller>, Refusal> {
-    match certified {
-        Role::Manager => Ok(Some(Caller { node, role: certified })),
-        Role::Worker => Err(Refusal::NotManager(node)),
+/// Decides about a call of raft, without a quorum to ask.
+///
+/// A certificate says by which state its node was a manager. A later state, in which it is none,
+/// knows better; an earlier one does not, and its manager may need just this caller to catch up. A
+/// leader that was demoted has to tell the others that it leaves: it is let in until a membership
+/// without it is in the log. Whoever is promoted again gets a new certificate.
+fn raft(
+    node: NodeId,
+    (certified, standing): (Role, Standing),
+    tie: Tie,
+) -> Result<Option<Caller>, Refusal> {
+    match (certified, standing, tie) {
+        (Role::Manager, Standing::Member(Role::Manager), _)
+        | (Role::Manager, _, Tie::InGroup | Tie::Newer) => {
+            Ok(Some(Caller { node, role: certified }))
+        }
+        (Role::Manager, Standing::Absent | Standing::Removed, Tie::None) => {
+            Err(Refusal::Removed(node))
+        }
+        (Role::Worker, ..) | (_, Standing::Member(Role::Worker), Tie::None) => {
+            Err(Refusal::NotManager(node))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, gate::Caller, invalid, needed, request_id, unexpected};
 use crate::{
     ca::{
-        Authority, CaError, ConnectionInfo, RootDigest,
+        Admission, Authority, CaError, ConnectionInfo, RootDigest, Subject,
         join::{SigningRequest, limit::TooManyJoins},
     },
     state::{Action, Response as Answer, State, Trust},
@@ -89,27 +89,29 @@ impl v1::membership_server::Membership for Api {
         let authority = self.authority()?;
         let csr = &request.certificate_request;
         let id = node_id(write, csr);
-        let admission = authority.admit(&request.secret, csr, id, self.control.now())?;
+        let Admission { role, root, request: csr } = authority.admit(&request.secret, csr)?;
 
         let mut node = needed("node", request.node)?;
         node.id = id.to_string();
-        node.role = v1::Role::from(admission.identity.role).into();
-        node.root = admission.root.to_string();
+        node.role = v1::Role::from(role).into();
+        node.root = root.to_string();
         let node = overlay_types::Node::try_from(node).map_err(invalid)?;
         let node = match self.control.write(write, Action::JoinNode(node)).await? {
             // The answer to the first of two that were under way at once.
-            Answer::Node(node) if node.root != admission.root => {
+            Answer::Node(node) if node.root != root => {
                 let message = "the root was changed meanwhile; ask again";
                 return Err(with_reason(Reason::NotYet, message));
             }
             Answer::Node(node) => node,
             other => return Err(unexpected(&other)),
         };
+        let subject = Subject { node: id, role: node.role, as_of: node.meta.changed_at };
+        let certificate = authority.sign(&csr, subject, self.control.now())?.to_vec();
         let answer = self.control.replica().read(|state: &State| {
             let view = state.view();
             let managers = view.nodes().values().filter(|node| node.role == Role::Manager);
             v1::JoinResponse {
-                certificate: admission.certificate.to_vec(),
+                certificate,
                 node: Some((&node).into()),
                 cluster: view.cluster().map(Into::into),
                 managers: managers.map(Into::into).collect(),
@@ -127,24 +129,23 @@ impl v1::membership_server::Membership for Api {
         let csr = SigningRequest::from_der(&request.into_inner().certificate_request)?;
         // A node that joined or was removed a moment ago may be new to this manager.
         self.control.linearize().await?;
-        let role = self
-            .control
-            .replica()
-            .read(|state: &State| state.view().nodes().get(&peer).map(|node| node.role));
-        let role = role.ok_or_else(|| {
+        // One look, so that the signer is among the roots, and the role is that of the revision.
+        let (subject, trust, roots) = self.control.replica().read(|state: &State| {
+            let known = state.view().nodes().get(&peer);
+            let as_of = state.revision();
+            let subject = known.map(|node| Subject { node: peer, role: node.role, as_of });
+            (subject, state.trust().cloned(), state.roots().to_vec())
+        });
+        let subject = subject.ok_or_else(|| {
             let message = format!("node {peer} was removed from the cluster");
             with_reason(Reason::NodeRemoved, message)
         })?;
-        if role == Role::Worker && self.control.is_member(peer) {
+        if subject.role == Role::Worker && self.control.is_member(peer) {
             // It would drop out of the group that still counts on it.
             let message = "the raft group still has this node as a member; ask again in a moment";
             return Err(with_reason(Reason::NotYet, message));
         }
-        // One look, so that the signer is among the roots.
-        let (trust, roots) =
-            self.control.replica().read(|state| (state.trust().cloned(), state.roots().to_vec()));
-        let authority = authority(trust)?;
-        let certificate = authority.sign(&csr, peer, role, self.control.now())?.to_vec();
+        let certificate = authority(trust)?.sign(&csr, subject, self.control.now())?.to_vec();
         let roots = roots.iter().map(Into::into).collect();
         Ok(Response::new(v1::RenewResponse { certificate, roots }))
     }

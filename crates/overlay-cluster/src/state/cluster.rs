@@ -60,7 +60,8 @@ impl State {
             keys: vec![init.gossip_key.clone()],
             deadline,
         };
-        let node = Node { meta: context.created(), ..init.node.clone() };
+        let (meta, role_since) = (context.created(), context.revision);
+        let node = Node { meta, role_since, ..init.node.clone() };
         let mut changes: Vec<Change> = [
             Object::Cluster(cluster.clone()),
             Object::GossipKeys(gossip),

@@ -32,7 +32,7 @@ impl State {
             return Err(Rejection::invalid("node", node.id, reason));
         }
         check_room(Kind::Node, self.view.nodes().len(), MAX_NODES)?;
-        let node = Node { meta: context.created(), ..node.clone() };
+        let node = Node { meta: context.created(), role_since: context.revision, ..node.clone() };
         Ok(Applied::put(Response::Node(node.clone()), Object::Node(node)))
     }
 
@@ -94,10 +94,11 @@ fn without(cluster: &Cluster, id: NodeId, context: Context) -> Cluster {
 }
 
 fn put_node(context: Context, old: &Node, node: &Node) -> Applied {
-    let node = Node { meta: old.meta, ..node.clone() };
+    let node = Node { meta: old.meta, role_since: old.role_since, ..node.clone() };
     if node == *old {
         return Applied::unchanged(Response::Node(node));
     }
-    let node = Node { meta: context.changed(old.meta), ..node };
+    let role_since = if node.role == old.role { old.role_since } else { context.revision };
+    let node = Node { meta: context.changed(old.meta), role_since, ..node };
     Applied::put(Response::Node(node.clone()), Object::Node(node))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::{FeatureLevel, Name, NodeId, RootId};
+use crate::{FeatureLevel, Name, NodeId, Revision, RootId};
 
 /// A host with a daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Node {
     pub name: Name,
     /// What it may do.
     pub role: Role,
+    /// The write that gave it this role.
+    pub role_since: Revision,
     /// Whether it takes endpoints.
     pub availability: Availability,
     /// What its operator notes about it.

@@ -36,6 +36,7 @@ fn node(number: u8, data_path: IpAddr) -> Object {
         meta: Meta::default(),
         name: format!("node{number}").parse().unwrap(),
         role: Role::Manager,
+        role_since: Revision::ZERO,
         control: (data_path, 2377).into(),
         gossip: (data_path, 7946).into(),
         data_path,

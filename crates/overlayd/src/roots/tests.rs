@@ -39,6 +39,7 @@ fn view(ids: &[RootId], noted: RootId) -> View {
         meta: Meta::default(),
         name: "node".parse().unwrap(),
         role: Role::Worker,
+        role_since: Revision::ZERO,
         availability: Availability::Active,
         labels: BTreeMap::new(),
         control: address,

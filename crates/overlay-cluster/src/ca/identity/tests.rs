@@ -6,7 +6,7 @@ use rcgen::{
 use rstest::rstest;
 
 use super::*;
-use crate::ca::{PendingJoin, RootCa, join::SigningRequest};
+use crate::ca::{PendingJoin, RootCa, Subject, join::SigningRequest};
 
 const NODE: NodeId = NodeId::from_u128(7);
 const CLUSTER: ClusterId = ClusterId::from_u128(9);
@@ -15,7 +15,7 @@ const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 fn signed(role: Role) -> Vec<u8> {
     let ca = RootCa::generate(CLUSTER, NOW).unwrap();
     let request = SigningRequest::from_der(PendingJoin::new().unwrap().request()).unwrap();
-    ca.sign(&request, NODE, role, NOW).unwrap().to_vec()
+    ca.sign(&request, Subject::at_first(NODE, role), NOW).unwrap().to_vec()
 }
 
 #[rstest]

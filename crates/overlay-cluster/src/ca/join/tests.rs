@@ -1,13 +1,13 @@
 use std::{fs, process::Command};
 
-use overlay_types::{ClusterId, NodeId, Role};
+use overlay_types::{ClusterId, NodeId, Revision, Role};
 use proptest::prelude::*;
 use rcgen::{DnType, KeyPair, PKCS_ECDSA_P384_SHA384};
 use rstest::rstest;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::ca::{Admission, Authority, JoinSecret, PeerIdentity, RootCa, root::NODE_VALIDITY};
+use crate::ca::{Authority, JoinSecret, PeerIdentity, RootCa, Subject, root::NODE_VALIDITY};
 
 const CLUSTER: ClusterId = ClusterId::from_u128(9);
 const NODE: NodeId = NodeId::from_u128(7);
@@ -18,8 +18,10 @@ fn authority() -> Authority {
 }
 
 /// Has `request` signed for who bears the token of `role`.
-fn admit(authority: &Authority, role: Role, request: &[u8]) -> Admission {
-    authority.admit(authority.token(role).secret().expose(), request, NODE, NOW).unwrap()
+fn admit(authority: &Authority, role: Role, request: &[u8]) -> CertificateDer<'static> {
+    let admitted = authority.admit(authority.token(role).secret().expose(), request).unwrap();
+    let subject = Subject::at_first(NODE, admitted.role);
+    authority.sign(&admitted.request, subject, NOW).unwrap()
 }
 
 #[rstest]
@@ -28,15 +30,16 @@ fn admit(authority: &Authority, role: Role, request: &[u8]) -> Admission {
 fn c02_the_secret_says_the_role(#[case] role: Role) {
     let authority = authority();
     let joiner = PendingJoin::new().unwrap();
-    let admission = admit(&authority, role, joiner.request());
-    assert_eq!(admission.identity, PeerIdentity { cluster: CLUSTER, node: NODE, role });
+    let certificate = admit(&authority, role, joiner.request());
+    let identity = PeerIdentity { cluster: CLUSTER, node: NODE, role };
     let root = authority.root();
-    let credentials = joiner.complete(&admission.certificate, root.clone().into(), NOW).unwrap();
-    assert_eq!(credentials.identity(), admission.identity);
+    let credentials = joiner.complete(&certificate, root.clone().into(), NOW).unwrap();
+    assert_eq!(credentials.identity(), identity);
+    assert_eq!(credentials.peer().as_of, Revision::new(1));
 
     let text = credentials.to_pem();
     let restored = NodeCredentials::from_pem(&text, NOW).unwrap();
-    assert_eq!(restored.identity(), admission.identity);
+    assert_eq!(restored.peer(), credentials.peer());
     assert_eq!(restored.validity(), credentials.validity());
     assert!(restored.validity().contains(&NOW));
     // Half of it is nobody's.
@@ -55,7 +58,7 @@ fn c02_a_rotated_out_secret_is_refused_like_any_other() {
     let old = before.token(Role::Worker);
     let old: &[u8] = old.secret().expose();
     for (secret, request) in [(old, joiner.request()), (&[1; 16], joiner.request()), (old, &[])] {
-        let error = authority.admit(secret, request, NODE, NOW).unwrap_err();
+        let error = authority.admit(secret, request).unwrap_err();
         assert_eq!(error, CaError::JoinRefused);
         // The answer says no more to a guesser; a joiner knows what it means.
         let answer = Status::from(error);
@@ -72,9 +75,9 @@ fn c02_the_joiner_checks_what_it_got() {
     let authority = authority();
     let root = authority.root().clone();
     let other = Authority::generate(CLUSTER, NOW).unwrap();
-    let complete = |admission: &Admission, joiner: PendingJoin, digest, now| {
+    let complete = |certificate: &[u8], joiner: PendingJoin, digest, now| {
         let roots = TrustedRoots::from(root.clone()).holding(digest)?;
-        joiner.complete(&admission.certificate, roots, now).map(|_| ())
+        joiner.complete(certificate, roots, now).map(|_| ())
     };
     let join = || {
         let joiner = PendingJoin::new().unwrap();
@@ -162,8 +165,8 @@ fn what_a_request_asks_for_is_ignored() {
     params.distinguished_name.push(DnType::OrganizationalUnitName, "manager");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
-    let admission = admit(&authority, Role::Worker, request.der());
-    assert_eq!(PeerIdentity::from_certificate(&admission.certificate).unwrap().role, Role::Worker);
+    let certificate = admit(&authority, Role::Worker, request.der());
+    assert_eq!(PeerIdentity::from_certificate(&certificate).unwrap().role, Role::Worker);
 }
 
 /// A request made by openssl, and one of ours read by it.

@@ -3,7 +3,7 @@ use rustls_pki_types::UnixTime;
 
 use super::*;
 use crate::ca::{
-    NodeCredentials, PendingJoin, RootCa,
+    NodeCredentials, PendingJoin, RootCa, Subject,
     join::SigningRequest,
     trust::{Trust, unix_time},
 };
@@ -31,7 +31,7 @@ fn trusted(first: &RootCa, others: &[&RootCa]) -> TrustedRoots {
 fn credentials(signer: &RootCa, roots: TrustedRoots) -> Result<NodeCredentials, CaError> {
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = signer.sign(&request, NODE, Role::Manager, NOW).unwrap();
+    let certificate = signer.sign(&request, Subject::at_first(NODE, Role::Manager), NOW).unwrap();
     pending.complete(&certificate, roots, NOW)
 }
 

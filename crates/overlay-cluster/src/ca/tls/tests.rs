@@ -17,7 +17,7 @@ use tonic::transport::Server;
 
 use self::who::{Who, ask};
 use super::*;
-use crate::ca::{PendingJoin, RootCa, join::SigningRequest, root::NODE_VALIDITY};
+use crate::ca::{PendingJoin, RootCa, Subject, join::SigningRequest, root::NODE_VALIDITY};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -45,7 +45,7 @@ fn new_ca(cluster: u128) -> RootCa {
 fn credentials(ca: &RootCa, node: NodeId, role: Role, now: UnixMillis) -> NodeCredentials {
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = ca.sign(&request, node, role, now).unwrap();
+    let certificate = ca.sign(&request, Subject::at_first(node, role), now).unwrap();
     pending.complete(&certificate, ca.certificate().clone().into(), now).unwrap()
 }
 

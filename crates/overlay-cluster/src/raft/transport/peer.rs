@@ -85,8 +85,12 @@ type RpcError = RPCError<NodeId, Member, RaftError<NodeId>>;
 
 fn rpc_error(status: &Status) -> RpcError {
     match status.code() {
-        // Unreachable makes openraft back off; anything else is tried again at once.
-        Code::Unavailable | Code::DeadlineExceeded => Unreachable::new(status).into(),
+        // Unreachable makes openraft back off; anything else is tried again at once. Who refuses this
+        // manager will not change its mind within a millisecond.
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::PermissionDenied
+        | Code::Unauthenticated => Unreachable::new(status).into(),
         _ => NetworkError::new(status).into(),
     }
 }

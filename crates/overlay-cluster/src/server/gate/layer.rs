@@ -3,16 +3,18 @@
 use core::task::{Context, Poll};
 
 use futures::future::BoxFuture;
+use overlay_types::Role;
 use tonic::{Status, codegen::http};
 use tower::{Layer, Service};
 
 use super::{
-    Access, Caller, Footing, Freshness, Known, Refusal, Standing, access, check,
+    Access, Caller, Footing, Freshness, Known, Refusal, Standing, Tie, access, check,
     guarded::{Guard, Guarded},
 };
 use crate::{
     ca::{ConnectionInfo, Peer},
     control::Control,
+    state::State,
 };
 
 /// Puts the gate of a manager around services.
@@ -97,13 +99,22 @@ fn look(
     peer: Option<Peer>,
     freshness: Freshness,
 ) -> Result<Option<Caller>, Refusal> {
-    let nobody = Known { standing: Standing::Absent, footing: Footing::Unknown, freshness };
+    let nobody =
+        Known { standing: Standing::Absent, footing: Footing::Unknown, freshness, tie: Tie::None };
     let known = peer.map_or(nobody, |peer| {
-        control.replica().read(|state| Known {
+        let newer = |state: &State| peer.as_of > state.revision();
+        let known = control.replica().read(|state| Known {
             standing: Standing::of(peer.identity.node, state),
             footing: Footing::of(peer, state),
             freshness,
-        })
+            tie: if newer(state) { Tie::Newer } else { Tie::None },
+        });
+        // Most callers of raft are known managers; the look at the group is for the others.
+        let asks = access == Access::Raft && known.standing != Standing::Member(Role::Manager);
+        if asks && known.tie == Tie::None && control.is_member(peer.identity.node) {
+            return Known { tie: Tie::InGroup, ..known };
+        }
+        known
     });
     check(access, peer, known, control.now())
 }

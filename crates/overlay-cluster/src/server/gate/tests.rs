@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay_types::{ClusterId, RootId};
+use overlay_types::{ClusterId, Revision, RootId};
 use protox::prost_reflect::DescriptorPool;
 use rstest::rstest;
 use tonic::Code;
@@ -62,7 +62,8 @@ const ROOT: RootId = RootId::from_u128(5);
 
 const fn peer(role: Role) -> Peer {
     let identity = PeerIdentity { cluster: ClusterId::from_u128(1), node: NODE, role };
-    Peer { identity, not_after: NOW, issuer: ROOT, anchor: ROOT }
+    let as_of = Revision::ZERO;
+    Peer { identity, as_of, not_after: NOW, issuer: ROOT, anchor: ROOT }
 }
 
 fn decided(access: Access, peer: Option<Peer>, known: Known, now: UnixMillis) -> String {
@@ -84,9 +85,9 @@ const MANAGER: Standing = Standing::Member(Role::Manager);
 #[case::worker(Some(peer(Role::Worker)), WORKER, ["anyone", "worker", "NOT_MANAGER", "NOT_MANAGER"])]
 #[case::manager(Some(peer(Role::Manager)), MANAGER, ["anyone", "manager", "manager", "manager"])]
 #[case::promoted(Some(peer(Role::Worker)), MANAGER, ["anyone", "worker", "NOT_MANAGER", "NOT_MANAGER"])]
-#[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "NOT_MANAGER", "manager"])]
+#[case::demoted(Some(peer(Role::Manager)), WORKER, ["anyone", "worker", "NOT_MANAGER", "NOT_MANAGER"])]
 #[case::absent(Some(peer(Role::Worker)), Standing::Absent, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NOT_MANAGER"])]
-#[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "manager"])]
+#[case::absent(Some(peer(Role::Manager)), Standing::Absent, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NODE_REMOVED"])]
 #[case::removed(Some(peer(Role::Worker)), Standing::Removed, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NODE_REMOVED"])]
 #[case::removed(Some(peer(Role::Manager)), Standing::Removed, ["anyone", "NODE_REMOVED", "NODE_REMOVED", "NODE_REMOVED"])]
 fn c04_certificate_and_state_decide(
@@ -95,7 +96,7 @@ fn c04_certificate_and_state_decide(
     #[case] expected: [&str; 4],
 ) {
     let by_access = [Access::Anyone, Access::Member, Access::Manager, Access::Raft];
-    let known = |freshness, footing| Known { standing, footing, freshness };
+    let known = |freshness, footing| Known { standing, footing, freshness, tie: Tie::None };
     let trusted = |freshness| known(freshness, Footing::Trusted);
     let current = by_access.map(|a| decided(a, peer, trusted(Freshness::Current), NOW));
     assert_eq!(current, expected);
@@ -138,6 +139,37 @@ fn c04_certificate_and_state_decide(
     for access in [Access::Member, Access::Manager, Access::Raft] {
         let expected = if peer.is_some() { "CERTIFICATE_EXPIRED" } else { "NO_CERTIFICATE" };
         assert_eq!(decided(access, peer, trusted(Freshness::Current), later), expected);
+    }
+}
+
+/// By what ties it to the group of managers: nothing, a newer certificate, being in it.
+#[rstest]
+#[case::worker(Role::Worker, WORKER, ["NOT_MANAGER"; 3])]
+#[case::promoted_by_a_later_write(Role::Manager, WORKER, ["NOT_MANAGER", "manager", "manager"])]
+#[case::joined_by_a_later_write(Role::Manager, Standing::Absent, ["NODE_REMOVED", "manager", "manager"])]
+#[case::manager(Role::Manager, MANAGER, ["manager"; 3])]
+#[case::removed(Role::Manager, Standing::Removed, ["NODE_REMOVED"; 3])]
+fn c04_raft_is_for_managers_of_this_state_or_a_later_one(
+    #[case] certified: Role,
+    #[case] standing: Standing,
+    #[case] expected: [&str; 3],
+) {
+    let by_tie = [Tie::None, Tie::Newer, Tie::InGroup];
+    for (footing, freshness) in [
+        (Footing::Trusted, Freshness::MayLag),
+        (Footing::Trusted, Freshness::Current),
+        (Footing::Unknown, Freshness::MayLag),
+    ] {
+        let known = |tie| Known { standing, footing, freshness, tie };
+        let found = by_tie.map(|t| decided(Access::Raft, Some(peer(certified)), known(t), NOW));
+        assert_eq!(found, expected);
+    }
+    // It is for raft only.
+    for (access, tie) in [(Access::Manager, Tie::Newer), (Access::Manager, Tie::InGroup)] {
+        let known =
+            |tie| Known { standing, footing: Footing::Trusted, freshness: Freshness::Current, tie };
+        let by_none = decided(access, Some(peer(certified)), known(Tie::None), NOW);
+        assert_eq!(decided(access, Some(peer(certified)), known(tie), NOW), by_none);
     }
 }
 

@@ -34,6 +34,28 @@ fn c06_the_last_manager_stays_one() {
 }
 
 #[test]
+fn c06_a_node_says_since_when_it_has_its_role() {
+    let mut lab = Lab::new();
+    let since = |lab: &Lab, id: u128| lab.state.view().nodes()[&NodeId::from_u128(id)].role_since;
+    assert_eq!(since(&lab, 1), Revision::new(1));
+    let (_, joined) = (lab.run(Action::JoinNode(node(7))), lab.state.revision());
+    assert_eq!(since(&lab, 7), joined);
+    // Nobody can say otherwise, and other changes leave it.
+    let claim = update(&lab, 7, |node| {
+        node.role_since = Revision::new(u64::MAX);
+        node.availability = Availability::Pause;
+    });
+    lab.run(claim);
+    lab.run(Action::JoinNode(Node { name: "other".parse().unwrap(), ..node(7) }));
+    assert_eq!(since(&lab, 7), joined);
+    for role in [Role::Worker, Role::Manager] {
+        let change = update(&lab, 7, |node| node.role = role);
+        lab.run(change);
+        assert_eq!(since(&lab, 7), lab.state.revision());
+    }
+}
+
+#[test]
 fn c06_a_node_goes_with_all_that_is_on_it() {
     let mut lab = with_a_worker();
     let network = lab.network(net("a"));

@@ -20,6 +20,7 @@ fn node(number: u8) -> Object {
         meta: Meta::default(),
         name: name(&format!("node{number}")),
         role: Role::Worker,
+        role_since: Revision::ZERO,
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,

@@ -30,7 +30,7 @@ impl At {
         let signer = if matches!(self, Self::Before | Self::Trusting) { old } else { new };
         let pending = PendingJoin::new().unwrap();
         let request = SigningRequest::from_der(pending.request()).unwrap();
-        let certificate = signer.sign(&request, node, role, now()).unwrap();
+        let certificate = signer.sign(&request, Subject::at_first(node, role), now()).unwrap();
         let roots = TrustedRoots::from_published(&roots).unwrap();
         let credentials = pending.complete(&certificate, roots, now()).unwrap();
         Arc::new(NodeTls::new(&credentials).unwrap())

@@ -18,7 +18,8 @@ use tonic_prost::ProstCodec;
 use super::{LOCAL, calls};
 use crate::{
     ca::{
-        Authority, Dialer, NodeCredentials, NodeTls, PendingJoin, TlsIncoming, TrustedRoots,
+        Authority, Dialer, NodeCredentials, NodeTls, PendingJoin, Subject, TlsIncoming,
+        TrustedRoots,
         join::{SigningRequest, limit::JoinLimits},
         root::NODE_VALIDITY,
     },
@@ -57,15 +58,16 @@ impl Drop for Served {
     }
 }
 
-fn credentials(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> NodeCredentials {
+fn signed(authority: &Authority, subject: Subject, at: UnixMillis) -> NodeCredentials {
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = authority.sign(&request, node, role, at).unwrap();
+    let certificate = authority.sign(&request, subject, at).unwrap();
     pending.complete(&certificate, authority.signing_root().clone().into(), at).unwrap()
 }
 
 fn tls(authority: &Authority, node: NodeId, role: Role, at: UnixMillis) -> Arc<NodeTls> {
-    Arc::new(NodeTls::new(&credentials(authority, node, role, at)).unwrap())
+    let credentials = signed(authority, Subject::at_first(node, role), at);
+    Arc::new(NodeTls::new(&credentials).unwrap())
 }
 
 fn init(authority: &Authority, node: Node) -> InitCluster {
@@ -119,7 +121,13 @@ impl Served {
 
     /// A connection of a node whose certificate was signed at `at`.
     async fn dial(&self, node: NodeId, role: Role, at: UnixMillis) -> Channel {
-        let tls = tls(&self.authority, node, role, at);
+        self.dial_as(Subject::at_first(node, role), at).await
+    }
+
+    /// A connection of this one, whose certificate was signed at `at`.
+    async fn dial_as(&self, subject: Subject, at: UnixMillis) -> Channel {
+        let credentials = signed(&self.authority, subject, at);
+        let tls = Arc::new(NodeTls::new(&credentials).unwrap());
         Dialer::member(tls, LOCALHOST, self.address, None).channel().await.unwrap()
     }
 
@@ -233,6 +241,45 @@ async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
     }
 }
 
+/// The calls of raft.
+const RAFT: [&str; 3] = ["Append", "RequestVote", "InstallSnapshot"];
+
+#[tokio::test]
+async fn c04_raft_refuses_a_former_manager_that_keeps_its_certificate() {
+    let served = Served::start().await;
+    let check = async |channel: &Channel, expected: &str| {
+        for method in RAFT {
+            let found = call(channel, &format!("{MANAGERS}{method}")).await;
+            assert_eq!(found == "NOT_MANAGER", expected == "NOT_MANAGER", "{method}: {found:?}");
+        }
+    };
+    let known = |state: &State| state.view().nodes()[&MANAGER].clone();
+    let kept = served.dial(MANAGER, Role::Manager, now()).await;
+    check(&kept, "").await;
+    let node = served.control.replica().read(known);
+    let based_on = node.meta.changed_at;
+    served.write(Action::UpdateNode { node: Node { role: Role::Worker, ..node }, based_on }).await;
+    check(&kept, "NOT_MANAGER").await;
+
+    // This manager may be behind one that promoted the node and signed its certificate.
+    let later = |state: &State| {
+        let subject = Subject { node: MANAGER, role: Role::Manager, as_of: state.revision() };
+        Subject { as_of: subject.as_of.next(), ..subject }
+    };
+    let later = served.control.replica().read(later);
+    let promoted = served.dial_as(later, now()).await;
+    check(&promoted, "").await;
+    // Once it is not, the role is what it says.
+    served.write(Action::RemoveNode(WORKER)).await;
+    check(&promoted, "NOT_MANAGER").await;
+    let node = served.control.replica().read(known);
+    let based_on = node.meta.changed_at;
+    served.write(Action::UpdateNode { node: Node { role: Role::Manager, ..node }, based_on }).await;
+    for channel in [&kept, &promoted] {
+        check(channel, "").await;
+    }
+}
+
 #[tokio::test]
 async fn c04_every_call_of_a_manager_is_let_in() {
     let served = Served::start().await;
@@ -342,7 +389,8 @@ fn signed_by(state: &State, node: NodeId, role: Role) -> NodeCredentials {
     let authority = Authority::from_trust(state.trust().unwrap()).unwrap();
     let pending = PendingJoin::new().unwrap();
     let request = SigningRequest::from_der(pending.request()).unwrap();
-    let certificate = authority.sign(&request, node, role, now()).unwrap();
+    let subject = Subject { node, role, as_of: state.revision() };
+    let certificate = authority.sign(&request, subject, now()).unwrap();
     let roots = TrustedRoots::from_published(state.roots()).unwrap();
     pending.complete(&certificate, roots, now()).unwrap()
 }
