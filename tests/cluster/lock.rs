@@ -164,12 +164,14 @@ async fn c05_autolock_is_switched_on_and_off() {
     );
 
     let autolock = |on| v1::UpdateClusterRequest { autolock: Some(on), ..Default::default() };
-    let key = node.handle.update(autolock(true)).await.unwrap();
-    assert_eq!(node.handle.update(autolock(true)).await.unwrap(), key);
-    assert_eq!(node.handle.update(v1::UpdateClusterRequest::default()).await.unwrap(), key);
+    let update =
+        async |node: &LabNode, request| node.handle.update(request).await.unwrap().unlock_key;
+    let key = update(node, autolock(true)).await;
+    assert_eq!(update(node, autolock(true)).await, key);
+    assert_eq!(update(node, v1::UpdateClusterRequest::default()).await, key);
     start_locked(node).await;
     unlock(node, &key).await.unwrap();
-    assert_eq!(node.handle.update(autolock(false)).await.unwrap(), "");
+    assert_eq!(update(node, autolock(false)).await, "");
     node.restart().await;
     write(node, "after").await.unwrap();
 }

@@ -17,4 +17,5 @@ mod recovery;
 mod requests;
 mod root_rotation;
 mod skew;
+mod update;
 mod wrong_fields;

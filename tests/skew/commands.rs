@@ -1,9 +1,11 @@
 //! The log and snapshots: what this release does not know all of is refused. To apply the rest of it
 //! would make another state of it than the newer managers do.
 
+use core::time::Duration;
+
 use overlay_api::internal::v1 as internal;
 use overlay_cluster::state::{
-    Action, Command, InitCluster, OpaqueSecret, State, Trust,
+    Action, ClusterUpdate, Command, InitCluster, OpaqueSecret, State, Trust,
     wire::{WireError, decode_command},
 };
 use overlay_testkit::objects;
@@ -82,7 +84,10 @@ fn history() -> Vec<Action> {
         Action::RotateGossipKey { key: GossipKey { epoch: Epoch::new(2), key: [8; 32] }, deadline },
         Action::AdvanceGossipKey { to: Epoch::new(2), deadline },
         Action::RotateJoinSecret { role: Role::Worker, secret: OpaqueSecret(vec![3; 16]) },
-        Action::SetAutolock(Some(OpaqueSecret(vec![4; 32]))),
+        Action::UpdateCluster(ClusterUpdate {
+            autolock: Some(Some(OpaqueSecret(vec![4; 32]))),
+            rotation_period: Some(Duration::from_hours(1)),
+        }),
         Action::RotateUnlockKey(OpaqueSecret(vec![5; 32])),
         Action::AnnounceLevel { node: NODE, level: FeatureLevel::OURS },
     ]

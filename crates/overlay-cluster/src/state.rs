@@ -59,7 +59,7 @@ use std::collections::BTreeMap;
 use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{NetworkId, Revision, View, Vni};
 
-pub use command::{Action, Command, InitCluster, MAX_HOST_ROUTES, MoveNode};
+pub use command::{Action, ClusterUpdate, Command, InitCluster, MAX_HOST_ROUTES, MoveNode};
 pub use kind::Kind;
 pub use lock::ManagerLock;
 pub(crate) use query::{Id, id_range};

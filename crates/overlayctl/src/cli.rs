@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use overlay_api::client::DEFAULT_SOCKET;
 
 use crate::{
-    command::{Report, backup, ca, cluster, endpoint, key, lock, network, node, service},
+    command::{Report, backup, ca, cluster, endpoint, key, lock, network, node, service, update},
     failure::Failure,
     output::Format,
     session::Session,
@@ -53,7 +53,7 @@ enum Verb {
     /// Print the key that managers start with, or make a new one
     UnlockKey(lock::ShowKey),
     /// Change what holds for the whole cluster
-    Update(lock::Update),
+    Update(update::Update),
     /// Write the cluster's state to a file, sealed with a passphrase
     Backup(backup::Backup),
     /// Make this node the first manager of a cluster that was backed up

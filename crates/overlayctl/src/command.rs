@@ -9,6 +9,7 @@ pub(crate) mod lock;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod service;
+pub(crate) mod update;
 
 use overlay_api::v1;
 

@@ -39,6 +39,25 @@ pub(crate) fn parse(field: &'static str, text: &str) -> Result<Duration, SpecErr
     if total.is_zero() { refuse(text, "it must be longer than nothing") } else { Ok(total) }
 }
 
+/// As [`parse`] reads it, in milliseconds.
+pub(crate) fn parse_millis(field: &'static str, text: &str) -> Result<u64, SpecError> {
+    let millis = parse(field, text)?.as_millis();
+    u64::try_from(millis).map_err(|_| SpecError::new(field, text, "it is too long"))
+}
+
+/// As [`parse`] reads it: `1h30m`. What is shorter than a second is left out.
+pub(crate) fn shown(duration: Duration) -> String {
+    let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let mut left = duration.as_secs();
+    let part = |(unit, seconds): (&str, u64)| {
+        let count = left / seconds;
+        left %= seconds;
+        (count > 0).then(|| format!("{count}{unit}"))
+    };
+    let text: String = units.into_iter().filter_map(part).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -53,6 +72,15 @@ mod tests {
     #[case("0h1s", 1)]
     fn duration(#[case] text: &str, #[case] seconds: u64) {
         assert_eq!(parse("rotation-period", text), Ok(Duration::from_secs(seconds)));
+    }
+
+    #[rstest]
+    #[case("12h", "12h")]
+    #[case("90m", "1h30m")]
+    #[case("86461s", "1d1m1s")]
+    fn written_as_it_is_read(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(shown(parse("rotation-period", text).unwrap()), expected);
+        assert_eq!(shown(Duration::from_millis(999)), "0s");
     }
 
     #[rstest]

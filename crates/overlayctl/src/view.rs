@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod port;
 mod service;
+pub(crate) mod update;
 
 use std::{collections::BTreeMap, fmt};
 

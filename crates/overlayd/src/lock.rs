@@ -8,7 +8,7 @@ use overlay_cluster::{
     ca::{CaError, unlock_key},
     control::Control,
     server::request_id,
-    state::{Action, ManagerLock, OpaqueSecret},
+    state::{Action, ClusterUpdate, ManagerLock, OpaqueSecret},
 };
 use overlay_crypto::at_rest::UnlockKey;
 
@@ -54,17 +54,24 @@ pub(crate) async fn current(control: &Control) -> Result<String, NodeError> {
     Ok(lock.unlock.map_or_else(String::new, |key| unlock_key::to_text(&key).to_string()))
 }
 
-/// Has managers start with an unlock key, or without one. Returns the key.
+/// Changes what holds for the whole cluster, the lock too. Returns what holds then.
 pub(crate) async fn update(
     control: &Control,
     disk: &Disk,
     request: &v1::UpdateClusterRequest,
-) -> Result<String, NodeError> {
-    if let Some(autolock) = request.autolock {
-        let key = autolock.then(fresh).transpose()?;
-        write(control, disk, &request.request_id, Action::SetAutolock(key)).await?;
+) -> Result<v1::UpdateClusterResponse, NodeError> {
+    let fresh_if = |autolock: bool| autolock.then(fresh).transpose();
+    let update = ClusterUpdate {
+        autolock: request.autolock.map(fresh_if).transpose()?,
+        rotation_period: request.rotation_period_ms.map(Duration::from_millis),
+    };
+    if update != ClusterUpdate::default() {
+        write(control, disk, &request.request_id, Action::UpdateCluster(update)).await?;
     }
-    current(control).await
+    let unlock_key = current(control).await?;
+    let cluster = control.replica().read(|state| state.view().cluster().map(v1::Cluster::from));
+    let rotation_period_ms = cluster.ok_or(NodeError::NoCluster)?.rotation_period_ms;
+    Ok(v1::UpdateClusterResponse { unlock_key, rotation_period_ms })
 }
 
 /// Replaces the unlock key. Returns the new one.

@@ -151,7 +151,7 @@ impl State {
             Action::RotateJoinSecret { role, secret } => {
                 self.rotate_join_secret(context, *role, secret)
             }
-            Action::SetAutolock(key) => self.set_autolock(context, key.as_ref()),
+            Action::UpdateCluster(update) => self.update_cluster(context, update),
             Action::RotateUnlockKey(key) => self.rotate_unlock_key(context, key),
             Action::AnnounceLevel { node, level } => self.announce_level(context, *node, *level),
             Action::RotateRoot { replaces, root, successor } => {

@@ -1,4 +1,6 @@
-//! The cluster: what it starts with.
+//! The cluster: what it starts with, and what of it can be changed.
+
+use core::time::Duration;
 
 use overlay_ipam::Pools;
 use overlay_types::{
@@ -7,7 +9,7 @@ use overlay_types::{
 };
 
 use super::{
-    Applied, InitCluster, Rejection, Response, State,
+    Applied, ClusterUpdate, InitCluster, Rejection, Response, State,
     apply::{Context, Outcome},
     kind::Kind,
     lock, place,
@@ -22,7 +24,7 @@ const DATA_PORTS: core::ops::RangeInclusive<u16> = 1024..=49_151;
 
 /// The shortest time from one key epoch to the next: a rotation waits for every node, and one
 /// that starts before the last is through would never end.
-const MIN_ROTATION: core::time::Duration = core::time::Duration::from_secs(1);
+const MIN_ROTATION: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn init_cluster(&mut self, context: Context, init: &InitCluster) -> Outcome {
@@ -78,6 +80,34 @@ impl State {
     }
 }
 
+impl State {
+    /// Changes what holds for the whole cluster. Who is locked keeps the unlock key there is.
+    ///
+    /// A shorter period brings what is due closer; with a longer one, what is due remains so.
+    pub(super) fn update_cluster(&mut self, context: Context, update: &ClusterUpdate) -> Outcome {
+        let old = self.view.cluster().ok_or(Rejection::NoCluster)?;
+        let mut cluster = old.clone();
+        if let Some(period) = update.rotation_period {
+            check_period(period)?;
+            cluster.rotation_period = period;
+        }
+        let turned = update.autolock.as_ref().filter(|key| key.is_some() != old.autolock);
+        if let Some(key) = turned {
+            cluster.autolock = key.is_some();
+            let lock = lock::lock(context, key.as_ref())?;
+            self.lock = lock;
+        }
+        if cluster == *old {
+            return Ok(Applied::unchanged(Response::Cluster(cluster)));
+        }
+        cluster.meta = context.changed(old.meta);
+        let mut changes = vec![Change::Put(Object::Cluster(cluster.clone()))];
+        let latest = context.at.after(cluster.rotation_period);
+        changes.extend(self.due_by(context, latest).into_iter().map(Change::Put));
+        Ok(Applied { response: Response::Cluster(cluster), changes })
+    }
+}
+
 /// Refuses an update that was made from an old object.
 pub(super) fn check_fresh(
     kind: Kind,
@@ -116,8 +146,12 @@ fn check_cluster(cluster: &Cluster) -> Result<(), Rejection> {
             return Err(Rejection::invalid(field, port, format!("it is the {other}, too")));
         }
     }
-    if cluster.rotation_period < MIN_ROTATION {
-        let period = format!("{:?}", cluster.rotation_period);
+    check_period(cluster.rotation_period)
+}
+
+fn check_period(period: Duration) -> Result<(), Rejection> {
+    if period < MIN_ROTATION {
+        let period = format!("{period:?}");
         return Err(Rejection::invalid("rotation-period", period, "at least one second"));
     }
     Ok(())

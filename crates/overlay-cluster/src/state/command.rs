@@ -1,6 +1,9 @@
 //! What can be written.
 
-use core::net::{IpAddr, SocketAddr};
+use core::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use std::collections::BTreeSet;
 
 use overlay_types::{
@@ -157,8 +160,8 @@ pub enum Action {
         /// The new one, 16 bytes.
         secret: OpaqueSecret,
     },
-    /// Has managers keep their data keys under this unlock key, 32 bytes, or under none.
-    SetAutolock(Option<OpaqueSecret>),
+    /// Changes what holds for the whole cluster.
+    UpdateCluster(ClusterUpdate),
     /// Replaces the unlock key, 32 bytes.
     RotateUnlockKey(OpaqueSecret),
     /// A node tells what its release knows.
@@ -200,6 +203,15 @@ impl Action {
             _ => FeatureLevel::FIRST,
         }
     }
+}
+
+/// What is to hold for the whole cluster; `None`: as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClusterUpdate {
+    /// Managers keep their data keys under this unlock key, 32 bytes, or under none.
+    pub autolock: Option<Option<OpaqueSecret>>,
+    /// Time from one generation of keys to the next, at least a second.
+    pub rotation_period: Option<Duration>,
 }
 
 /// Where a node is from now on: what [`Node`] says of the same names.

@@ -199,6 +199,24 @@ impl State {
         Ok(Applied::put(Response::GossipKeys, Object::GossipKeys(ring)))
     }
 
+    /// Brings the next rotations forward, so that they are due at `latest`. Steps of one that is under
+    /// way have deadlines of their own.
+    pub(super) fn due_by(&self, context: Context, latest: UnixMillis) -> Vec<Object> {
+        let last = self.view.key_epochs().values().next_back();
+        let epoch = last.filter(|e| e.state == EpochState::Active && e.deadline > latest);
+        let epoch = epoch.map(|old| {
+            let meta = context.changed(old.meta);
+            Object::KeyEpoch(KeyEpoch { meta, deadline: latest, ..old.clone() })
+        });
+        let ring = self.view.gossip_keys();
+        let ring = ring.filter(|r| next_key(r).is_none() && r.deadline > latest);
+        let ring = ring.map(|old| {
+            let meta = context.changed(old.meta);
+            Object::GossipKeys(GossipKeys { meta, deadline: latest, ..old.clone() })
+        });
+        epoch.into_iter().chain(ring).collect()
+    }
+
     fn epoch(&self, epoch: Epoch) -> Result<&KeyEpoch, Rejection> {
         let found = self.view.key_epochs().get(&epoch);
         found.ok_or_else(|| Rejection::not_found(Kind::KeyEpoch, epoch))

@@ -34,28 +34,14 @@ impl State {
         &self.lock
     }
 
-    /// Locks managers with `key`, or with none. Who is locked keeps the key there is.
-    pub(super) fn set_autolock(&mut self, context: Context, key: Option<&OpaqueSecret>) -> Outcome {
-        let cluster = self.view.cluster().ok_or(Rejection::NoCluster)?;
-        if cluster.autolock == key.is_some() {
-            return Ok(Applied::unchanged(Response::Cluster(cluster.clone())));
-        }
-        self.lock_with(context, key)
-    }
-
     /// Replaces the unlock key; the one before opens managers until they have heard of it.
     pub(super) fn rotate_unlock_key(&mut self, context: Context, key: &OpaqueSecret) -> Outcome {
-        if !self.view.cluster().ok_or(Rejection::NoCluster)?.autolock {
+        let cluster = self.view.cluster().ok_or(Rejection::NoCluster)?;
+        if !cluster.autolock {
             return Err(Rejection::NotLocked);
         }
-        self.lock_with(context, Some(key))
-    }
-
-    fn lock_with(&mut self, context: Context, key: Option<&OpaqueSecret>) -> Outcome {
-        let cluster = self.view.cluster().ok_or(Rejection::NoCluster)?;
-        self.lock = lock(context, key)?;
-        let meta = context.changed(cluster.meta);
-        let cluster = Cluster { meta, autolock: key.is_some(), ..cluster.clone() };
+        self.lock = lock(context, Some(key))?;
+        let cluster = Cluster { meta: context.changed(cluster.meta), ..cluster.clone() };
         Ok(Applied::put(Response::Cluster(cluster.clone()), Object::Cluster(cluster)))
     }
 }

@@ -37,7 +37,7 @@ impl Response {
                 Self::Cluster(_),
                 Action::InitCluster(_)
                     | Action::RotateJoinSecret { .. }
-                    | Action::SetAutolock(_)
+                    | Action::UpdateCluster(_)
                     | Action::RotateUnlockKey(_)
                     | Action::RotateRoot { .. }
                     | Action::FinishRootRotation(_)

@@ -70,16 +70,13 @@ impl Init {
             };
             v1::DefaultPool { pool: pool.to_string(), subnet_len }
         };
-        let rotation_period = match &self.rotation_period {
-            Some(text) => duration::parse("rotation-period", text)?.as_millis(),
-            None => 0,
-        };
+        let rotation_period = self.rotation_period.as_deref();
+        let rotation_period =
+            rotation_period.map(|text| duration::parse_millis("rotation-period", text));
         Ok(v1::InitClusterRequest {
             default_pools: pools.into_iter().map(pool).collect(),
             vxlan_port: self.data_path_port.unwrap_or_default(),
-            rotation_period_ms: u64::try_from(rotation_period).map_err(|_| {
-                SpecError::new("rotation-period", rotation_period, "the period is too long")
-            })?,
+            rotation_period_ms: rotation_period.transpose()?.unwrap_or_default(),
             autolock: self.autolock,
             force_new_cluster: self.force_new_cluster,
         })

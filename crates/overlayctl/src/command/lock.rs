@@ -1,4 +1,4 @@
-//! `unlock`, `unlock-key`, `update`: the key that managers start with.
+//! `unlock`, `unlock-key`: the key that managers start with.
 
 use clap::Args;
 use overlay_api::v1;
@@ -44,25 +44,5 @@ impl ShowKey {
         let key = UnlockKey { unlock_key };
         let sentence = if self.quiet { key.line() } else { key.sentence(self.rotate) };
         Ok(session.format.said(sentence, &key).into())
-    }
-}
-
-/// `update`
-#[derive(Args, Debug)]
-pub(crate) struct Update {
-    /// Have managers start with an unlock key only, or without one
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", required = true)]
-    autolock: Option<bool>,
-}
-
-impl Update {
-    /// Changes what holds for the whole cluster.
-    pub(crate) async fn run(self, session: &Session) -> Result<Report, Failure> {
-        let mut local = session.connect().await?.local();
-        let request = v1::UpdateClusterRequest { autolock: self.autolock, ..Default::default() };
-        let unlock_key = local.update_cluster(request).await?.into_inner().unlock_key;
-        let key = UnlockKey { unlock_key };
-        Ok(session.format.said(key.sentence(false), &key).into())
     }
 }

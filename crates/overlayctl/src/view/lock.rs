@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Answer to `unlock-key` and `update`.
+/// Answer to `unlock-key`.
 #[derive(Serialize, Debug)]
 pub(crate) struct UnlockKey {
     /// Empty: managers start without one.

@@ -65,8 +65,7 @@ impl v1::local_node_server::LocalNode for Local {
         &self,
         request: Request<v1::UpdateClusterRequest>,
     ) -> Result<Response<v1::UpdateClusterResponse>, Status> {
-        let unlock_key = self.0.update(request.into_inner()).await?;
-        Ok(Response::new(v1::UpdateClusterResponse { unlock_key }))
+        Ok(Response::new(self.0.update(request.into_inner()).await?))
     }
 
     async fn unlock_cluster(

@@ -107,8 +107,11 @@ impl NodeHandle {
         lock::current(&self.control_of("the unlock key")?).await
     }
 
-    /// Has managers start with an unlock key, or without. Returns the key.
-    pub async fn update(&self, request: v1::UpdateClusterRequest) -> Result<String, NodeError> {
+    /// Changes what holds for the whole cluster. Returns what holds then.
+    pub async fn update(
+        &self,
+        request: v1::UpdateClusterRequest,
+    ) -> Result<v1::UpdateClusterResponse, NodeError> {
         lock::update(&self.control_of("this")?, &self.0.disk, &request).await
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use overlay_types::{EpochState, KeyEpoch};
 
 use super::*;
-use crate::state::{Class, RotationPolicy};
+use crate::state::{Class, ClusterUpdate, OpaqueSecret, RotationPolicy};
 
 const POLICY: RotationPolicy =
     RotationPolicy { grace: Duration::from_secs(30), drain: Duration::from_mins(1) };
@@ -251,4 +251,70 @@ fn e03_a_report_about_a_replaced_key_is_refused() {
     assert!(ready(&lab));
     assert_eq!(lab.refuse(report([1; 32])).code(), "NOT_READY");
     assert!(ready(&lab));
+}
+
+fn set_period(period: Duration) -> Action {
+    let update = ClusterUpdate { rotation_period: Some(period), ..ClusterUpdate::default() };
+    Action::UpdateCluster(update)
+}
+
+/// When the rotations of the data-plane keys and of the gossip key are due, from now.
+fn due(lab: &Lab) -> [Duration; 2] {
+    let view = lab.state.view();
+    let epoch = view.key_epochs().values().next_back().unwrap().deadline;
+    [epoch, view.gossip_keys().unwrap().deadline].map(|deadline| deadline.since(lab.now))
+}
+
+#[test]
+fn c09_a_shorter_rotation_period_brings_what_is_due_closer_and_a_longer_one_does_not() {
+    let mut lab = Lab::new();
+    let (hour, day) = (Duration::from_hours(1), Duration::from_hours(24));
+    let before = due(&lab);
+    assert!(before.iter().all(|due| *due > hour && *due < day), "{before:?}");
+    lab.run(set_period(day));
+    assert_eq!(due(&lab), before);
+    lab.run(set_period(hour));
+    assert_eq!(due(&lab), [hour; 2]);
+    let revision = lab.state.revision();
+    lab.run(set_period(hour));
+    assert_eq!(lab.state.revision(), revision);
+    // Nothing is due at once, and all of it when the hour is over.
+    assert_eq!(lab.tick(&[1, 2]), Vec::<&str>::new());
+    lab.now = lab.now.after(hour);
+    assert_eq!(lab.tick(&[])[0], "start");
+    assert_eq!(lab.state.view().cluster().unwrap().rotation_period, hour);
+}
+
+#[test]
+fn c09_steps_of_a_rotation_that_runs_keep_their_deadlines() {
+    let mut lab = Lab::new();
+    lab.run(POLICY.start(&lab.state, lab.now));
+    lab.run(POLICY.start_gossip(&lab.state, lab.now, [8; 32]));
+    let before = due(&lab);
+    lab.run(set_period(Duration::from_secs(1)));
+    assert_eq!(due(&lab), before);
+}
+
+#[test]
+fn c09_a_rotation_period_has_a_second_at_least_and_a_refusal_changes_nothing() {
+    let mut lab = Lab::new();
+    for period in [Duration::ZERO, Duration::from_millis(999)] {
+        let update = ClusterUpdate {
+            autolock: Some(Some(OpaqueSecret(vec![1; 32]))),
+            rotation_period: Some(period),
+        };
+        assert_eq!(lab.refuse(Action::UpdateCluster(update)).field(), Some("rotation-period"));
+    }
+    let update = ClusterUpdate {
+        autolock: Some(Some(OpaqueSecret(vec![1; 31]))),
+        rotation_period: Some(Duration::from_hours(1)),
+    };
+    assert_eq!(lab.refuse(Action::UpdateCluster(update)).field(), Some("unlock_key"));
+    let both = ClusterUpdate {
+        autolock: Some(Some(OpaqueSecret(vec![1; 32]))),
+        rotation_period: Some(Duration::from_hours(1)),
+    };
+    lab.run(Action::UpdateCluster(both));
+    let cluster = lab.state.view().cluster().unwrap();
+    assert!(cluster.autolock && cluster.rotation_period == Duration::from_hours(1));
 }

@@ -1,10 +1,14 @@
 //! The unlock key.
 
 use super::*;
-use crate::state::OpaqueSecret;
+use crate::state::{ClusterUpdate, OpaqueSecret};
 
 fn key(byte: u8) -> OpaqueSecret {
     OpaqueSecret(vec![byte; 32])
+}
+
+fn autolock(key: Option<OpaqueSecret>) -> Action {
+    Action::UpdateCluster(ClusterUpdate { autolock: Some(key), ..ClusterUpdate::default() })
 }
 
 fn unlock_key(state: &State) -> Option<u8> {
@@ -20,15 +24,15 @@ fn c05_managers_are_locked_with_the_first_key_until_it_is_rotated() {
     let mut lab = Lab::new();
     assert_eq!(unlock_key(&lab.state), None);
     assert_eq!(lab.refuse(Action::RotateUnlockKey(key(1))), Rejection::NotLocked);
-    lab.run(Action::SetAutolock(Some(key(1))));
+    lab.run(autolock(Some(key(1))));
     let revision = lab.state.revision();
     assert_eq!((unlock_key(&lab.state), lab.state.lock().revision), (Some(1), revision));
     // Its user has the first key.
-    lab.run(Action::SetAutolock(Some(key(2))));
+    lab.run(autolock(Some(key(2))));
     assert_eq!((unlock_key(&lab.state), lab.state.revision()), (Some(1), revision));
     lab.run(Action::RotateUnlockKey(key(3)));
     assert_eq!((unlock_key(&lab.state), lab.state.lock().revision), (Some(3), revision.next()));
-    lab.run(Action::SetAutolock(None));
+    lab.run(autolock(None));
     assert_eq!(unlock_key(&lab.state), None);
     assert_eq!(lab.state.lock().revision, lab.state.revision());
     assert!(!format!("{:?}", Action::RotateUnlockKey(key(77))).contains("77"));
@@ -50,7 +54,7 @@ fn c05_what_is_no_unlock_key_is_refused() {
     let refused = lab.apply(Action::InitCluster(Box::new(made))).unwrap_err();
     assert_eq!(refused.field(), Some("unlock_key"));
     let mut lab = Lab::new();
-    assert_eq!(lab.refuse(Action::SetAutolock(Some(short()))).field(), Some("unlock_key"));
-    lab.run(Action::SetAutolock(Some(key(1))));
+    assert_eq!(lab.refuse(autolock(Some(short()))).field(), Some("unlock_key"));
+    lab.run(autolock(Some(key(1))));
     assert_eq!(lab.refuse(Action::RotateUnlockKey(short())).field(), Some("unlock_key"));
 }

@@ -1,5 +1,7 @@
 //! Commands.
 
+use core::time::Duration;
+
 use overlay_api::{
     convert::{bytes32, parse},
     internal::v1::{self as pb, command::Action as Message},
@@ -11,7 +13,8 @@ use overlay_types::{
 
 use super::{WireError, reading, required};
 use crate::state::{
-    Action, Command, InitCluster, Kind, MoveNode, OpaqueSecret, Rejection, Successor, Trust, Wanted,
+    Action, ClusterUpdate, Command, InitCluster, Kind, MoveNode, OpaqueSecret, Rejection,
+    Successor, Trust, Wanted,
 };
 
 pub(super) const COMMAND: &str = "command";
@@ -88,9 +91,7 @@ impl From<&Action> for Message {
                     secret: secret.0.clone(),
                 })
             }
-            Action::SetAutolock(key) => Self::SetAutolock(pb::SetAutolock {
-                unlock_key: key.as_ref().map(|key| key.0.clone()),
-            }),
+            Action::UpdateCluster(update) => Self::UpdateCluster(update.into()),
             Action::RotateUnlockKey(key) => Self::RotateUnlockKey(key.0.clone()),
             Action::AnnounceLevel { node, level } => Self::AnnounceLevel(pb::AnnounceLevel {
                 node: node.to_string(),
@@ -107,6 +108,28 @@ impl From<&Action> for Message {
             }),
             Action::FinishRootRotation(root) => Self::FinishRootRotation(root.to_string()),
             keys => of_key_action(keys),
+        }
+    }
+}
+
+impl From<&ClusterUpdate> for pb::UpdateCluster {
+    fn from(update: &ClusterUpdate) -> Self {
+        let lock = |key: &Option<OpaqueSecret>| pb::Autolock {
+            unlock_key: key.as_ref().map(|key| key.0.clone()),
+        };
+        let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            autolock: update.autolock.as_ref().map(lock),
+            rotation_period_ms: update.rotation_period.map(millis),
+        }
+    }
+}
+
+impl From<pb::UpdateCluster> for ClusterUpdate {
+    fn from(message: pb::UpdateCluster) -> Self {
+        Self {
+            autolock: message.autolock.map(|lock| lock.unlock_key.map(OpaqueSecret)),
+            rotation_period: message.rotation_period_ms.map(Duration::from_millis),
         }
     }
 }
@@ -206,7 +229,7 @@ impl TryFrom<Message> for Action {
                 role: reading(COMMAND, m.role().try_into())?,
                 secret: OpaqueSecret(m.secret),
             },
-            Message::SetAutolock(m) => Self::SetAutolock(m.unlock_key.map(OpaqueSecret)),
+            Message::UpdateCluster(m) => Self::UpdateCluster(m.into()),
             Message::RotateUnlockKey(key) => Self::RotateUnlockKey(OpaqueSecret(key)),
             Message::RotateRoot(m) => Self::RotateRoot {
                 replaces: reading(COMMAND, parse("replaces", &m.replaces))?,
