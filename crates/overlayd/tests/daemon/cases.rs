@@ -6,10 +6,11 @@ use nix::sys::signal::Signal;
 use overlay_api::{
     status::{Reason, reason},
     v1::{
-        self, endpoints_client::EndpointsClient, networks_client::NetworksClient,
-        nodes_client::NodesClient,
+        self, ca_client::CaClient, endpoints_client::EndpointsClient,
+        networks_client::NetworksClient, nodes_client::NodesClient,
     },
 };
+use overlay_types::RequestId;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
@@ -212,6 +213,83 @@ async fn c06_workers_are_promoted_and_the_leader_itself_is_demoted() {
         local(&daemons[first]).await.get_join_tokens(v1::GetJoinTokensRequest {}).await.err()
     };
     until("it has no tokens any more", tokens).await;
+}
+
+/// What a node says of the CA.
+async fn ca(daemon: &Daemon) -> Option<v1::GetCaResponse> {
+    let mut client = CaClient::new(channel_of(daemon).await?);
+    Some(client.get_ca(v1::GetCaRequest::default()).await.ok()?.into_inner())
+}
+
+/// Begins a root rotation, once, as soon as somebody leads. Returns the digest of the new root.
+async fn rotate(daemon: &Daemon) -> String {
+    let request_id = RequestId::from_u128(rand::random()).to_string();
+    let begin = async || {
+        let mut client = CaClient::new(channel_of(daemon).await?);
+        let request = v1::RotateCaRequest { request_id: request_id.clone() };
+        client.rotate_ca(request).await.ok()?.into_inner().root
+    };
+    until("the root rotation begins", begin).await.digest
+}
+
+async fn tokens(daemon: &Daemon) -> v1::GetJoinTokensResponse {
+    let get = async || local(daemon).await.get_join_tokens(v1::GetJoinTokensRequest {}).await.ok();
+    until("a manager has tokens", get).await.into_inner()
+}
+
+/// Case 17: the leader is killed while nodes get certificates of the second root, before the third.
+#[tokio::test(flavor = "multi_thread")]
+async fn c04_the_root_is_replaced_again_and_again_and_the_leader_is_killed_meanwhile() {
+    let mut daemons = daemons(25, 5);
+    let (worker, joiner) = (3, 4);
+    cluster(&daemons[..3]).await;
+    let before = tokens(&daemons[0]).await;
+    join(&daemons[worker], &before.worker, &daemons[0]).await;
+    // It is away, so that no rotation ends.
+    daemons[worker].kill();
+    let first = leader(&daemons, 0).await;
+    let next = (first + 1) % 3;
+    rotate(&daemons[first]).await;
+    create(&daemons[next], "between").await.unwrap();
+    rotate(&daemons[next]).await;
+    daemons[first].kill();
+    let last = rotate(&daemons[next]).await;
+    until("another manager leads", async || create(&daemons[next], "after").await.ok()).await;
+    daemons[first].restart();
+    until("the rotation waits for the worker alone", async || {
+        let rotation = ca(&daemons[first]).await?.rotation?;
+        assert_eq!(rotation.root?.digest, last);
+        let waiting = rotation.waiting.into_iter().filter_map(|status| status.node);
+        let addresses: Vec<String> = waiting.map(|node| node.control).collect();
+        let away = format!("{}:", daemons[worker].address);
+        (addresses.len() == 1 && addresses[0].starts_with(&away)).then_some(())
+    })
+    .await;
+    // What admitted before does until the end.
+    assert_eq!(tokens(&daemons[first]).await, before);
+
+    daemons[worker].restart();
+    for daemon in &daemons[..=worker] {
+        until("the last root is the only one", async || {
+            let answer = ca(daemon).await?;
+            (answer.rotation.is_none() && answer.root?.digest == last).then_some(())
+        })
+        .await;
+        create(daemon, &format!("from-{}", daemon.address.octets()[3])).await.unwrap();
+    }
+    let listed = networks(&daemons[first]).await;
+    let listed = { listed }.list_networks(v1::ListNetworksRequest::default()).await.unwrap();
+    let names = listed.into_inner().networks.into_iter().filter_map(|n| Some(n.spec?.name));
+    let names: Vec<String> = names.collect();
+    for made in ["between", "after", "from-1", "from-2", "from-3", "from-4"] {
+        assert!(names.iter().any(|name| name == made), "{made} is not among {names:?}");
+    }
+    let remotes = vec![daemons[next].address.to_string()];
+    let request = v1::JoinClusterRequest { token: before.worker, remotes };
+    let refused = local(&daemons[joiner]).await.join_cluster(request).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(Reason::JoinRefused), "{refused}");
+    let after = tokens(&daemons[next]).await;
+    join(&daemons[joiner], &after.manager, &daemons[first]).await;
 }
 
 /// Case 18.
