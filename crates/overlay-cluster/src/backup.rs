@@ -70,17 +70,6 @@ impl BackupError {
     }
 }
 
-/// What a backup says of itself, without a passphrase.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct About {
-    /// The cluster's id.
-    pub cluster: String,
-    /// The state's revision.
-    pub revision: u64,
-    /// When it was made.
-    pub made_at: UnixMillis,
-}
-
 /// `state` as a backup. Takes as long as the passphrase is to withstand guessing, and some.
 pub fn seal(state: &State, passphrase: &str, made_at: UnixMillis) -> Result<Vec<u8>, BackupError> {
     let cluster = state.view().cluster().ok_or(BackupError::NoCluster)?;
@@ -100,13 +89,6 @@ pub fn seal(state: &State, passphrase: &str, made_at: UnixMillis) -> Result<Vec<
     let sealed = Sealer::new(&key, rand::random()).seal(&file, &state.encode());
     file.extend_from_slice(&sealed);
     Ok(file)
-}
-
-/// What a backup says of itself.
-pub fn about(file: &[u8]) -> Result<About, BackupError> {
-    let (header, _) = split(file)?;
-    let wire::BackupHeader { cluster, revision, made_at, .. } = header;
-    Ok(About { cluster, revision, made_at: UnixMillis(made_at) })
 }
 
 /// The state of a backup. Takes as long as [`seal`].
@@ -172,8 +154,6 @@ mod tests {
     #[test]
     fn c08_a_backup_opens_with_its_passphrase_only() {
         let file = seal(&state(), "correct horse", UnixMillis(5)).unwrap();
-        let (id, revision) = (cluster().id.to_string(), 2);
-        assert_eq!(about(&file).unwrap(), About { cluster: id, revision, made_at: UnixMillis(5) });
         assert_eq!(open(&file, "correct horse").unwrap(), state());
         assert!(matches!(open(&file, "correct hors"), Err(BackupError::Sealed)));
         assert!(matches!(open(&file, ""), Err(BackupError::NoPassphrase)));
