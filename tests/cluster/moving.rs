@@ -58,6 +58,24 @@ async fn until_known(lab: &Lab) {
     }
 }
 
+/// These nodes stop, start at other addresses, and are found there, with what is plugged into them.
+async fn move_at_once(lab: &mut Lab, wires: &mut Wires, moves: &[(usize, IpAddr)]) {
+    for (place, _) in moves {
+        lab.nodes[*place].stop().await;
+    }
+    for (place, address) in moves {
+        lab.nodes[*place].move_to(*address);
+    }
+    for (place, _) in moves {
+        lab.nodes[*place].restart().await;
+    }
+    until_known(lab).await;
+    for (place, _) in moves {
+        wires.replug(lab, *place).await;
+    }
+    wires.carry_all().await;
+}
+
 /// Writes through a node until that works.
 async fn until_written(lab: &Lab, asked: usize, name: &str) {
     until("a write goes through", || async { create_network(lab, asked, name).await.ok() }).await;
@@ -126,19 +144,8 @@ async fn r04_the_leader_moves_and_counts_as_a_manager_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r04_a_majority_of_managers_moves_at_once() {
     let (mut lab, mut wires) = stage(3, 0).await;
-    for place in 0..2 {
-        lab.nodes[place].stop().await;
-        let address = lab.spare_address(place as u8);
-        lab.nodes[place].move_to(address);
-    }
-    for place in 0..2 {
-        lab.nodes[place].restart().await;
-    }
-    until_known(&lab).await;
-    for place in 0..2 {
-        wires.replug(&lab, place).await;
-    }
-    wires.carry_all().await;
+    let moves = [0, 1].map(|place| (place, lab.spare_address(place as u8)));
+    move_at_once(&mut lab, &mut wires, &moves).await;
     // The two that moved are a majority.
     lab.nodes[2].stop().await;
     until_written(&lab, 0, "later").await;
@@ -148,19 +155,8 @@ async fn r04_a_majority_of_managers_moves_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r04_all_managers_move_and_find_each_other_through_a_worker() {
     let (mut lab, mut wires) = stage(3, 1).await;
-    for place in 0..3 {
-        lab.nodes[place].stop().await;
-        let address = lab.spare_address(place as u8);
-        lab.nodes[place].move_to(address);
-    }
-    for place in 0..3 {
-        lab.nodes[place].restart().await;
-    }
-    until_known(&lab).await;
-    for place in 0..3 {
-        wires.replug(&lab, place).await;
-    }
-    wires.carry_all().await;
+    let moves = [0, 1, 2].map(|place| (place, lab.spare_address(place as u8)));
+    move_at_once(&mut lab, &mut wires, &moves).await;
     until_written(&lab, 3, "later").await;
 }
 
@@ -206,19 +202,7 @@ async fn r04_a_node_takes_over_the_address_of_one_that_moved() {
 async fn r04_two_managers_change_places() {
     let (mut lab, mut wires) = stage(3, 0).await;
     let (first, second) = (lab.nodes[0].address, lab.nodes[1].address);
-    for place in 0..2 {
-        lab.nodes[place].stop().await;
-    }
-    lab.nodes[0].move_to(second);
-    lab.nodes[1].move_to(first);
-    for place in 0..2 {
-        lab.nodes[place].restart().await;
-    }
-    until_known(&lab).await;
-    for place in 0..2 {
-        wires.replug(&lab, place).await;
-    }
-    wires.carry_all().await;
+    move_at_once(&mut lab, &mut wires, &[(0, second), (1, first)]).await;
     for asked in 0..3 {
         until_written(&lab, asked, &format!("later{asked}")).await;
     }
