@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use overlay_cluster::{
@@ -14,7 +13,7 @@ use overlay_cluster::{
         join::limit::JoinCounts,
         tls::{HandshakeCounters, HandshakeCounts},
     },
-    control::{Control, ControlConfig, ControlError},
+    control::{Control, ControlConfig},
     server::{Api, Verdicts},
     state::RotationPolicy,
 };
@@ -25,13 +24,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{NodeError, config::Addresses, disk::Disk, lock, managers::Managers};
+use crate::{
+    NodeError, config::Addresses, disk::Disk, lock, managers::Managers, state_file::once_closed,
+};
 
 /// Control connections that the system keeps for us while we have not accepted them.
 const BACKLOG: u32 = 1024;
-
-/// How long a run that just ended may take to close the state file.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The control plane of a node, which runs while the node is a manager. Clones are handles to the
 /// same one; dropping the last ends what it serves.
@@ -105,10 +103,8 @@ impl ControlPlane {
     }
 
     /// Opens the state, or makes it, and starts the raft core.
-    #[expect(clippy::disallowed_methods, reason = "the shell that waits for the state file")]
     pub(crate) async fn open(&self, create: bool) -> Result<Control, NodeError> {
         let Inner { disk, tls, addresses, rotation, .. } = &*self.0;
-        let patience = Instant::now();
         let config = ControlConfig {
             node: tls.identity().node,
             tls: Arc::clone(tls),
@@ -119,17 +115,7 @@ impl ControlPlane {
             rotation: *rotation,
             snapshot_after: 10_000,
         };
-        loop {
-            match Control::start(config.clone()).await {
-                // The last run may still be closing it.
-                Err(ControlError::Store(error))
-                    if error.is_in_use() && patience.elapsed() < LINGER =>
-                {
-                    tokio::task::yield_now().await;
-                }
-                outcome => return Ok(outcome?),
-            }
-        }
+        once_closed(|| async { Ok(Control::start(config.clone()).await?) }).await
     }
 
     /// Answers nodes and joiners, and leads when it is this manager's turn.

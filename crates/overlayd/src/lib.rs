@@ -15,7 +15,8 @@
 //!
 //! - [`config`]: what a node is told; file, environment, flags
 //! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
-//! - `member`: what runs while the node is in a cluster; `control_plane`: what only managers run
+//! - `member`: what runs while the node is in a cluster; `control_plane`, `state_file`: what only managers
+//!   run; the wait for the last run to be over
 //! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`]: which one
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
@@ -55,6 +56,7 @@ mod renewal;
 mod role;
 mod roots;
 mod routes;
+mod state_file;
 mod vault;
 
 pub use config::Config;

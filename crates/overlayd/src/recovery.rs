@@ -5,9 +5,6 @@
 //!   restore:            open the backup ────────────► take over ─► seed a store ────► start
 //! ```
 
-use core::time::Duration;
-use std::path::PathBuf;
-
 use overlay_api::status::{Reason, refused, with_reason};
 use overlay_cluster::{
     backup,
@@ -27,11 +24,9 @@ use crate::{
     disk::Disk,
     lifecycle::{self, certify, own_node},
     member::Member,
+    state_file::once_closed,
     vault::Lock,
 };
-
-/// How long a store that was just closed may take to be free.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Refuses to go on alone when that is not what the node needs.
 pub(crate) async fn check_lost(member: &Member) -> Result<(), NodeError> {
@@ -55,7 +50,12 @@ pub(crate) async fn go_on_alone(
     identity: PeerIdentity,
 ) -> Result<(), NodeError> {
     let owner = owner(disk, identity)?;
-    let salvaged = salvage(disk.path("state"), owner.clone()).await?;
+    let salvaged = once_closed(|| {
+        let (path, owner) = (disk.path("state"), owner.clone());
+        let salvage = move || store::salvage(&path, &owner).map_err(ControlError::from);
+        async { Ok(aside(salvage).await??) }
+    });
+    let salvaged = salvaged.await?;
     let Salvaged { mut state, last_index, term } = salvaged;
     let keeper = state.view().nodes().get(&identity.node).cloned();
     let keeper = keeper.ok_or_else(|| {
@@ -69,26 +69,6 @@ pub(crate) async fn go_on_alone(
     disk.keep_view(|| view)?;
     tracing::warn!(node = %identity.node, "this manager goes on alone; the others were removed");
     Ok(())
-}
-
-/// Reads the store, which its last user may still be closing.
-async fn salvage(path: PathBuf, owner: Owner) -> Result<Salvaged, NodeError> {
-    let attempt = || {
-        let (path, owner) = (path.clone(), owner.clone());
-        aside(move || store::salvage(&path, &owner).map_err(ControlError::from))
-    };
-    let until_free = async {
-        loop {
-            match attempt().await? {
-                Err(ControlError::Store(error)) if error.is_in_use() => {}
-                outcome => return Ok::<_, NodeError>(outcome?),
-            }
-        }
-    };
-    match tokio::time::timeout(LINGER, until_free).await {
-        Ok(outcome) => outcome,
-        Err(_) => Ok(attempt().await??),
-    }
 }
 
 /// The replicated state as of now, sealed.
