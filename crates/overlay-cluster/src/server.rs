@@ -2,10 +2,12 @@
 //!
 //! Every call passes the gate (`gate.rs`), which says who may make it; the services see calls of
 //! nodes only (but for `Membership.Join`), and check what is about one node. Around the gate a layer
-//! keeps to the callers' deadlines (`deadline.rs`); `list.rs` has filters and pages.
+//! keeps to the callers' deadlines (`deadline.rs`); both may end an answer early (`ending.rs`). `list.rs`
+//! has filters and pages.
 
 mod ca;
 pub mod deadline;
+mod ending;
 mod endpoints;
 mod gate;
 pub mod health;

@@ -9,20 +9,20 @@
 //! ```
 
 use core::{
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
-use http_body::{Body, Frame, SizeHint};
+use futures::{FutureExt, future::BoxFuture};
 use overlay_api::status::{Reason, with_reason};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{
     Status,
     codegen::http::{self, HeaderMap},
 };
 use tower::{Layer, Service};
+
+use super::ending::{End, Ending};
 
 const HEADER: &str = "grpc-timeout";
 
@@ -54,7 +54,7 @@ where
     S::Future: Send + 'static,
     R: Default,
 {
-    type Response = http::Response<TimedBody<R>>;
+    type Response = http::Response<Ending<R, Deadline>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
@@ -70,21 +70,25 @@ where
         });
         let answer = self.0.call(request);
         Box::pin(async move {
-            let Some(deadline) = deadline else {
-                return Ok(answer.await?.map(|inner| TimedBody {
-                    inner,
-                    until: None,
-                    ended: false,
-                }));
+            let answer = match deadline {
+                None => answer.await,
+                Some(deadline) => match timeout_at(deadline, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Ok(expired().into_http()),
+                },
             };
-            match timeout_at(deadline, answer).await {
-                Ok(answer) => Ok(answer?.map(|inner| {
-                    let until = Some(Box::pin(sleep_until(deadline)));
-                    TimedBody { inner, until, ended: false }
-                })),
-                Err(_) => Ok(expired().into_http()),
-            }
+            Ok(answer?.map(|body| Ending::at_once(body, deadline.map(Deadline))))
         })
+    }
+}
+
+/// When a caller does not wait any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl End for Deadline {
+    fn wait(self) -> BoxFuture<'static, Status> {
+        Box::pin(sleep_until(self.0).map(|()| expired()))
     }
 }
 
@@ -112,49 +116,12 @@ fn limit(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// The body of an answer, for as long as its caller wants it.
-#[derive(Debug, Default)]
-pub struct TimedBody<B> {
-    inner: B,
-    until: Option<Pin<Box<Sleep>>>,
-    ended: bool,
-}
-
-impl<B: Body + Unpin> Body for TimedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        // First: what is always ready would go on for ever.
-        if this.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
-            this.ended = true;
-            let mut trailers = HeaderMap::new();
-            expired().add_header(&mut trailers).expect("a text without control characters");
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        Pin::new(&mut this.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use core::pin::Pin;
     use std::{convert::Infallible, sync::Arc};
 
+    use http_body::{Body, Frame};
     use rstest::rstest;
     use tonic::Code;
     use tower::{ServiceExt, service_fn};

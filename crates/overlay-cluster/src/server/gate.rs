@@ -12,10 +12,9 @@
 //! connections were made with. What a node may do about itself only is up
 //! to the services, which ask the [`Caller`].
 //!
-//! - [`layer`]: the gate as a tower layer
-//! - [`guarded`]: answers that go on end when their caller would not be let in any more
+//! - [`layer`]: the gate as a tower layer; an answer that goes on ends when its caller would not be let
+//!   in any more
 
-mod guarded;
 mod layer;
 
 use core::time::Duration;

@@ -7,13 +7,11 @@ use overlay_types::Role;
 use tonic::{Status, codegen::http};
 use tower::{Layer, Service};
 
-use super::{
-    Access, Caller, Footing, Freshness, Known, Refusal, Standing, Tie, access, check,
-    guarded::{Guard, Guarded},
-};
+use super::{Access, Caller, Footing, Freshness, Known, Refusal, Standing, Tie, access, check};
 use crate::{
     ca::{ConnectionInfo, Peer},
     control::Control,
+    server::ending::{End, Ending},
     state::State,
 };
 
@@ -43,7 +41,7 @@ where
     B: Send + 'static,
     R: Default,
 {
-    type Response = http::Response<Guarded<R>>;
+    type Response = http::Response<Ending<R, Guard>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
@@ -65,7 +63,7 @@ where
                         guard
                     });
                     let response = inner.call(request).await?;
-                    Ok(response.map(|body| Guarded::new(body, guard)))
+                    Ok(response.map(|body| Ending::lazily(body, guard)))
                 }
                 Err(status) => Ok(status.into_http()),
             }
@@ -119,9 +117,23 @@ fn look(
     check(access, peer, known, control.now())
 }
 
+/// Whom an answer goes to, and what for.
+#[derive(Debug)]
+pub(in crate::server) struct Guard {
+    control: Control,
+    access: Access,
+    peer: Peer,
+}
+
+impl End for Guard {
+    fn wait(self) -> BoxFuture<'static, Status> {
+        Box::pin(self.refused())
+    }
+}
+
 impl Guard {
     /// Waits until the caller would be refused.
-    pub(super) async fn refused(self) -> Status {
+    async fn refused(self) -> Status {
         let Self { control, access, peer } = self;
         let mut departures = control.replica().departures();
         loop {
