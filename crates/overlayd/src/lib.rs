@@ -24,7 +24,7 @@
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
-//! - `lifecycle`, `role`: init and join; promotion and demotion
+//! - `lifecycle`, `role`: init, join and leave; promotion and demotion
 //! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
