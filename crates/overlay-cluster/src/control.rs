@@ -6,9 +6,11 @@
 //!   read ───► log id that the leader says is current ──► wait until it is applied ──► look
 //! ```
 
+mod attempt;
 mod error;
 mod figures;
 mod leader;
+mod linearize;
 mod membership;
 mod proposals;
 mod raft_core;
@@ -18,6 +20,7 @@ mod supervise;
 mod tests;
 mod touch;
 mod world;
+mod write;
 
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
@@ -26,20 +29,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use overlay_api::{
-    internal::v1 as wire,
-    status::{Reason, reason, with_reason},
-};
+use overlay_api::status::{Reason, with_reason};
 use overlay_crypto::at_rest::DataKey;
-use overlay_types::{NodeId, RequestId, UnixMillis};
-use prost::Message;
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, timeout_at},
-};
-use tonic::{Code, Status};
+use overlay_types::{NodeId, UnixMillis};
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::Status;
 
 pub use error::{ControlError, rejection_status};
 pub use figures::Figures;
@@ -50,20 +44,13 @@ use self::raft_core::{Core, OpenStore, Settings};
 use crate::{
     ca::{NodeTls, tls::Whereabouts},
     raft::{
-        codec,
         replica::Replica,
         store::{self, Owner, StoreError},
         transport::Peers,
-        types::{LogId, Member, Raft},
+        types::{Member, Raft},
     },
-    state::{Action, Command, Response, RotationPolicy},
+    state::RotationPolicy,
 };
-
-/// How long a write or read looks for a leader. Elections end within two seconds; a caller that
-/// waited five hears that there is no quorum.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// Wait before the same leader is asked again.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a manager runs.
 #[derive(Clone, Debug)]
@@ -268,180 +255,5 @@ impl Control {
         let reason = self.failure().unwrap_or_else(|| error.to_string());
         let message = format!("this manager takes no part in its cluster now: {reason}");
         with_reason(Reason::ManagerOut, message)
-    }
-
-    /// Writes, through whoever leads. Applied once, however often it is tried here or by the
-    /// caller with the same `request`.
-    pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
-        // A leader of an older release would not see what it does not know.
-        self.0
-            .replica
-            .read(|state| state.check_level(&action))
-            .map_err(|r| rejection_status(&r))?;
-        let command = Command { request, at: self.now(), action };
-        let patience = Patience::new();
-        loop {
-            // A leader that lost its quorum never answers.
-            let here = timeout_at(patience.0, self.write_here(command.clone())).await;
-            match here.unwrap_or(Err(Attempt::NoLeader)) {
-                Ok(response) => return Ok(response),
-                Err(Attempt::Refused(status)) => return Err(status),
-                Err(Attempt::Elsewhere(leader)) => {
-                    let there = timeout_at(patience.0, self.propose_to(leader, &command)).await;
-                    match there.unwrap_or_else(|_| Err(not_leader())) {
-                        Err(status) if status.code() == Code::Unavailable => {}
-                        Err(status) if is_barred(&status) => return Err(no_manager(&status)),
-                        answer => return answer,
-                    }
-                }
-                Err(Attempt::NoLeader) => {}
-            }
-            patience.pause(&self.raft()).await?;
-        }
-    }
-
-    /// Writes if this node leads.
-    pub(crate) async fn propose_as_leader(&self, mut command: Command) -> Result<Response, Status> {
-        command.at = self.now();
-        match self.write_here(command).await {
-            Ok(response) => Ok(response),
-            Err(Attempt::Refused(status)) => Err(status),
-            Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
-        }
-    }
-
-    async fn write_here(&self, command: Command) -> Result<Response, Attempt> {
-        match self.0.core().proposals.write(command).await {
-            Ok(outcome) => outcome.map_err(|r| Attempt::Refused(rejection_status(&r))),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(Attempt::forward(to.leader_id, to.leader_node))
-            }
-            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
-        }
-    }
-
-    async fn propose_to(
-        &self,
-        (leader, member): (NodeId, Member),
-        command: &Command,
-    ) -> Result<Response, Status> {
-        let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
-        let command = wire::Command::from(command).encode_to_vec();
-        let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
-        Response::try_from(answer.response.unwrap_or_default())
-            .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
-    }
-
-    /// Waits until this manager's state includes every write that was acknowledged before.
-    pub async fn linearize(&self) -> Result<(), Status> {
-        let patience = Patience::new();
-        let current = loop {
-            match self.read_index_here().await {
-                Ok(log_id) => break log_id,
-                Err(Attempt::Refused(status)) => return Err(status),
-                Err(Attempt::Elsewhere(leader)) => match self.ask_read_index(leader).await {
-                    Ok(log_id) => break log_id,
-                    Err(status) if status.code() == Code::Unavailable => {}
-                    Err(status) if is_barred(&status) => return Err(no_manager(&status)),
-                    Err(status) => return Err(status),
-                },
-                Err(Attempt::NoLeader) => {}
-            }
-            patience.pause(&self.raft()).await?;
-        };
-        let mut progress = self.0.replica.progress();
-        let applied = progress.wait_for(|applied| *applied >= current);
-        match tokio::time::timeout(LEADER_PATIENCE, applied).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(with_reason(
-                Reason::ManagerLags,
-                "this manager lags behind the others; ask another",
-            )),
-        }
-    }
-
-    pub(crate) async fn read_index_as_leader(&self) -> Result<Option<LogId>, Status> {
-        match self.read_index_here().await {
-            Ok(log_id) => Ok(log_id),
-            Err(Attempt::Refused(status)) => Err(status),
-            Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
-        }
-    }
-
-    async fn read_index_here(&self) -> Result<Option<LogId>, Attempt> {
-        match self.0.core().reads.get().await {
-            Ok(read) => Ok(read),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
-                Err(Attempt::forward(to.leader_id, to.leader_node))
-            }
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
-                Err(Attempt::NoLeader)
-            }
-            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
-        }
-    }
-
-    async fn ask_read_index(
-        &self,
-        (leader, member): (NodeId, Member),
-    ) -> Result<Option<LogId>, Status> {
-        let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
-        let answer = client.read_index(wire::ReadIndexRequest {}).await?.into_inner();
-        codec::optional_log_id(answer.log_id)
-            .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
-    }
-}
-
-/// Why this node did not answer by itself.
-enum Attempt {
-    Refused(Status),
-    Elsewhere((NodeId, Member)),
-    NoLeader,
-}
-
-impl Attempt {
-    fn forward(leader: Option<NodeId>, member: Option<Member>) -> Self {
-        leader.zip(member).map_or(Self::NoLeader, Self::Elsewhere)
-    }
-}
-
-/// The leader lets this node in no more.
-fn is_barred(status: &Status) -> bool {
-    let barred =
-        [Reason::NodeRemoved, Reason::NotManager, Reason::CertificateExpired, Reason::FormerRoot];
-    reason(status).is_some_and(|reason| barred.contains(&reason))
-}
-
-/// It is no fault of who asked this node: another manager answers.
-fn no_manager(status: &Status) -> Status {
-    let message = format!("this node is no manager any more ({})", status.message());
-    with_reason(Reason::ManagerOut, message)
-}
-
-fn not_leader() -> Status {
-    with_reason(Reason::NoLeader, "this manager does not lead (any more)")
-}
-
-/// When a call stops looking for a leader.
-struct Patience(Instant);
-
-impl Patience {
-    fn new() -> Self {
-        Self(Instant::now() + LEADER_PATIENCE)
-    }
-
-    /// Waits for news of the raft core, or a little.
-    async fn pause(&self, raft: &Raft) -> Result<(), Status> {
-        let mut metrics = raft.server_metrics();
-        metrics.mark_unchanged();
-        let _ = tokio::time::timeout(RETRY_PAUSE, metrics.changed()).await;
-        if Instant::now() < self.0 {
-            return Ok(());
-        }
-        Err(with_reason(
-            Reason::NoLeader,
-            "no manager leads: too few of them can be reached; bring one back. A write may still be \
-             applied: repeat it with the same request id",
-        ))
     }
 }

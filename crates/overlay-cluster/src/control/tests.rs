@@ -1,9 +1,10 @@
 use core::time::Duration;
 
 use overlay_testkit::objects::{cluster, node};
-use overlay_types::{ClusterId, Node, Role};
+use overlay_types::{ClusterId, Node, RequestId, Role};
 use rstest::rstest;
 use tempfile::TempDir;
+use tonic::Code;
 use tonic_health::ServingStatus;
 
 use super::{membership::member, *};
@@ -11,7 +12,7 @@ use crate::{
     ca::{NodeCredentials, PendingJoin, RootCa, Subject, join::SigningRequest},
     raft::store::faults::{Fault, FaultyDisk},
     server::health,
-    state::tests::init,
+    state::{Action, Response, tests::init},
 };
 
 /// Longer than anything here takes; a test that waits this long has failed.

@@ -1,0 +1,79 @@
+//! Reads that see every write that was acknowledged before.
+
+use openraft::error::{CheckIsLeaderError, RaftError};
+use overlay_api::{
+    internal::v1 as wire,
+    status::{Reason, with_reason},
+};
+use overlay_types::NodeId;
+use tonic::{Code, Status};
+
+use super::{
+    Control,
+    attempt::{Attempt, LEADER_PATIENCE, Patience, is_barred, no_manager, not_leader},
+};
+use crate::raft::{
+    codec,
+    types::{LogId, Member},
+};
+
+impl Control {
+    /// Waits until this manager's state includes every write that was acknowledged before.
+    pub async fn linearize(&self) -> Result<(), Status> {
+        let patience = Patience::new();
+        let current = loop {
+            match self.read_index_here().await {
+                Ok(log_id) => break log_id,
+                Err(Attempt::Refused(status)) => return Err(status),
+                Err(Attempt::Elsewhere(leader)) => match self.ask_read_index(leader).await {
+                    Ok(log_id) => break log_id,
+                    Err(status) if status.code() == Code::Unavailable => {}
+                    Err(status) if is_barred(&status) => return Err(no_manager(&status)),
+                    Err(status) => return Err(status),
+                },
+                Err(Attempt::NoLeader) => {}
+            }
+            patience.pause(&self.raft()).await?;
+        };
+        let mut progress = self.0.replica.progress();
+        let applied = progress.wait_for(|applied| *applied >= current);
+        match tokio::time::timeout(LEADER_PATIENCE, applied).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(with_reason(
+                Reason::ManagerLags,
+                "this manager lags behind the others; ask another",
+            )),
+        }
+    }
+
+    pub(crate) async fn read_index_as_leader(&self) -> Result<Option<LogId>, Status> {
+        match self.read_index_here().await {
+            Ok(log_id) => Ok(log_id),
+            Err(Attempt::Refused(status)) => Err(status),
+            Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
+        }
+    }
+
+    async fn read_index_here(&self) -> Result<Option<LogId>, Attempt> {
+        match self.0.core().reads.get().await {
+            Ok(read) => Ok(read),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                Err(Attempt::forward(to.leader_id, to.leader_node))
+            }
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                Err(Attempt::NoLeader)
+            }
+            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
+        }
+    }
+
+    async fn ask_read_index(
+        &self,
+        (leader, member): (NodeId, Member),
+    ) -> Result<Option<LogId>, Status> {
+        let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
+        let answer = client.read_index(wire::ReadIndexRequest {}).await?.into_inner();
+        codec::optional_log_id(answer.log_id)
+            .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
+    }
+}
