@@ -1,19 +1,20 @@
 //! Why a command was refused.
 
 mod class;
+mod epoch_target;
 mod list;
+mod made;
 
-use core::fmt;
 use std::borrow::Cow;
 
-use overlay_ipam::IpamError;
 use overlay_types::{
     Availability, DataplaneKind, Epoch, EpochState, FeatureLevel, MacAddr, Name, NodeId, PortSpec,
-    RequestId, Revision, RootId, SpecError, Vni,
+    RequestId, Revision, RootId, Vni,
 };
 use serde::{Deserialize, Serialize};
 
 pub use class::Class;
+pub use epoch_target::EpochTarget;
 pub(super) use list::some_of;
 
 use self::list::List;
@@ -396,67 +397,4 @@ pub enum Rejection {
         /// Names of the nodes.
         nodes: Vec<String>,
     },
-}
-
-/// What a key epoch was to become.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum EpochTarget {
-    /// This state.
-    State(EpochState),
-    /// Deleted.
-    Removed,
-    /// The current gossip key.
-    CurrentGossipKey,
-    /// An epoch that a node publishes a key for.
-    Keyed,
-}
-
-impl fmt::Display for EpochTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::State(state) => state.fmt(f),
-            Self::Removed => f.write_str("deleted"),
-            Self::CurrentGossipKey => f.write_str("the current gossip key"),
-            Self::Keyed => f.write_str("an epoch with a new key"),
-        }
-    }
-}
-
-impl Rejection {
-    pub(super) fn not_found(kind: Kind, wanted: impl fmt::Display) -> Self {
-        Self::NotFound { kind, wanted: wanted.to_string() }
-    }
-
-    pub(super) fn invalid(
-        field: &'static str,
-        value: impl fmt::Display,
-        reason: impl Into<String>,
-    ) -> Self {
-        Self::Invalid { field: field.into(), value: value.to_string(), reason: reason.into() }
-    }
-}
-
-impl From<SpecError> for Rejection {
-    fn from(error: SpecError) -> Self {
-        Self::invalid(error.field(), error.value(), error.reason())
-    }
-}
-
-impl From<IpamError> for Rejection {
-    fn from(error: IpamError) -> Self {
-        let class = match error {
-            IpamError::Spec(error) => return error.into(),
-            IpamError::Outside { .. } | IpamError::RequestedTwice { .. } => Class::InvalidArgument,
-            IpamError::NoFreeSubnet { .. } | IpamError::Exhausted { .. } => {
-                Class::ResourceExhausted
-            }
-            _ => Class::FailedPrecondition,
-        };
-        Self::Addresses {
-            class,
-            field: error.field().into(),
-            value: error.value(),
-            message: error.to_string(),
-        }
-    }
 }
