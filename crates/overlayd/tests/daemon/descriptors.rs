@@ -99,7 +99,9 @@ async fn r07_a_daemon_without_descriptors_says_so_and_serves_again_when_it_has_s
     assert!(used < MOST_CPU, "{used:?} of CPU time in {WATCHED:?}");
     let log = daemon.log();
     for text in said {
-        assert_eq!(log.matches(text).count(), 1, "{text}:\n{log}");
+        // A file that was being written when the last descriptor went gives one back, and somebody
+        // takes it: that is told, and not each of some thirty attempts.
+        assert!((1..=3).contains(&log.matches(text).count()), "{text}:\n{log}");
     }
     assert_eq!(daemon.child.try_wait().unwrap(), None, "{log}");
 
