@@ -215,7 +215,8 @@ mod tests {
         let next = AtomicU8::new(1);
         crate::conformance::check(|| {
             let address = IpAddr::from([127, 77, 1, next.fetch_add(1, Ordering::Relaxed)]);
-            UserDataplane::start(SwitchConfig::new(address, 0)).unwrap()
+            let dataplane = UserDataplane::start(SwitchConfig::new(address, 0)).unwrap();
+            crate::conformance::Candidate::new(dataplane)
         });
     }
 
