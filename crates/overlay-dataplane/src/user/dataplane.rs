@@ -134,6 +134,9 @@ impl UserDataplane {
                     .and_then(|tap| self.switch.add_port(id, Port::Tap(tap)))
                     .map(|()| true)
             }
+            PortKind::Veth { .. } => {
+                Err(Error::Unsupported("make veth pairs; it makes TAP devices"))
+            }
         };
         match plugged {
             Ok(offload) => drop(self.ports.insert(endpoint, PortBinding { port: id, offload })),
