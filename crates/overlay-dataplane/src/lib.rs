@@ -1,4 +1,4 @@
-//! VXLAN dataplanes behind one trait, and the one in user space.
+//! VXLAN dataplanes behind one trait: the one in user space, and parts of the one in the kernel.
 //!
 //! Owns the way from "what this node's networks shall be" to frames on the wire. Decides nothing:
 //! who is on which network, which backend is healthy, which keys are in use comes from outside.
@@ -14,6 +14,7 @@
 //! - [`desired`]: the state of one node, and how it follows from the replicated view; [`sa`], [`mtu`]
 //! - [`wire`]: packet formats
 //! - [`user`]: the switch in user space: pure engine, ports, sockets
+//! - [`kernel`]: what the Linux kernel is told; so far nf_tables
 //! - [`fake`], [`conformance`]: a dataplane for tests, and the suite that every dataplane passes
 
 pub mod api;
@@ -22,6 +23,7 @@ pub mod desired;
 mod diff;
 mod error;
 pub mod fake;
+pub mod kernel;
 pub mod mtu;
 pub mod sa;
 mod state;

@@ -1,0 +1,3 @@
+//! The dataplane in the Linux kernel.
+
+pub mod nft;

@@ -1,0 +1,6 @@
+//! nf_tables against the real kernel, in namespaces that the tests make: what the kernel gives back,
+//! what the real `nft` command makes of it, and what becomes of packets.
+
+mod host;
+mod rounds;
+mod transactions;
