@@ -14,13 +14,16 @@
 //! - [`table`], [`set`], [`expr`]: the vocabulary
 //! - [`batch`], [`dump`], [`diff`]: to and from messages; pure
 //! - [`socket`]: the shell
+//! - [`admission`]: who may send into a plain network (**no-entry**)
 
+pub mod admission;
 mod attribute;
 pub mod batch;
 pub mod diff;
 pub mod dump;
 pub mod error;
 pub mod expr;
+mod packet;
 pub mod set;
 pub mod socket;
 pub mod table;

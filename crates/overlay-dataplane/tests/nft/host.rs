@@ -40,6 +40,12 @@ impl Host {
         self.namespace.run(&["nft", script]).with_context(|| format!("nft {script}"))
     }
 
+    /// A table of somebody else, with the numbers of its objects.
+    pub(crate) fn with_handles(&self, table: &str) -> Result<String> {
+        let list: Vec<_> = "nft -a list table".split(' ').chain(table.split(' ')).collect();
+        self.namespace.run(&list)
+    }
+
     /// All rules as text.
     pub(crate) fn list(&self) -> Result<String> {
         self.script("list ruleset")
@@ -51,5 +57,14 @@ impl Host {
         let parsed: Value = serde_json::from_str(&text).context("nft -j")?;
         let all = parsed["nftables"].as_array().context("no list")?;
         Ok(all.iter().map(|object| object[kind].clone()).filter(|o| !o.is_null()).collect())
+    }
+
+    /// Packets that the rule with this comment has counted.
+    pub(crate) fn counted(&self, comment: &str) -> Result<u64> {
+        let rules = self.objects("rule")?;
+        let rule = rules.iter().find(|rule| rule["comment"] == comment).context("no such rule")?;
+        let expressions = rule["expr"].as_array().context("no expressions")?;
+        let counter = expressions.iter().find_map(|e| e["counter"]["packets"].as_u64());
+        counter.context("no counter")
     }
 }

@@ -1,6 +1,8 @@
 //! nf_tables against the real kernel, in namespaces that the tests make: what the kernel gives back,
 //! what the real `nft` command makes of it, and what becomes of packets.
 
+mod admission;
 mod host;
 mod rounds;
+mod survival;
 mod transactions;
