@@ -14,7 +14,7 @@ struct SystemPackage {
     needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 8] = [
+const PACKAGES: [SystemPackage; 9] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -29,6 +29,11 @@ const PACKAGES: [SystemPackage; 8] = [
         name: "nftables",
         program: "nft",
         needed_by: "reading the rules that we make with a command that is not ours",
+    },
+    SystemPackage {
+        name: "iptables",
+        program: "iptables-nft",
+        needed_by: "hosts whose FORWARD chain drops by default, as Docker leaves it",
     },
     SystemPackage {
         name: "iperf3",

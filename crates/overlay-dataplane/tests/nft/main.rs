@@ -2,7 +2,10 @@
 //! what the real `nft` command makes of it, and what becomes of packets.
 
 mod admission;
+mod forwarding;
+mod gateway;
 mod host;
+mod published;
 mod rounds;
 mod survival;
 mod transactions;

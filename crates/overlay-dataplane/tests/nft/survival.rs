@@ -1,7 +1,7 @@
 //! What others do to the rules, and that a comparison in full puts back what is ours.
 
 use anyhow::{Context, Result, ensure};
-use overlay_dataplane::kernel::nft::admission;
+use overlay_dataplane::kernel::nft::{admission, gateway, gateway::Gateway};
 use overlay_testkit::lab;
 
 use crate::{
@@ -72,13 +72,17 @@ fn d07_r09_tables_of_others_are_never_touched() -> Result<()> {
     let mut host = Host::new()?;
     host.script(FIREWALL)?;
     let before = host.with_handles("inet firewalld")?;
-    let id = admission::table_id();
-    host.put(&id, Some(&admission::table(4789, &members(false))))?;
+    let gateway =
+        Gateway { bridge: "gw".into(), isolated: true, masquerade: true, ..Gateway::default() };
+    let (admission_id, gateway_id) = (admission::table_id(), gateway::table_id());
+    host.put(&admission_id, Some(&admission::table(4789, &members(false))))?;
+    host.put(&gateway_id, Some(&gateway.table()))?;
     assert_eq!(host.with_handles("inet firewalld")?, before);
     // It reloads: its table goes and comes, and so does nothing else.
     host.script(&format!("delete table inet firewalld; {FIREWALL}"))?;
-    assert!(host.put(&id, Some(&admission::table(4789, &members(false))))?.is_empty());
-    host.put(&id, None)?;
+    assert!(host.put(&admission_id, Some(&admission::table(4789, &members(false))))?.is_empty());
+    host.put(&admission_id, None)?;
+    host.put(&gateway_id, None)?;
     assert_eq!(host.list()?.trim(), host.script("list table inet firewalld")?.trim());
     Ok(())
 }

@@ -25,7 +25,7 @@ fn refused(result: Result<(), NftError>) -> Result<(String, Option<i32>, Option<
 }
 
 #[test]
-fn d04_a_transaction_is_made_whole_or_not_at_all() -> Result<()> {
+fn d06_a_transaction_is_made_whole_or_not_at_all() -> Result<()> {
     if lab::skip() {
         return Ok(());
     }
@@ -45,7 +45,7 @@ fn d04_a_transaction_is_made_whole_or_not_at_all() -> Result<()> {
 }
 
 #[test]
-fn d04_a_refused_element_is_named() -> Result<()> {
+fn d06_a_refused_element_is_named() -> Result<()> {
     if lab::skip() {
         return Ok(());
     }
@@ -72,7 +72,7 @@ fn d04_a_refused_element_is_named() -> Result<()> {
 
 /// The kernel says more than a number, and it reaches the error.
 #[test]
-fn d04_the_kernels_text_is_kept() -> Result<()> {
+fn d06_the_kernels_text_is_kept() -> Result<()> {
     if lab::skip() {
         return Ok(());
     }
@@ -91,7 +91,7 @@ fn d04_the_kernels_text_is_kept() -> Result<()> {
 }
 
 #[test]
-fn d04_a_transaction_beyond_the_sockets_room_is_refused_by_its_size() -> Result<()> {
+fn d06_a_transaction_beyond_the_sockets_room_is_refused_by_its_size() -> Result<()> {
     if lab::skip() {
         return Ok(());
     }
@@ -112,7 +112,7 @@ fn d04_a_transaction_beyond_the_sockets_room_is_refused_by_its_size() -> Result<
 }
 
 #[test]
-fn d04_a_namespace_that_is_not_there_is_named() {
+fn d06_a_namespace_that_is_not_there_is_named() {
     let error = Nft::open_in("/proc/self/nowhere".as_ref()).expect_err("no such file");
     assert!(error.to_string().contains("/proc/self/nowhere"), "{error}");
 }
