@@ -13,7 +13,7 @@
 //!
 //! - [`table`], [`set`], [`expr`]: the vocabulary
 //! - [`batch`], [`dump`], [`diff`]: to and from messages; pure
-//! - [`socket`]: the shell
+//! - [`socket`]: the shell; [`watch`] hears of changes
 //! - [`admission`]: who may send into a plain network (**no-entry**)
 //! - [`gateway`]: the way out, and published ports; [`endpoint`]: published ports in its own namespace;
 //!   [`publish`], [`reservation`]: what both say about ports, and who may have one
@@ -35,6 +35,7 @@ pub mod reservation;
 pub mod set;
 pub mod socket;
 pub mod table;
+pub mod watch;
 
 pub use batch::Batch;
 pub use diff::diff;
@@ -43,3 +44,4 @@ pub use expr::{Expr, Reg, Verdict};
 pub use set::{Data, Field, Key, Set, SetSpec};
 pub use socket::Nft;
 pub use table::{Chain, Family, Hook, Rule, Table, TableId};
+pub use watch::Watch;

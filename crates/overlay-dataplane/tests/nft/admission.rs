@@ -17,7 +17,7 @@ use overlay_dataplane::kernel::nft::{
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::Vni;
 
-use crate::host::Host;
+use crate::host::{Host, resumed};
 
 const PORT: u16 = 4789;
 /// Port of a UDP socket behind each VXLAN device.
@@ -107,7 +107,7 @@ impl Underlay {
         let socket = self.socket(network)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         let mut buffer = vec![0; 4096];
-        let length = socket.recv(&mut buffer).context("nothing arrives")?;
+        let length = resumed(|| socket.recv(&mut buffer)).context("nothing arrives")?;
         buffer.truncate(length);
         Ok(buffer)
     }

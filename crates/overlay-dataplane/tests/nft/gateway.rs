@@ -24,7 +24,7 @@ use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Addresses, Protocol, Subnet};
 use socket2::SockRef;
 
-use crate::host::Host;
+use crate::host::{Host, resumed};
 
 pub(crate) const BRIDGE: &str = "overlay_gwbr";
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -145,7 +145,7 @@ pub(crate) fn connect(
 ) -> Result<IpAddr> {
     SockRef::from(listener).set_read_timeout(Some(DEADLINE))?;
     thread::scope(|scope| {
-        let accepting = scope.spawn(|| listener.accept());
+        let accepting = scope.spawn(|| resumed(|| listener.accept()));
         let connected = from.enter(|| TcpStream::connect_timeout(&target, DEADLINE));
         let stream = connected.with_context(|| format!("connect to {target}"))?;
         ensure!(stream.peer_addr()? == target, "another one answers");
@@ -173,10 +173,11 @@ pub(crate) fn ask(from: &Namespace, target: SocketAddr, server: &UdpSocket) -> R
     client.connect(target)?;
     client.send(b"question")?;
     let mut buffer = [0; 16];
-    let (length, peer) = server.recv_from(&mut buffer).context("no question arrives")?;
+    let (length, peer) =
+        resumed(|| server.recv_from(&mut buffer)).context("no question arrives")?;
     ensure!(&buffer[..length] == b"question");
     server.send_to(b"answer", peer)?;
-    let length = client.recv(&mut buffer).context("no answer arrives")?;
+    let length = resumed(|| client.recv(&mut buffer)).context("no answer arrives")?;
     ensure!(&buffer[..length] == b"answer");
     Ok(peer.ip())
 }

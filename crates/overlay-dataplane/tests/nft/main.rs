@@ -7,5 +7,6 @@ mod gateway;
 mod host;
 mod published;
 mod rounds;
+mod scale;
 mod survival;
 mod transactions;

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     gateway::{Site, ask, connect, inside, is_refused, listen, outer, set},
-    host::Host,
+    host::{Host, resumed},
 };
 
 const SCTP: i32 = 132;
@@ -71,7 +71,8 @@ fn s16_udp_and_sctp_are_published_too() -> Result<()> {
     let to = SocketAddr::new(outer(false, 1), 0);
     raw(&site.outside)?.send_to(&sctp_init(3868), &to.into())?;
     let mut buffer = [0; 128];
-    let length = std::io::Read::read(&mut &server, &mut buffer).context("no INIT arrives")?;
+    let read = || std::io::Read::read(&mut &server, &mut buffer);
+    let length = resumed(read).context("no INIT arrives")?;
     let mut packet = buffer[20..length].to_vec();
     ensure!(packet[2..4] == 80_u16.to_be_bytes(), "to another port: {packet:?}");
     let checksum: [u8; 4] = packet[8..12].try_into()?;

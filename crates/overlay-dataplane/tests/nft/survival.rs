@@ -1,7 +1,7 @@
 //! What others do to the rules, and that a comparison in full puts back what is ours.
 
 use anyhow::{Context, Result, ensure};
-use overlay_dataplane::kernel::nft::{admission, gateway, gateway::Gateway};
+use overlay_dataplane::kernel::nft::{Watch, admission, gateway, gateway::Gateway};
 use overlay_testkit::lab;
 
 use crate::{
@@ -84,5 +84,31 @@ fn d07_r09_tables_of_others_are_never_touched() -> Result<()> {
     host.put(&admission_id, None)?;
     host.put(&gateway_id, None)?;
     assert_eq!(host.list()?.trim(), host.script("list table inet firewalld")?.trim());
+    Ok(())
+}
+
+/// What goes is heard of before the call that took it away returns.
+#[test]
+fn d06_a_change_is_heard_of_at_once() -> Result<()> {
+    if lab::skip() {
+        return Ok(());
+    }
+    let mut host = Host::new()?;
+    let mut watch = host.namespace.enter(Watch::open)?;
+    assert!(!watch.changed()?);
+    let (id, table) = (admission::table_id(), admission::table(4789, &members(false)));
+    host.put(&id, Some(&table))?;
+    assert!(watch.changed()?);
+    assert!(host.put(&id, Some(&table))?.is_empty());
+    assert!(!watch.changed()?, "reading is no change");
+    host.script("flush ruleset")?;
+    assert!(watch.changed()?);
+    // More than the socket's buffer holds is heard of too.
+    for _ in 0..400 {
+        host.put(&id, Some(&table))?;
+        host.put(&id, None)?;
+    }
+    assert!(watch.changed()?);
+    assert!(!watch.changed()?);
     Ok(())
 }
