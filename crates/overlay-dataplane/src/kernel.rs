@@ -23,6 +23,7 @@
 //! - `scaffold`, `port`: the devices of a network and of an endpoint
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network
+//! - [`nft`]: nf_tables, and transactions between tables
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
@@ -34,6 +35,7 @@ pub mod members;
 mod neighbor;
 pub mod netlink;
 mod netns;
+pub mod nft;
 mod observation;
 mod port;
 mod route;
