@@ -13,7 +13,7 @@ use overlay_dataplane::{
     Dataplane, Desired, Op,
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
     diff,
-    kernel::{KernelConfig, KernelDataplane, members::Unfiltered},
+    kernel::{KernelConfig, KernelDataplane, filter::NftFilter},
 };
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, Subnet, Vni};
@@ -60,7 +60,7 @@ fn converge(dataplane: &mut KernelDataplane, desired: &Desired) -> Result<(f64, 
 fn many_remotes(host: &Namespace) -> Result<()> {
     let start = || {
         let config = KernelConfig::new("/run/many", IpAddr::from([192, 0, 2, 1]));
-        host.enter(|| KernelDataplane::start(config, Box::new(Unfiltered::default())))
+        host.enter(|| KernelDataplane::start(config, Box::new(NftFilter::open(4789)?)))
     };
     let mut dataplane = start()?;
     let (mut desired, id) = (Desired::default(), NetworkId::from_u128(1));
@@ -94,7 +94,7 @@ fn many_remotes(host: &Namespace) -> Result<()> {
 fn many_networks(host: &Namespace) -> Result<()> {
     let config = KernelConfig::new("/run/networks", IpAddr::from([192, 0, 2, 1]));
     let mut dataplane =
-        host.enter(|| KernelDataplane::start(config, Box::new(Unfiltered::default())))?;
+        host.enter(|| KernelDataplane::start(config, Box::new(NftFilter::open(4789)?)))?;
     let mut desired = Desired::default();
     let container = Namespace::new()?;
     for number in 0..NETWORKS {

@@ -14,7 +14,7 @@ use overlay_dataplane::{
     Dataplane, Desired,
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
     diff,
-    kernel::{KernelConfig, KernelDataplane, members::Unfiltered},
+    kernel::{KernelConfig, KernelDataplane, filter::NftFilter},
     mtu,
     sa::{Sa, SaSet},
     user::{SwitchConfig, UserDataplane},
@@ -144,7 +144,7 @@ fn kernel_dataplane() -> Result<(f64, f64)> {
     let endpoints = [Namespace::new()?, Namespace::new()?];
     for (number, (host, endpoint)) in (1..).zip(hosts.iter().zip(&endpoints)) {
         let config = KernelConfig::new(format!("/run/node{number}"), node(number));
-        let start = || KernelDataplane::start(config, Box::new(Unfiltered::default()));
+        let start = || KernelDataplane::start(config, Box::new(NftFilter::open(4789)?));
         let mut dataplane = host.enter(start)?;
         let mut desired = desired(number, false, endpoint)?;
         desired.sas = SaSet::default();

@@ -18,7 +18,7 @@ use overlay_dataplane::{
     Dataplane, Desired,
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
     diff,
-    kernel::{KernelConfig, KernelDataplane, members::Unfiltered},
+    kernel::{KernelConfig, KernelDataplane, filter::NftFilter, members::MemberFilter},
     mtu,
     user::{SwitchConfig, UserDataplane},
 };
@@ -90,7 +90,11 @@ impl Underlay {
     fn start(&self, node: u16) -> Result<KernelDataplane> {
         let config = KernelConfig::new(format!("/run/node{node}"), self.address(node));
         let host = &self.hosts[usize::from(node) - 1];
-        Ok(host.enter(|| KernelDataplane::start(config, Box::new(Unfiltered::default())))?)
+        let start = || {
+            let filter = NftFilter::open(config.port)?;
+            KernelDataplane::start(config, Box::new(filter))
+        };
+        Ok(host.enter(start)?)
     }
 
     /// One network as a node sees it.
@@ -297,6 +301,40 @@ fn isolation() -> Result<()> {
 #[test]
 fn n08_networks_with_one_subnet_do_not_meet_and_forged_stations_are_mute() -> Result<()> {
     if lab::skip() { Ok(()) } else { lab::isolated(isolation) }
+}
+
+/// A host that is no member knows VNI, station and addresses, and sends as if it were one.
+fn stranger() -> Result<()> {
+    let underlay = Underlay::new(false)?;
+    let endpoints = [Endpoint::new(1, 1, 11)?, Endpoint::new(2, 1, 21)?];
+    let desired = underlay.desired(1, &endpoints)?;
+    converge(&mut underlay.start(1)?, &desired)?;
+    let stranger = &underlay.hosts[usize::from(USER) - 1];
+    let node = underlay.address(1);
+    stranger.ip(&format!("link add vx type vxlan id 70000 dstport 4789 remote {node}"))?;
+    stranger.ip(&format!("link set vx address {} up", endpoints[1].mac()))?;
+    stranger.ip("address add 10.0.1.21/24 dev vx")?;
+    stranger.ip(&format!("neighbor add 10.0.1.11 lladdr {} dev vx", endpoints[0].mac()))?;
+    let heard = || -> Result<bool> {
+        let ear = endpoints[0].netns.enter(|| std::net::UdpSocket::bind("10.0.1.11:9999"))?;
+        ear.set_read_timeout(Some(core::time::Duration::from_millis(300)))?;
+        let mouth = stranger.enter(|| std::net::UdpSocket::bind("10.0.1.21:0"))?;
+        mouth.send_to(b"hello", "10.0.1.11:9999")?;
+        Ok(ear.recv(&mut [0; 16]).is_ok())
+    };
+    ensure!(!heard()?, "a stranger is heard");
+    // The filter keeps it out, and nothing else: without it, the frame arrives.
+    let host = &underlay.hosts[0];
+    host.enter(|| -> Result<()> { Ok(NftFilter::open(4789)?.clear()?) })?;
+    ensure!(heard()?, "the frame is not what would be let in");
+    converge(&mut underlay.start(1)?, &desired)?;
+    ensure!(!heard()?, "a stranger is heard after the filter is back");
+    Ok(())
+}
+
+#[test]
+fn n08_only_members_frames_enter_a_network() -> Result<()> {
+    if lab::skip() { Ok(()) } else { lab::isolated(stranger) }
 }
 
 /// Frames to groups reach every endpoint of a network that carries them, and none otherwise.

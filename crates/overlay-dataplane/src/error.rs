@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 use overlay_crypto::CryptoError;
 use overlay_types::{EndpointId, NetworkId, Vni};
 
-use crate::kernel::netlink::Refusal;
+use crate::kernel::{netlink::Refusal, nft::NftError};
 
 /// A dataplane could not do what it was told. What was tried is named; anything that had been
 /// done for it is undone, unless the message says otherwise.
@@ -70,6 +70,9 @@ pub enum Error {
         /// The kernel's words.
         source: Refusal,
     },
+    /// The filter of members could not be read or changed.
+    #[error(transparent)]
+    Filter(#[from] NftError),
     /// An endpoint's interface cannot have its name.
     #[error("network namespace {path} has an interface {name:?} already")]
     InterfaceInUse {

@@ -22,7 +22,7 @@
 //! - `stations`: who is where, as a table and as changes to it; pure
 //! - `scaffold`, `port`: the devices of a network and of an endpoint
 //! - [`capability`]: what a host lacks for all of this
-//! - [`members`]: where it is enforced who may send into a network
+//! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `dataplane`, `observation`: operations, and reading back
 
@@ -30,6 +30,7 @@ mod address;
 pub mod capability;
 mod dataplane;
 mod directory;
+pub mod filter;
 mod link;
 pub mod members;
 mod neighbor;

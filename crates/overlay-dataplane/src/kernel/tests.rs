@@ -5,12 +5,18 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
-use std::{fs, net::IpAddr, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId};
 
-use super::{KernelConfig, KernelDataplane, members::Unfiltered, netlink::fuse, netns::NetNs};
+use super::{
+    KernelConfig, KernelDataplane,
+    filter::NftFilter,
+    netlink::fuse,
+    netns::NetNs,
+    nft::{Nft, Table, admission},
+};
 use crate::{
     Dataplane, Desired, Error, Op,
     conformance::{Candidate, check},
@@ -42,7 +48,11 @@ impl Lab {
     /// A dataplane with nothing but what the kernel remembers.
     fn start(&self) -> KernelDataplane {
         let config = KernelConfig::new(&self.directory, IpAddr::from([192, 0, 2, 1]));
-        self.host.enter(|| KernelDataplane::start(config, Box::new(Unfiltered::default()))).unwrap()
+        let start = || {
+            let filter = NftFilter::open(config.port)?;
+            KernelDataplane::start(config, Box::new(filter))
+        };
+        self.host.enter(start).unwrap()
     }
 
     fn candidate(&self) -> Candidate<KernelDataplane> {
@@ -252,6 +262,43 @@ fn put_back(
     assert_same(&shape(&lab.listing()), before, command);
 }
 
+/// Nobody gets in between: the filter is there, with nobody in it, before the device is up.
+#[test]
+fn n08_the_filter_of_members_comes_first_goes_last_and_is_put_back() {
+    in_lab(|lab| {
+        let desired = lab.sample();
+        let mut dataplane = lab.start();
+        assert_eq!(lab.admission(), None);
+        let (id, network) = desired.networks.first_key_value().unwrap();
+        let put = Op::PutNetwork(*id, network.settings.clone());
+        assert!(dataplane.apply(vec![put]).iter().all(Result::is_ok));
+        assert_eq!(lab.admission(), Some(admission::table(4789, &BTreeMap::new())));
+        converge(&mut dataplane, &desired);
+        let whole = lab.admission().unwrap();
+        assert_eq!(admission::members(&whole).len(), 2);
+        // A restart takes it over; a flush, and a change of one rule or element, are put back.
+        converge(&mut lab.start(), &desired);
+        assert_eq!(lab.admission().as_ref(), Some(&whole));
+        let vni = network.settings.vni;
+        let mut fewer = whole.clone();
+        fewer.sets.values_mut().for_each(|set| set.elements.clear());
+        for damaged in [None, Some(Table::default()), Some(fewer)] {
+            lab.host.enter(|| {
+                let mut nft = Nft::open().unwrap();
+                let id = admission::table_id();
+                nft.apply(&super::nft::diff(&id, damaged.as_ref(), Some(&whole))).unwrap();
+            });
+            assert_ne!(lab.admission().as_ref(), Some(&whole));
+            let shown = dataplane.observe().unwrap().networks[id].members.clone();
+            assert_ne!(shown, network.members, "{vni}: it is seen");
+            converge(&mut dataplane, &desired);
+            assert_eq!(lab.admission().as_ref(), Some(&whole));
+        }
+        converge(&mut dataplane, &Desired::default());
+        assert_eq!(lab.admission(), None);
+    });
+}
+
 /// Shows the lines only that differ.
 fn assert_same(now: &str, before: &str, what: &str) {
     let lines = |text: &str, other: &str| {
@@ -446,12 +493,18 @@ fn thousands_of_remote_endpoints_are_put_compared_and_taken_over() {
 }
 
 impl Lab {
-    /// Devices of host and container, mounts, and files.
+    /// The table on the host that says who may send.
+    fn admission(&self) -> Option<Table> {
+        self.host.enter(|| Nft::open().unwrap().observe(&admission::table_id()).unwrap())
+    }
+
+    /// Devices of host and container, mounts, files, and the firewall.
     fn everything(&self) -> String {
         let mounts = self.host.run(&["cat", "/proc/thread-self/mountinfo"]).unwrap();
         let files = fs::read_dir(&self.directory).map(Iterator::count).ok();
         let links = [&self.host, &self.container].map(|n| n.ip("-br link show").unwrap());
         let addresses = self.container.ip("-br address show").unwrap();
-        format!("{mounts}{files:?}{}{}{addresses}", links[0], links[1])
+        let table = self.admission();
+        format!("{mounts}{files:?}{}{}{addresses}{table:?}", links[0], links[1])
     }
 }
