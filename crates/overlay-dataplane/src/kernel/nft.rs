@@ -12,7 +12,7 @@
 //! change of one element of 10 000 takes a fraction of a millisecond, that command 15 ms.
 //!
 //! - [`table`], [`set`], [`expr`]: the vocabulary
-//! - [`batch`], [`dump`], [`diff`]: to and from messages; pure
+//! - [`batch`], [`dump`], [`mod@diff`]: to and from messages; pure
 //! - [`socket`]: the shell; [`watch`] hears of changes
 //! - [`admission`]: who may send into a plain network (**no-entry**)
 //! - [`gateway`]: the way out, and published ports; [`endpoint`]: published ports in its own namespace;
