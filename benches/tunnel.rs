@@ -1,5 +1,5 @@
-//! Two namespaces over veth, one TCP flow by iperf3: plain veth, the kernel's VXLAN, and the user
-//! dataplane, plain and encrypted, with the CPU time that a gigabyte costs on both hosts together.
+//! Two namespaces over veth, one TCP flow by iperf3: plain veth, the kernel's VXLAN set up by hand in
+//! the plainest way, the kernel dataplane, and the user dataplane, plain and encrypted, with the CPU time that a gigabyte costs on both hosts together.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
 use core::net::IpAddr;
@@ -13,8 +13,10 @@ use overlay_crypto::{
 use overlay_dataplane::{
     Dataplane, Desired,
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
-    diff, mtu,
-    sa::Sa,
+    diff,
+    kernel::{KernelConfig, KernelDataplane, filter::NftFilter},
+    mtu,
+    sa::{Sa, SaSet},
     user::{SwitchConfig, UserDataplane},
 };
 use overlay_testkit::lab::{self, Namespace};
@@ -136,6 +138,25 @@ fn user(encrypted: bool) -> Result<(f64, f64)> {
     measure(&endpoints[0], &endpoints[1], "10.0.1.2")
 }
 
+/// The kernel dataplane. The endpoint's port is a veth where the user dataplane has a TAP device.
+fn kernel_dataplane() -> Result<(f64, f64)> {
+    let hosts = cable()?;
+    let endpoints = [Namespace::new()?, Namespace::new()?];
+    for (number, (host, endpoint)) in (1..).zip(hosts.iter().zip(&endpoints)) {
+        let config = KernelConfig::new(format!("/run/node{number}"), node(number));
+        let start = || KernelDataplane::start(config, Box::new(NftFilter::open(4789)?));
+        let mut dataplane = host.enter(start)?;
+        let mut desired = desired(number, false, endpoint)?;
+        desired.sas = SaSet::default();
+        for local in desired.networks.values_mut().flat_map(|n| n.locals.values_mut()) {
+            local.port = PortKind::Veth { name: "eth0".into(), netns: endpoint.path() };
+        }
+        let ops = diff(&desired, &dataplane.observe()?);
+        dataplane.apply(ops).into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    measure(&endpoints[0], &endpoints[1], "10.0.1.2")
+}
+
 fn main() -> Result<()> {
     if lab::skip() {
         return Ok(());
@@ -143,11 +164,13 @@ fn main() -> Result<()> {
     let hosts = cable()?;
     let veth = measure(&hosts[0], &hosts[1], "192.0.2.2")?;
     let kernel = kernel()?;
+    let ours = lab::isolated(kernel_dataplane)?;
     let plain = user(false)?;
     let sealed = user(true)?;
     let rows = [
         ("veth", veth),
         ("kernel vxlan", kernel),
+        ("kernel dataplane", ours),
         ("user plain", plain),
         ("user encrypted", sealed),
     ];
@@ -155,6 +178,7 @@ fn main() -> Result<()> {
         println!("tunnel: {name}\t{rate:.2}\tGbit/s\t");
         println!("tunnel: {name}, CPU\t{cpu:.2}\ts/GB\t");
     }
+    println!("tunnel: kernel dataplane / kernel vxlan\t{:.2}\t\t>= 1.0", ours.0 / kernel.0);
     println!("tunnel: user plain / kernel vxlan\t{:.2}\t\t>= 0.5", plain.0 / kernel.0);
     println!("tunnel: user encrypted / kernel vxlan\t{:.2}\t\t>= 0.3", sealed.0 / kernel.0);
     Ok(())

@@ -1,4 +1,5 @@
-//! The user dataplane on real sockets: between two switches, and against the kernel's VXLAN device.
+//! Dataplanes on real sockets: user switches with each other and with a VXLAN device of the kernel,
+//! and the kernel dataplane with itself and with user switches.
 //!
 //! ```text
 //!  endpoint ns ── tap ── user switch ── veth ═══ veth ── kernel VXLAN device
@@ -7,5 +8,6 @@
 
 mod capture;
 mod esp_peer;
+mod kernel;
 mod kernel_vxlan;
 mod probe;

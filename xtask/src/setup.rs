@@ -14,7 +14,7 @@ struct SystemPackage {
     needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 7] = [
+const PACKAGES: [SystemPackage; 9] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -24,6 +24,16 @@ const PACKAGES: [SystemPackage; 7] = [
         name: "iputils-ping",
         program: "ping",
         needed_by: "reachability between namespaces, through both dataplanes",
+    },
+    SystemPackage {
+        name: "nftables",
+        program: "nft",
+        needed_by: "reading the rules that we make with a command that is not ours",
+    },
+    SystemPackage {
+        name: "iptables",
+        program: "iptables-nft",
+        needed_by: "hosts whose FORWARD chain drops by default, as Docker leaves it",
     },
     SystemPackage {
         name: "iperf3",

@@ -16,49 +16,90 @@ use crate::{
     Dataplane, Desired, Error, Op,
     desired::{Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings},
     diff,
-    sa::Sa,
+    sa::{Sa, SaSet},
 };
+
+/// A dataplane that is to pass the suite, and what the suite has to know of it.
+#[derive(Debug)]
+pub struct Candidate<D> {
+    /// The dataplane, empty.
+    pub dataplane: D,
+    /// How the endpoint of each of two networks is plugged in.
+    pub ports: [PortKind; 2],
+    /// Whether it has encrypted networks and security associations. Else it refuses them.
+    pub encrypts: bool,
+    /// Whether it translates virtual addresses. Else it refuses services.
+    pub serves: bool,
+}
+
+impl<D> Candidate<D> {
+    /// A dataplane that can do everything, with ports in memory.
+    pub const fn new(dataplane: D) -> Self {
+        let ports = [PortKind::Memory, PortKind::Memory];
+        Self { dataplane, ports, encrypts: true, serves: true }
+    }
+
+    /// The sample, without what the dataplane cannot do.
+    pub(crate) fn sample(&self) -> Desired {
+        let mut desired = sample();
+        for (network, port) in desired.networks.values_mut().zip(&self.ports) {
+            network.settings.encrypted &= self.encrypts;
+            network.locals.values_mut().for_each(|local| local.port = port.clone());
+            network.services.retain(|_, _| self.serves);
+        }
+        if !self.encrypts {
+            desired.sas = SaSet::default();
+        }
+        desired
+    }
+}
 
 /// Runs the suite on dataplanes that `make` makes, each of them empty.
 ///
 /// # Panics
 /// When the dataplane does not do what it has to.
-pub fn check<D: Dataplane>(mut make: impl FnMut() -> D) {
-    starts_empty(&mut make());
-    reaches_what_is_desired(&mut make());
-    operations_are_idempotent(&mut make());
-    each_operation_has_its_result(&mut make());
-    moves_an_address_between_endpoints(&mut make());
-    rotates_associations(&mut make());
-    removes_everything(&mut make());
+pub fn check<D: Dataplane>(mut make: impl FnMut() -> Candidate<D>) {
+    starts_empty(make());
+    reaches_what_is_desired(make());
+    operations_are_idempotent(make());
+    each_operation_has_its_result(make());
+    changes_settings_in_place(make());
+    moves_an_address_between_endpoints(make());
+    rotates_associations(make());
+    refuses_what_it_cannot_do(make());
+    removes_everything(make());
 }
 
-fn starts_empty(dataplane: &mut impl Dataplane) {
+fn starts_empty<D: Dataplane>(mut candidate: Candidate<D>) {
+    let dataplane = &mut candidate.dataplane;
     assert_eq!(dataplane.observe().expect("observe").networks.len(), 0);
     assert_eq!(diff(&Desired::default(), &dataplane.observe().expect("observe")), []);
 }
 
-fn reaches_what_is_desired(dataplane: &mut impl Dataplane) {
-    let desired = sample();
-    converge(dataplane, &desired);
-    let observed = dataplane.observe().expect("observe");
+fn reaches_what_is_desired<D: Dataplane>(mut candidate: Candidate<D>) {
+    let desired = candidate.sample();
+    converge(&mut candidate.dataplane, &desired);
+    let observed = candidate.dataplane.observe().expect("observe");
     assert_eq!(observed.networks, desired.networks);
     assert_eq!(observed.inbound.len(), desired.sas.inbound.len());
 }
 
-fn operations_are_idempotent(dataplane: &mut impl Dataplane) {
-    let ops = diff(&sample(), &dataplane.observe().expect("observe"));
+fn operations_are_idempotent<D: Dataplane>(mut candidate: Candidate<D>) {
+    let desired = candidate.sample();
+    let dataplane = &mut candidate.dataplane;
+    let ops = diff(&desired, &dataplane.observe().expect("observe"));
     for _ in 0..2 {
         for result in dataplane.apply(ops.clone()) {
             result.expect("an operation that was applied before");
         }
-        assert_eq!(dataplane.observe().expect("observe").networks, sample().networks);
+        assert_eq!(dataplane.observe().expect("observe").networks, desired.networks);
     }
 }
 
-fn each_operation_has_its_result(dataplane: &mut impl Dataplane) {
+fn each_operation_has_its_result<D: Dataplane>(mut candidate: Candidate<D>) {
     let (nowhere, endpoint) = (NetworkId::from_u128(77), EndpointId::from_u128(7));
-    let settings = sample().networks[&network(1)].settings.clone();
+    let settings = candidate.sample().networks[&network(1)].settings.clone();
+    let dataplane = &mut candidate.dataplane;
     let results = dataplane.apply(vec![
         Op::PutRemote(nowhere, endpoint, remote(9)),
         Op::PutNetwork(network(1), settings.clone()),
@@ -66,26 +107,63 @@ fn each_operation_has_its_result(dataplane: &mut impl Dataplane) {
         Op::PutRemote(network(1), endpoint, remote(9)),
         Op::RemoveRemote(nowhere, endpoint),
     ]);
-    assert!(matches!(
-        results[..],
-        [Err(Error::UnknownNetwork(_)), Ok(()), Err(Error::VniInUse { .. }), Ok(()), Ok(())]
-    ));
+    assert!(
+        matches!(
+            results[..],
+            [Err(Error::UnknownNetwork(_)), Ok(()), Err(Error::VniInUse { .. }), Ok(()), Ok(())]
+        ),
+        "{results:?}"
+    );
     let observed = dataplane.observe().expect("observe");
     assert_eq!(observed.networks.len(), 1);
     assert_eq!(observed.networks[&network(1)].remotes.len(), 1);
 }
 
-fn moves_an_address_between_endpoints(dataplane: &mut impl Dataplane) {
-    let mut desired = sample();
+/// Endpoints stay, and with them their ports, which an operation on them would plug in anew.
+fn changes_settings_in_place<D: Dataplane>(mut candidate: Candidate<D>) {
+    let mut desired = candidate.sample();
+    converge(&mut candidate.dataplane, &desired);
+    let entry = desired.networks.get_mut(&network(1)).expect("the sample has it");
+    entry.settings.mtu = 1300;
+    entry.settings.multicast = true;
+    for (text, gateway) in [("10.0.2.0/24", "10.0.2.1"), ("fd00:1::/64", "fd00:1::1")] {
+        entry.settings.subnets.push(NetworkSubnet {
+            subnet: Subnet::parse("subnet", text).expect("a subnet"),
+            gateway: gateway.parse().expect("an address"),
+        });
+    }
+    let ops = diff(&desired, &candidate.dataplane.observe().expect("observe"));
+    assert_eq!(ops.len(), 1, "{ops:?}");
+    converge(&mut candidate.dataplane, &desired);
+    let entry = desired.networks.get_mut(&network(1)).expect("the sample has it");
+    let dual = Addresses { v4: Some([10, 0, 2, 9].into()), v6: "fd00:1::9".parse().ok() };
+    let moved = RemoteEndpoint { addresses: dual, ..remote(9) };
+    entry.remotes.values_mut().for_each(|remote| *remote = moved);
+    entry.settings.multicast = false;
+    entry.settings.subnets.remove(0);
+    converge(&mut candidate.dataplane, &desired);
+}
+
+fn moves_an_address_between_endpoints<D: Dataplane>(mut candidate: Candidate<D>) {
+    let mut desired = candidate.sample();
+    let dataplane = &mut candidate.dataplane;
     converge(dataplane, &desired);
     let entry = desired.networks.get_mut(&network(1)).expect("the sample has it");
-    entry.locals.clear();
+    let locals = core::mem::take(&mut entry.locals);
     entry.remotes.insert(EndpointId::from_u128(50), remote(2));
+    converge(dataplane, &desired);
+    let entry = desired.networks.get_mut(&network(1)).expect("the sample has it");
+    entry.remotes.remove(&EndpointId::from_u128(50));
+    entry.locals = locals;
     converge(dataplane, &desired);
 }
 
-fn rotates_associations(dataplane: &mut impl Dataplane) {
-    let mut desired = sample();
+fn rotates_associations<D: Dataplane>(mut candidate: Candidate<D>) {
+    if !candidate.encrypts {
+        return;
+    }
+    let mut desired = candidate.sample();
+    let dataplane = &mut candidate.dataplane;
     converge(dataplane, &desired);
     let (old, new) = (sa(1, 0x1000), sa(2, 0x2000));
     desired.sas.inbound.insert(new.id, new.clone());
@@ -98,8 +176,37 @@ fn rotates_associations(dataplane: &mut impl Dataplane) {
     assert_eq!(observed.inbound.keys().collect::<Vec<_>>(), [&new.id]);
 }
 
-fn removes_everything(dataplane: &mut impl Dataplane) {
-    converge(dataplane, &sample());
+/// With a reason, and without a trace.
+fn refuses_what_it_cannot_do<D: Dataplane>(mut candidate: Candidate<D>) {
+    let desired = candidate.sample();
+    let all = sample();
+    let mut ops = Vec::new();
+    if !candidate.encrypts {
+        let mut settings = all.networks[&network(2)].settings.clone();
+        settings.vni = Vni::new(4999).expect("24 bits");
+        let sa = sa(1, 0x1000);
+        ops.extend([
+            Op::PutNetwork(NetworkId::from_u128(99), settings),
+            Op::AddInboundSa(sa.clone()),
+            Op::SetOutboundSa { sa, greet: false },
+        ]);
+    }
+    if !candidate.serves {
+        let (id, service) = all.networks[&network(1)].services.iter().next().expect("a service");
+        ops.push(Op::PutService(network(1), *id, service.clone()));
+    }
+    converge(&mut candidate.dataplane, &desired);
+    let before = candidate.dataplane.observe().expect("observe");
+    for result in candidate.dataplane.apply(ops) {
+        assert!(matches!(result, Err(Error::Unsupported(_))), "{result:?}");
+    }
+    assert_eq!(candidate.dataplane.observe().expect("observe"), before);
+}
+
+fn removes_everything<D: Dataplane>(mut candidate: Candidate<D>) {
+    let desired = candidate.sample();
+    let dataplane = &mut candidate.dataplane;
+    converge(dataplane, &desired);
     converge(dataplane, &Desired::default());
     assert_eq!(dataplane.observe().expect("observe"), crate::Observed::default());
 }

@@ -80,6 +80,13 @@ pub enum PortKind {
         /// Namespace to put it in; `None` is the daemon's own.
         netns: Option<PathBuf>,
     },
+    /// One end of a veth pair; the other is on the network's bridge. Kernel dataplane only.
+    Veth {
+        /// Name of the interface.
+        name: String,
+        /// Namespace to put it in: a file that stands for one, or `/proc/PID/ns/net`.
+        netns: PathBuf,
+    },
 }
 
 /// An endpoint on this node.

@@ -6,6 +6,8 @@ use std::{io, path::PathBuf};
 use overlay_crypto::CryptoError;
 use overlay_types::{EndpointId, NetworkId, Vni};
 
+use crate::kernel::{netlink::Refusal, nft::NftError};
+
 /// A dataplane could not do what it was told. What was tried is named; anything that had been
 /// done for it is undone, unless the message says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +32,8 @@ pub enum Error {
         source: io::Error,
     },
     /// A name that no network device can have.
-    #[error("tap device name {0:?} is not 1-15 characters without '/', ':' and spaces")]
-    TapName(String),
+    #[error("device name {0:?} is not 1-15 characters without '/', ':' and spaces")]
+    DeviceName(String),
     /// A namespace could not be entered.
     #[error("cannot enter network namespace {path}: {source}")]
     Namespace {
@@ -39,6 +41,45 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file that stands for a namespace could not be made, found or removed.
+    #[error("cannot {step} {path}: {source}")]
+    NamespaceFile {
+        /// What was tried.
+        step: &'static str,
+        /// The file or its directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path of a namespace does not fit in the alias of a port.
+    #[error("network namespace path {path} is longer than {limit} octets")]
+    LongNamespacePath {
+        /// The path.
+        path: PathBuf,
+        /// Octets that it may have.
+        limit: usize,
+    },
+    /// The kernel refused a request.
+    #[error("cannot {step} {subject}: {source}")]
+    Kernel {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        subject: String,
+        /// The kernel's words.
+        source: Refusal,
+    },
+    /// The filter of members could not be read or changed.
+    #[error(transparent)]
+    Filter(#[from] NftError),
+    /// An endpoint's interface cannot have its name.
+    #[error("network namespace {path} has an interface {name:?} already")]
+    InterfaceInUse {
+        /// The name.
+        name: String,
+        /// The namespace.
+        path: PathBuf,
     },
     /// The switch's thread could not be started or woken.
     #[error("cannot run the switch: {0}")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlay_types::NetworkId;
+use overlay_types::{NetworkId, Vni};
 
 use crate::{
     Error,
@@ -55,7 +55,7 @@ impl State {
         Ok(())
     }
 
-    fn network(&mut self, id: NetworkId) -> Result<&mut Network, Error> {
+    pub(crate) fn network(&mut self, id: NetworkId) -> Result<&mut Network, Error> {
         self.0.networks.get_mut(&id).ok_or(Error::UnknownNetwork(id))
     }
 }
@@ -65,14 +65,23 @@ fn put_network(
     id: NetworkId,
     settings: Settings,
 ) -> Result<(), Error> {
-    let vni = settings.vni;
-    let holder = networks.iter().find(|(other, n)| **other != id && n.settings.vni == vni);
-    if let Some((other, _)) = holder {
-        return Err(Error::VniInUse { vni, network: id, other: *other });
-    }
+    check_vni(networks, id, settings.vni)?;
     match networks.get_mut(&id) {
         Some(network) => network.settings = settings,
         None => drop(networks.insert(id, Network::new(settings))),
     }
     Ok(())
+}
+
+/// Refuses a VNI that another network has.
+pub(crate) fn check_vni(
+    networks: &BTreeMap<NetworkId, Network>,
+    id: NetworkId,
+    vni: Vni,
+) -> Result<(), Error> {
+    let holder = networks.iter().find(|(other, n)| **other != id && n.settings.vni == vni);
+    match holder {
+        Some((other, _)) => Err(Error::VniInUse { vni, network: id, other: *other }),
+        None => Ok(()),
+    }
 }

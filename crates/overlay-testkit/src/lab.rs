@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 
 /// Whether this process may make namespaces; else why not.
 ///
@@ -47,6 +50,26 @@ pub fn skip() -> bool {
         eprintln!("SKIPPED: {reason:#}");
     }
     true
+}
+
+/// Runs a test on a thread with a mount namespace of its own and an empty `/run`, so that what it
+/// mounts ends with it.
+///
+/// # Panics
+/// When the test does, or when there can be no mount namespace.
+pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let ended = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).expect("leave for a new mount namespace");
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+                .expect("keep mounts to the new mount namespace");
+            mount(none, "/run", Some("tmpfs"), MsFlags::empty(), none).expect("mount /run");
+            test()
+        });
+        thread.join()
+    });
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A network namespace.

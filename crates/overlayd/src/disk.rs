@@ -206,7 +206,8 @@ impl Disk {
         let kept: BTreeMap<EndpointId, KeptPort> = ports
             .iter()
             .filter_map(|(id, port)| match port.clone() {
-                PortKind::Tap { name, netns } => Some((*id, KeptPort { tap: name, netns })),
+                PortKind::Tap { name: tap, netns } => Some((*id, KeptPort::Tap { tap, netns })),
+                PortKind::Veth { name: veth, netns } => Some((*id, KeptPort::Veth { veth, netns })),
                 PortKind::Memory => None,
             })
             .collect();
@@ -216,14 +217,18 @@ impl Disk {
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct KeptPort {
-    tap: String,
-    netns: Option<PathBuf>,
+#[serde(untagged)]
+enum KeptPort {
+    Tap { tap: String, netns: Option<PathBuf> },
+    Veth { veth: String, netns: PathBuf },
 }
 
 impl From<KeptPort> for PortKind {
     fn from(port: KeptPort) -> Self {
-        Self::Tap { name: port.tap, netns: port.netns }
+        match port {
+            KeptPort::Tap { tap: name, netns } => Self::Tap { name, netns },
+            KeptPort::Veth { veth: name, netns } => Self::Veth { name, netns },
+        }
     }
 }
 
@@ -310,11 +315,12 @@ mod tests {
     fn ports_come_back_but_for_those_in_memory() {
         let (_folder, disk) = disk();
         let tap = PortKind::Tap { name: "tap0".into(), netns: Some("/run/netns/a".into()) };
-        let ports = BTreeMap::from([
-            (EndpointId::from_u128(1), tap.clone()),
-            (EndpointId::from_u128(2), PortKind::Memory),
-        ]);
+        let veth = PortKind::Veth { name: "eth0".into(), netns: "/run/netns/a".into() };
+        let kept: BTreeMap<_, _> =
+            [1, 3].map(EndpointId::from_u128).into_iter().zip([tap, veth]).collect();
+        let mut ports = kept.clone();
+        ports.insert(EndpointId::from_u128(2), PortKind::Memory);
         disk.keep_ports(|| ports).unwrap();
-        assert_eq!(disk.ports().unwrap(), BTreeMap::from([(EndpointId::from_u128(1), tap)]));
+        assert_eq!(disk.ports().unwrap(), kept);
     }
 }

@@ -1,6 +1,6 @@
 //! Network devices by ioctl: making a TAP device, and giving it addresses.
 //!
-//! The only file of this crate with `unsafe`: the kernel reads and writes structs behind pointers.
+//! `unsafe`, because the kernel reads and writes structs behind pointers.
 #![allow(unsafe_code, reason = "ioctls take pointers; each call says why it is sound")]
 
 use core::{

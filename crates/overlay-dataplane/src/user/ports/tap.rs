@@ -57,7 +57,7 @@ impl Tap {
     /// Makes a device, sets it up and brings it up. Needs `CAP_NET_ADMIN` in its namespace.
     pub fn create(config: &TapConfig) -> Result<Self, Error> {
         if !is_device_name(&config.name) {
-            return Err(Error::TapName(config.name.clone()));
+            return Err(Error::DeviceName(config.name.clone()));
         }
         let Some(path) = &config.netns else { return Self::create_here(config) };
         let failed = |source| Error::Namespace { path: path.clone(), source };

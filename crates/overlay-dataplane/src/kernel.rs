@@ -1,0 +1,58 @@
+//! The dataplane in the Linux kernel: a namespace per overlay network, programmed over netlink.
+//!
+//! ```text
+//!  host's namespace                overlay network's namespace           endpoint's namespace
+//!
+//!  UDP socket 4789 ◄────────────── vxlan0 ── br0 ── ep… ═══ veth ═══════ eth0
+//!  (data-path address)             permanent FDB and      static FDB     addresses, routes
+//!                                  neighbour entries      entry per port
+//! ```
+//!
+//! Nothing is learned and nothing is flooded: who has an address, which Ethernet address it is at and
+//! which node that is on are entries that this module writes. The VXLAN device answers ARP requests
+//! and neighbour solicitations itself (`proxy`).
+//!
+//! The kernel holds the state. A namespace's file carries the id and VNI of its network, a port's
+//! alias the id of its endpoint; [`KernelDataplane`] reads all of it back and remembers nothing that
+//! it would need after a restart.
+//!
+//! - [`netlink`]: messages, attributes, the socket; `link`, `neighbor`, `address`, `route`: what is
+//!   said about each
+//! - `netns`: namespaces as files
+//! - `stations`: who is where, as a table and as changes to it; pure
+//! - `scaffold`, `port`: the devices of a network and of an endpoint
+//! - [`capability`]: what a host lacks for all of this
+//! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
+//! - [`nft`]: nf_tables, and transactions between tables
+//! - `dataplane`, `observation`: operations, and reading back
+
+mod address;
+pub mod capability;
+mod dataplane;
+mod directory;
+pub mod filter;
+mod link;
+pub mod members;
+mod neighbor;
+pub mod netlink;
+mod netns;
+pub mod nft;
+mod observation;
+mod port;
+mod route;
+mod scaffold;
+mod stations;
+
+#[cfg(test)]
+mod tests;
+
+pub use dataplane::{KernelConfig, KernelDataplane};
+pub use netns::of_process;
+
+/// Counts a call to the kernel, in tests that let the process crash before one.
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "it fails in tests only"))]
+fn call() -> std::io::Result<()> {
+    #[cfg(test)]
+    netlink::fuse::burn()?;
+    Ok(())
+}

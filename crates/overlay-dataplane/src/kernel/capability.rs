@@ -1,0 +1,118 @@
+//! Whether this kernel can carry networks: by trying, in a namespace that is gone afterwards.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::{io, os::fd::AsFd};
+
+use neli::consts::rtnl::Ifla;
+use overlay_types::{MacAddr, Vni};
+
+use super::{
+    link::{self, Kind, Link, Peer, PortFlags, Vxlan},
+    netlink::{Refusal, RouteSocket},
+    netns::{self, NetNs},
+};
+
+/// Something that the kernel dataplane needs and this host does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub what: &'static str,
+    /// What the system said when it was tried.
+    pub reason: String,
+    /// How to get it.
+    pub remedy: &'static str,
+}
+
+impl core::fmt::Display for Missing {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}; {}", self.what, self.reason, self.remedy)
+    }
+}
+
+const NAMESPACES: (&str, &str) = (
+    "network namespaces",
+    "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN, on a kernel with CONFIG_NET_NS",
+);
+const BRIDGE: (&str, &str) = ("bridges", "modprobe bridge (CONFIG_BRIDGE)");
+const VXLAN: (&str, &str) = ("VXLAN devices", "modprobe vxlan (CONFIG_VXLAN)");
+const VETH: (&str, &str) = ("veth pairs", "modprobe veth (CONFIG_VETH)");
+const LOCKED: (&str, &str) = ("locked bridge ports", "run Linux 5.18 or later");
+
+/// That of the device that is tried, which nothing else in its namespace can have.
+const VNI: Vni = match Vni::new(Vni::MIN_OVERLAY) {
+    Some(vni) => vni,
+    None => unreachable!(),
+};
+
+/// Tries all that a network needs. Nothing is missing when there is nothing in the answer.
+pub fn probe() -> Vec<Missing> {
+    match netns::scratch(|netns| Ok(try_devices(netns, &RouteSocket::open()?))) {
+        Ok(missing) => missing,
+        Err(error) => vec![missing(NAMESPACES, &error)],
+    }
+}
+
+fn missing((what, remedy): (&'static str, &'static str), reason: &impl ToString) -> Missing {
+    Missing { what, reason: reason.to_string(), remedy }
+}
+
+fn try_devices(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
+    let mut found = Vec::new();
+    let mut attempt = |part, outcome: Result<(), Refusal>| {
+        found.extend(outcome.err().map(|refusal| missing(part, &refusal)));
+    };
+    let config = Vxlan { vni: VNI, local: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4789 };
+    let peer = Peer { name: b"peer", mac: MacAddr([2, 0, 0, 0, 0, 1]), netns: netns.as_fd() };
+    attempt(BRIDGE, socket.request(link::new_bridge(b"bridge")));
+    attempt(VXLAN, socket.request(link::new_vxlan(b"vxlan", 1450, config, netns.as_fd())));
+    attempt(VETH, socket.request(link::new_veth(b"port", 0, 1450, &peer)));
+    if found.is_empty() {
+        let outcome = try_port(socket, config);
+        found.extend(outcome.err().map(|error| missing(LOCKED, &error)));
+    }
+    found
+}
+
+/// Older kernels take what they do not know of a port without a word: it is read back.
+fn try_port(socket: &RouteSocket, config: Vxlan) -> io::Result<()> {
+    let refused = |refusal: Refusal| io::Error::other(refusal.to_string());
+    let find = |name: &[u8]| -> io::Result<Link> {
+        let found = socket.get(link::named(name), Link::parse).map_err(refused)?;
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    };
+    let (bridge, port) = (find(b"bridge")?, find(b"port")?);
+    let flags = PortFlags { floods: false, locked: true };
+    socket
+        .request(link::set(port.index).put_u32(Ifla::Master, bridge.index))
+        .and_then(|()| socket.request(link::set_port(port.index, flags)))
+        .map_err(refused)?;
+    let as_asked = find(b"port")?.port == Some(flags)
+        && find(b"vxlan")?.kind == Kind::Vxlan(Some(config))
+        && !bridge.snooping;
+    if as_asked { Ok(()) } else { Err(io::Error::other("the kernel ignores it")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_testkit::lab;
+
+    use super::*;
+
+    #[test]
+    fn n19_a_kernel_that_carries_networks_lacks_nothing_and_is_left_as_it_was() {
+        if lab::skip() {
+            return;
+        }
+        let host = lab::Namespace::new().unwrap();
+        let before = host.ip("-br link show").unwrap();
+        assert_eq!(host.enter(probe), []);
+        assert_eq!(host.ip("-br link show").unwrap(), before);
+    }
+
+    #[test]
+    fn n19_what_is_missing_says_how_to_get_it() {
+        let refusal = Refusal { errno: nix::errno::Errno::EOPNOTSUPP, text: None };
+        let text = missing(VXLAN, &refusal).to_string();
+        assert!(text.starts_with("VXLAN devices: ") && text.ends_with("(CONFIG_VXLAN)"), "{text}");
+    }
+}

@@ -1,0 +1,357 @@
+//! The kernel behind the trait: operations become devices and entries.
+
+use core::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use nix::errno::Errno;
+use overlay_types::{EndpointId, NetworkId, Vni};
+
+use super::{
+    directory::{Directory, NetworkFile},
+    link::Vxlan,
+    members::MemberFilter,
+    netlink::{Refusal, RouteSocket},
+    port::{self, Board},
+    scaffold,
+    stations::{Change, Devices, Stations},
+};
+use crate::{
+    Error,
+    api::{Dataplane, Observed, Op},
+    desired::{LocalEndpoint, Network, Settings},
+    state::{State, check_vni},
+};
+
+/// Smallest MTU of a device that carries IPv6 (RFC 8200 §5).
+const MIN_MTU_V6: u16 = 1280;
+
+/// How a node's kernel dataplane is set up.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// Directory of the namespaces' files. What a restart takes over is what it finds there, so it
+    /// has to be on a file system that is empty after a boot, like `/run/overlayd/netns`.
+    pub directory: PathBuf,
+    /// Source address of VXLAN datagrams.
+    pub data_path: IpAddr,
+    /// UDP port of VXLAN.
+    pub port: u16,
+}
+
+impl KernelConfig {
+    /// Namespaces in `directory`, VXLAN from `data_path` on port 4789.
+    pub fn new(directory: impl Into<PathBuf>, data_path: IpAddr) -> Self {
+        Self { directory: directory.into(), data_path, port: 4789 }
+    }
+}
+
+/// A network's devices and entries, as they were last read or made.
+#[derive(Debug, Default)]
+pub(super) struct Programmed {
+    pub(super) bridge: u32,
+    pub(super) devices: Devices,
+    pub(super) stations: Stations,
+}
+
+/// A node's dataplane in the Linux kernel.
+#[derive(Debug)]
+pub struct KernelDataplane {
+    pub(super) config: KernelConfig,
+    pub(super) directory: Directory,
+    /// Speaks to the host's namespace, which underlay and data-path address are in.
+    pub(super) host: RouteSocket,
+    pub(super) filter: Box<dyn MemberFilter>,
+    pub(super) state: State,
+    pub(super) programmed: BTreeMap<NetworkId, Programmed>,
+}
+
+impl KernelDataplane {
+    /// A dataplane whose underlay is the calling thread's namespace. Changes nothing there; what
+    /// a process before it left is taken over by the first comparison.
+    pub fn start(config: KernelConfig, filter: Box<dyn MemberFilter>) -> Result<Self, Error> {
+        let failed = |source: std::io::Error| Error::Kernel {
+            step: "open",
+            subject: "a netlink socket".into(),
+            source: source.into(),
+        };
+        Ok(Self {
+            directory: Directory::new(config.directory.clone()),
+            host: RouteSocket::open().map_err(failed)?,
+            config,
+            filter,
+            state: State::default(),
+            programmed: BTreeMap::new(),
+        })
+    }
+
+    pub(super) const fn vxlan(&self, vni: Vni) -> Vxlan {
+        Vxlan { vni, local: self.config.data_path, port: self.config.port }
+    }
+
+    fn apply_one(&mut self, number: usize, op: Op) -> Result<(), Error> {
+        match op {
+            Op::PutNetwork(id, settings) => self.put_network(number, id, settings),
+            Op::RemoveNetwork(id) => self.remove_network(id),
+            Op::SetMembers(id, members) => self.set_members(number, id, members),
+            Op::PutLocal(id, endpoint, local) => self.put_local(number, id, endpoint, local),
+            Op::RemoveLocal(id, endpoint) => self.remove_local(number, id, endpoint),
+            Op::PutRemote(id, endpoint, remote) => {
+                let old = self.state.network(id)?.remotes.insert(endpoint, remote);
+                let stations = &mut self.programmed.entry(id).or_default().stations;
+                stations.put_remote(number, endpoint, old.as_ref(), &remote);
+                Ok(())
+            }
+            Op::RemoveRemote(id, endpoint) => {
+                let network = self.state.0.networks.get_mut(&id);
+                let old = network.and_then(|network| network.remotes.remove(&endpoint));
+                if let (Some(old), Some(programmed)) = (old, self.programmed.get_mut(&id)) {
+                    programmed.stations.remove_remote(number, endpoint, &old);
+                }
+                Ok(())
+            }
+            Op::PutService(id, ..) => {
+                self.state.network(id)?;
+                Err(Error::Unsupported(
+                    "translate virtual addresses: it programs no maps for them yet",
+                ))
+            }
+            Op::AddInboundSa(_) | Op::SetOutboundSa { .. } => {
+                Err(Error::Unsupported("hold security associations: it has no xfrm layer yet"))
+            }
+            // What it never has, it has not.
+            Op::RemoveService(..) | Op::RemoveInboundSa(_) | Op::RemoveOutboundSa(_) => Ok(()),
+        }
+    }
+
+    fn put_network(
+        &mut self,
+        number: usize,
+        id: NetworkId,
+        settings: Settings,
+    ) -> Result<(), Error> {
+        let networks = &self.state.0.networks;
+        check_vni(networks, id, settings.vni)?;
+        let old = networks.get(&id).map(|network| &network.settings);
+        if old == Some(&settings) {
+            return Ok(());
+        }
+        if settings.encrypted {
+            return Err(Error::Unsupported("seal frames: it has no xfrm layer yet"));
+        }
+        if old.is_some_and(|old| old.vni != settings.vni) {
+            return Err(Error::Unsupported("change the VNI of a network; remove it first"));
+        }
+        let has_v6 = settings.subnets.iter().any(|subnet| !subnet.subnet.is_ipv4());
+        if has_v6 && settings.mtu < MIN_MTU_V6 {
+            return Err(Error::Unsupported("carry IPv6 with an MTU below 1280"));
+        }
+        let file = self.directory.file(id, settings.vni);
+        // One that is there and was not observed is let be: it may carry traffic.
+        let is_new = old.is_none() && file.find()?.is_none();
+        if is_new {
+            // Nobody may send into it before its members are known.
+            self.filter.set(settings.vni, &BTreeSet::new())?;
+        }
+        self.scaffold(&file, &settings).inspect_err(|_| {
+            if is_new {
+                // It was not there before; what cannot be removed shows in the next comparison.
+                let _ = self.remove_network(id);
+            }
+        })?;
+        let network = self.state.0.networks.entry(id);
+        let network = network.or_insert_with(|| Network::new(settings.clone()));
+        network.settings = settings;
+        let members = network.members.clone();
+        let locals: Vec<_> = network.locals.clone().into_iter().collect();
+        self.flood(number, id, &members);
+        // MTU, subnets and flooding are theirs, too. One that was found to be broken has its own
+        // operation.
+        let whole = locals.into_iter().filter(|(_, l)| l.addresses.iter().next().is_some());
+        for (endpoint, local) in whole {
+            self.plug(number, id, endpoint, Some(&local), &local)?;
+        }
+        Ok(())
+    }
+
+    fn scaffold(&mut self, file: &NetworkFile, settings: &Settings) -> Result<(), Error> {
+        let netns = if let Some(netns) = file.find()? {
+            netns
+        } else {
+            self.directory.make()?;
+            file.create()?
+        };
+        let inside = file.socket(&netns)?;
+        let wanted = self.vxlan(settings.vni);
+        let found = scaffold::ensure(&self.host, &netns, &inside, settings, wanted)?;
+        let programmed = self.programmed.entry(file.network).or_default();
+        (programmed.bridge, programmed.devices) = (found.bridge, found.devices);
+        Ok(())
+    }
+
+    fn remove_network(&mut self, id: NetworkId) -> Result<(), Error> {
+        let (files, others): (Vec<_>, Vec<_>) =
+            self.directory.list()?.into_iter().partition(|file| file.network == id);
+        for file in files {
+            if let Some(netns) = file.find()? {
+                scaffold::remove(&file.socket(&netns)?, file.vni)?;
+            }
+            // Behind the device, which frames come in by, and before the file, which tells the VNI.
+            if others.is_empty() {
+                self.filter.clear()?;
+            } else {
+                self.filter.set(file.vni, &BTreeSet::new())?;
+            }
+            file.remove()?;
+        }
+        self.directory.remove_if_empty();
+        self.programmed.remove(&id);
+        self.state.0.networks.remove(&id);
+        Ok(())
+    }
+
+    fn set_members(
+        &mut self,
+        number: usize,
+        id: NetworkId,
+        members: BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        let network = self.state.network(id)?;
+        self.filter.set(network.settings.vni, &members)?;
+        network.members.clone_from(&members);
+        self.flood(number, id, &members);
+        Ok(())
+    }
+
+    /// Has group frames go to the members of a network that carries them.
+    fn flood(&mut self, number: usize, id: NetworkId, members: &BTreeSet<IpAddr>) {
+        let multicast = self.state.0.networks.get(&id).is_some_and(|n| n.settings.multicast);
+        let nobody = BTreeSet::new();
+        let stations = &mut self.programmed.entry(id).or_default().stations;
+        stations.set_flooded(number, if multicast { members } else { &nobody });
+    }
+
+    fn put_local(
+        &mut self,
+        number: usize,
+        id: NetworkId,
+        endpoint: EndpointId,
+        local: LocalEndpoint,
+    ) -> Result<(), Error> {
+        let old = self.state.network(id)?.locals.get(&endpoint).cloned();
+        if old.as_ref() == Some(&local) {
+            return Ok(());
+        }
+        port::veth(&local)?;
+        if old.as_ref().is_some_and(|old| old.port != local.port) {
+            return Err(Error::PortInUse(endpoint));
+        }
+        self.plug(number, id, endpoint, old.as_ref(), &local)?;
+        self.state.network(id)?.locals.insert(endpoint, local);
+        Ok(())
+    }
+
+    fn plug(
+        &mut self,
+        number: usize,
+        id: NetworkId,
+        endpoint: EndpointId,
+        old: Option<&LocalEndpoint>,
+        local: &LocalEndpoint,
+    ) -> Result<(), Error> {
+        let settings = &self.state.network(id)?.settings;
+        let programmed = self.programmed.entry(id).or_default();
+        let file = self.directory.file(id, settings.vni);
+        let inside = file.enter()?;
+        let board = Board { inside: &inside, bridge: programmed.bridge, settings };
+        let port = board.plug(endpoint, old, local)?;
+        programmed.stations.put_local(number, endpoint, old, (local, port));
+        Ok(())
+    }
+
+    fn remove_local(
+        &mut self,
+        number: usize,
+        id: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), Error> {
+        let Some(network) = self.state.0.networks.get_mut(&id) else { return Ok(()) };
+        let Some(old) = network.locals.get(&endpoint).cloned() else { return Ok(()) };
+        let file = self.directory.file(id, network.settings.vni);
+        // Without the namespace there is no port either.
+        if let Some(netns) = file.find()? {
+            port::unplug(&file.socket(&netns)?, endpoint)?;
+        }
+        network.locals.remove(&endpoint);
+        let stations = &mut self.programmed.entry(id).or_default().stations;
+        stations.remove_local(number, endpoint, &old);
+        Ok(())
+    }
+
+    /// Makes the changes that operations asked for, and says which of these failed.
+    fn flush(&mut self) -> Vec<(usize, Error)> {
+        let mut failed = Vec::new();
+        for (id, programmed) in &mut self.programmed {
+            let changes = programmed.stations.take_changes(programmed.devices);
+            let Some(vni) = self.state.0.networks.get(id).map(|n| n.settings.vni) else { continue };
+            if changes.is_empty() {
+                continue;
+            }
+            let outcomes = match self.directory.file(*id, vni).enter() {
+                Ok(inside) => program(&inside, *id, &changes),
+                Err(error) => {
+                    failed.extend(changes.first().map(|change| (change.op, error)));
+                    changes.iter().map(|_| Err(Error::UnknownNetwork(*id))).collect()
+                }
+            };
+            for (change, outcome) in changes.iter().zip(outcomes) {
+                programmed.stations.made(change, outcome.is_ok());
+                failed.extend(outcome.err().map(|error| (change.op, error)));
+            }
+        }
+        failed
+    }
+}
+
+/// Tells the kernel: first what goes, then what comes, each in as few calls as there can be.
+fn program(inside: &RouteSocket, network: NetworkId, changes: &[Change]) -> Vec<Result<(), Error>> {
+    let removals = changes.iter().flat_map(|change| change.removed.iter().map(|e| e.remove()));
+    let mut removed = inside.batch(removals.collect()).into_iter().map(|result| match result {
+        // Of what is not there, nothing has to be removed.
+        Err(Refusal { errno: Errno::ENOENT | Errno::ESRCH | Errno::ENODEV, .. }) => Ok(()),
+        result => result,
+    });
+    let additions = changes.iter().flat_map(|change| change.put.iter().map(|e| e.put()));
+    let mut added = inside.batch(additions.collect()).into_iter();
+    let failed = |source| Error::Kernel {
+        step: "program an endpoint of",
+        subject: format!("network {network}"),
+        source,
+    };
+    let mut outcomes = Vec::with_capacity(changes.len());
+    for change in changes {
+        let mut results: Vec<_> = removed.by_ref().take(change.removed.len()).collect();
+        results.extend(added.by_ref().take(change.put.len()));
+        outcomes.push(results.into_iter().collect::<Result<(), _>>().map_err(failed));
+    }
+    outcomes
+}
+
+impl Dataplane for KernelDataplane {
+    fn observe(&mut self) -> Result<Observed, Error> {
+        self.read()?;
+        Ok(self.state.0.clone())
+    }
+
+    fn apply(&mut self, ops: Vec<Op>) -> Vec<Result<(), Error>> {
+        let numbered = ops.into_iter().enumerate();
+        let mut results: Vec<_> = numbered.map(|(number, op)| self.apply_one(number, op)).collect();
+        for (number, error) in self.flush() {
+            if let Some(result) = results.get_mut(number).filter(|result| result.is_ok()) {
+                *result = Err(error);
+            }
+        }
+        results
+    }
+}

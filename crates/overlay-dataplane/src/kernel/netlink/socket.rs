@@ -1,0 +1,206 @@
+//! The socket: requests out, answers in.
+
+use core::cell::{Cell, RefCell};
+use std::io;
+
+use neli::{
+    consts::{
+        nl::NlmF,
+        socket::{Msg, NlFamily},
+    },
+    socket::NlSocket,
+    utils::Groups,
+};
+use nix::errno::Errno;
+
+use super::{Message, Refusal, Reply, replies};
+
+/// Requests in one send. Their answers, up to a kilobyte each, have to fit in the socket's receive
+/// buffer (212 992 octets by default), because the kernel writes all of them before the send returns.
+const BATCH: usize = 100;
+/// The kernel fills up to 32 KiB of a dump at once (`NLMSG_GOODSIZE` bounds it otherwise).
+const BUFFER_LEN: usize = 1 << 16;
+/// How often a listing is begun again because its subject changed meanwhile.
+const DUMP_TRIES: usize = 8;
+
+/// A route socket. It speaks to the namespace of the thread that opened it, wherever it is used.
+pub(in crate::kernel) struct RouteSocket {
+    socket: NlSocket,
+    sequence: Cell<u32>,
+    buffer: RefCell<Vec<u8>>,
+}
+
+impl RouteSocket {
+    /// Opens a socket to the calling thread's namespace.
+    pub(in crate::kernel) fn open() -> io::Result<Self> {
+        let socket = NlSocket::connect(NlFamily::Route, None, Groups::empty())?;
+        socket.enable_ext_ack(true)?;
+        // Without it the kernel ignores what a listing is to be limited to.
+        socket.enable_strict_checking(true)?;
+        Ok(Self { socket, sequence: Cell::new(0), buffer: RefCell::new(vec![0; BUFFER_LEN]) })
+    }
+
+    /// Makes one change.
+    pub(in crate::kernel) fn request(&self, message: Message) -> Result<(), Refusal> {
+        let sequence = self.send(vec![message], NlmF::ACK)?;
+        let mut outcome = None;
+        while outcome.is_none() {
+            self.receive(|reply| {
+                if reply.sequence == sequence {
+                    outcome = reply.verdict();
+                }
+            })?;
+        }
+        outcome.unwrap_or(Ok(()))
+    }
+
+    /// Makes changes in order, many in one call, and says of each whether it was made. A change that
+    /// is refused does not keep the next from being tried.
+    pub(in crate::kernel) fn batch(&self, messages: Vec<Message>) -> Vec<Result<(), Refusal>> {
+        let mut results = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
+            let chunk: Vec<_> = messages.by_ref().take(batch_len()).collect();
+            let count = chunk.len();
+            match self.exchange(chunk) {
+                Ok(chunk) => results.extend(chunk),
+                Err(error) => results.extend((0..count).map(|_| Err(error.clone()))),
+            }
+        }
+        results
+    }
+
+    /// One send of several changes, and the answers to all.
+    fn exchange(&self, chunk: Vec<Message>) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        let count = chunk.len();
+        let first = self.send(chunk, NlmF::ACK)?;
+        let mut results: Vec<Option<Result<(), Refusal>>> = vec![None; count];
+        let mut missing = count;
+        while missing > 0 {
+            self.receive(|reply| {
+                let place = reply.sequence.wrapping_sub(first) as usize;
+                if let (Some(place), Some(verdict)) = (results.get_mut(place), reply.verdict())
+                    && place.replace(verdict).is_none()
+                {
+                    missing -= 1;
+                }
+            })?;
+        }
+        Ok(results.into_iter().map(|result| result.unwrap_or(Ok(()))).collect())
+    }
+
+    /// Asks for one object. `None` when there is none.
+    pub(in crate::kernel) fn get<T>(
+        &self,
+        message: Message,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let sequence = self.send(vec![message], NlmF::empty())?;
+        let mut found = None;
+        while found.is_none() {
+            self.receive(|reply| {
+                if reply.sequence == sequence {
+                    found = Some(match reply.verdict() {
+                        Some(verdict) => verdict.map(|()| None),
+                        None => Ok(parse(reply.payload)),
+                    });
+                }
+            })?;
+        }
+        match found {
+            Some(Err(refusal)) if is_absence(refusal.errno) => Ok(None),
+            found => found.unwrap_or(Ok(None)),
+        }
+    }
+
+    /// Lists objects. One that `parse` gives nothing for is left out.
+    pub(in crate::kernel) fn dump<T>(
+        &self,
+        message: Message,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(found) = self.dump_once(message.clone(), &parse)? {
+                return Ok(found);
+            }
+        }
+        Err(Refusal { errno: Errno::EBUSY, text: Some("what is listed keeps changing".into()) })
+    }
+
+    /// `None` when what is listed changed meanwhile: something may be missing.
+    fn dump_once<T>(
+        &self,
+        message: Message,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
+        let sequence = self.send(vec![message], NlmF::DUMP)?;
+        let (mut found, mut interrupted) = (Vec::new(), false);
+        let mut end = None;
+        while end.is_none() {
+            self.receive(|reply| {
+                if reply.sequence != sequence {
+                    return;
+                }
+                interrupted |= reply.is_interrupted();
+                match reply.verdict() {
+                    Some(verdict) => end = Some(verdict),
+                    None if reply.is_done() => end = Some(Ok(())),
+                    None => found.extend(parse(reply.payload)),
+                }
+            })?;
+        }
+        end.unwrap_or(Ok(()))?;
+        Ok((!interrupted).then_some(found))
+    }
+
+    /// Sends requests in one call and returns the first one's sequence number.
+    fn send(&self, messages: Vec<Message>, flags: NlmF) -> Result<u32, Refusal> {
+        #[cfg(test)]
+        super::fuse::burn()?;
+        #[cfg(test)]
+        super::fuse::note_changes(if flags == NlmF::ACK { messages.len() } else { 0 });
+        let first = self.sequence.get();
+        let mut bytes = Vec::new();
+        for message in messages {
+            bytes.extend(message.numbered(self.sequence.get(), flags));
+            self.sequence.set(self.sequence.get().wrapping_add(1));
+        }
+        self.socket.send(&bytes, Msg::empty())?;
+        Ok(first)
+    }
+
+    fn receive(&self, mut each: impl FnMut(Reply<'_>)) -> Result<(), Refusal> {
+        let mut buffer = self.buffer.borrow_mut();
+        let length = loop {
+            match self.socket.recv(&mut buffer[..], Msg::TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received?.0,
+            }
+        };
+        let Some(received) = buffer.get(..length) else {
+            return Err(Refusal { errno: Errno::EMSGSIZE, text: None });
+        };
+        replies(received).for_each(&mut each);
+        Ok(())
+    }
+}
+
+impl core::fmt::Debug for RouteSocket {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RouteSocket").finish_non_exhaustive()
+    }
+}
+
+/// A test that counts calls has each change in a call of its own.
+fn batch_len() -> usize {
+    #[cfg(test)]
+    if super::fuse::is_lit() {
+        return 1;
+    }
+    BATCH
+}
+
+/// Errors that say that what was asked for is not there.
+fn is_absence(errno: Errno) -> bool {
+    matches!(errno, Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL)
+}

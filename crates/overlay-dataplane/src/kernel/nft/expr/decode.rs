@@ -1,0 +1,186 @@
+//! Expressions from the attributes that the kernel gives. Whatever is not exactly one of ours is
+//! [`Expr::Foreign`].
+
+use super::{
+    Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict, encode::family,
+};
+use crate::kernel::nft::{attribute::Attributes, set::Data};
+
+/// Flags of a translation that say no more than which registers are used.
+const IMPLIED_NAT_FLAGS: u32 = 3;
+
+/// The expression with this name and content.
+pub(in crate::kernel::nft) fn decode(name: &str, a: Attributes<'_>) -> Expr {
+    let known = match name {
+        "meta" => meta(a),
+        "ct" => ct(a),
+        "payload" => payload(a),
+        "fib" => fib(a),
+        "immediate" => immediate(a),
+        "bitwise" => bitwise(a),
+        "byteorder" => byte_order(a),
+        "numgen" => number(a),
+        "hash" => hash(a),
+        "cmp" => cmp(a),
+        "lookup" => lookup(a),
+        "counter" => Some(Expr::Counter),
+        "nat" => nat(a),
+        "masq" => plain(a, 1).then_some(Expr::Masquerade),
+        "redir" => redirect(a),
+        "notrack" => Some(Expr::Notrack),
+        "fwd" => forward(a),
+        "dup" => duplicate(a),
+        "reject" => (a.u32(1) == Some(2) && a.u8(2) == Some(3)).then_some(Expr::Reject),
+        _ => None,
+    };
+    known.unwrap_or_else(|| Expr::Foreign(name.to_owned()))
+}
+
+impl Attributes<'_> {
+    fn reg(self, kind: u16) -> Option<Reg> {
+        self.u32(kind).and_then(Reg::from_number)
+    }
+
+    fn value(self, kind: u16) -> Option<Vec<u8>> {
+        Some(self.nest(kind)?.get(1)?.to_vec())
+    }
+}
+
+/// What `NFTA_DATA_*` attributes hold.
+pub(in crate::kernel::nft) fn data(a: Attributes<'_>) -> Option<Data> {
+    if let Some(value) = a.get(1) {
+        return Some(Data::Value(value.to_vec()));
+    }
+    let verdict = a.nest(2)?;
+    let chain = || verdict.text(2);
+    Some(Data::Verdict(match verdict.u32(1)?.cast_signed() {
+        0 => Verdict::Drop,
+        1 => Verdict::Accept,
+        -1 => Verdict::Continue,
+        -3 => Verdict::Jump(chain()?),
+        -4 => Verdict::Goto(chain()?),
+        -5 => Verdict::Return,
+        _ => return None,
+    }))
+}
+
+fn meta(a: Attributes<'_>) -> Option<Expr> {
+    let number = a.u32(2)?;
+    let key = *Meta::ALL.iter().find(|key| key.number() == number)?;
+    Some(match a.reg(1) {
+        Some(to) => Expr::Meta { key, to },
+        None => Expr::SetMeta { key, from: a.reg(3)? },
+    })
+}
+
+fn ct(a: Attributes<'_>) -> Option<Expr> {
+    let number = a.u32(2)?;
+    let key = *Ct::ALL.iter().find(|key| key.number() == number)?;
+    Some(match a.reg(1) {
+        Some(to) => Expr::Ct { key, to },
+        None => Expr::SetCt { key, from: a.reg(4)? },
+    })
+}
+
+fn payload(a: Attributes<'_>) -> Option<Expr> {
+    let base = *Base::ALL.get(a.u32(2)? as usize)?;
+    let (offset, len) = (a.u32(3)?, a.u32(4)?);
+    Some(match a.reg(1) {
+        Some(to) => Expr::Payload { base, offset, len, to },
+        None if a.u32(6).unwrap_or(0) == 0 && a.u32(8).unwrap_or(0) == 0 => {
+            Expr::SetPayload { base, offset, len, from: a.reg(5)? }
+        }
+        None => return None,
+    })
+}
+
+fn fib(a: Attributes<'_>) -> Option<Expr> {
+    let flags = a.u32(3)?;
+    let of = [FibAddress::Source, FibAddress::Destination].into_iter();
+    let of = of.into_iter().find(|of| of.number() == flags)?;
+    (a.u32(2)? == 3).then_some(Expr::AddressType { of, to: a.reg(1)? })
+}
+
+fn immediate(a: Attributes<'_>) -> Option<Expr> {
+    Some(match data(a.nest(2)?)? {
+        Data::Value(value) => Expr::Immediate { value, to: a.reg(1)? },
+        Data::Verdict(verdict) => Expr::Verdict(verdict),
+    })
+}
+
+fn bitwise(a: Attributes<'_>) -> Option<Expr> {
+    let (from, to) = (a.reg(1)?, a.reg(2)?);
+    match a.u32(6).unwrap_or(0) {
+        0 => Some(Expr::Bitwise { from, to, mask: a.value(4)?, xor: a.value(5)? }),
+        2 if a.u32(3)? == 4 => {
+            let bits = u32::from_ne_bytes(a.value(7)?.try_into().ok()?);
+            Some(Expr::ShiftRight { from, to, bits })
+        }
+        _ => None,
+    }
+}
+
+fn byte_order(a: Attributes<'_>) -> Option<Expr> {
+    let is_ours = a.u32(3)? == 0 && a.u32(4)? == 4 && a.u32(5)? == 4;
+    is_ours.then_some(Expr::ToHostOrder { from: a.reg(1)?, to: a.reg(2)? })
+}
+
+fn number(a: Attributes<'_>) -> Option<Expr> {
+    let numbers = if a.u32(3)? == 1 { Numbers::Random } else { Numbers::Incremental };
+    let offset = a.u32(4).unwrap_or(0);
+    Some(Expr::Number { numbers, modulus: a.u32(2)?, offset, to: a.reg(1)? })
+}
+
+fn hash(a: Attributes<'_>) -> Option<Expr> {
+    (a.u32(7).unwrap_or(0) == 0).then_some(Expr::Hash {
+        from: a.reg(1)?,
+        to: a.reg(2)?,
+        len: a.u32(3)?,
+        modulus: a.u32(4)?,
+        seed: a.u32(5).unwrap_or(0),
+        offset: a.u32(6).unwrap_or(0),
+    })
+}
+
+fn cmp(a: Attributes<'_>) -> Option<Expr> {
+    let op = *Cmp::ALL.get(a.u32(2)? as usize)?;
+    Some(Expr::Cmp { from: a.reg(1)?, op, value: a.value(3)? })
+}
+
+fn lookup(a: Attributes<'_>) -> Option<Expr> {
+    let (set, from) = (a.text(1)?, a.reg(2)?);
+    Some(match (a.u32(5).unwrap_or(0), a.u32(3)) {
+        (0, Some(0)) => Expr::LookupVerdict { set, from },
+        (0, Some(_)) => Expr::Lookup { set, from, to: Some(a.reg(3)?) },
+        (0, None) => Expr::Lookup { set, from, to: None },
+        (1, None) => Expr::LookupNot { set, from },
+        _ => return None,
+    })
+}
+
+fn nat(a: Attributes<'_>) -> Option<Expr> {
+    let kind = if a.u32(1)? == 1 { NatKind::Destination } else { NatKind::Source };
+    let ipv6 = a.u32(2)? == family(true);
+    let (address, port) = (a.reg(3)?, a.reg(5));
+    // Ranges are not ours.
+    let single = a.reg(4).is_none_or(|last| last == address) && a.reg(6).or(port) == port;
+    (single && plain(a, 7)).then_some(Expr::Nat { kind, ipv6, address, port })
+}
+
+fn redirect(a: Attributes<'_>) -> Option<Expr> {
+    let port = a.reg(1);
+    (a.reg(2).or(port) == port && plain(a, 3)).then_some(Expr::Redirect { port })
+}
+
+/// No flags of a translation but those that go without saying.
+fn plain(a: Attributes<'_>, flags: u16) -> bool {
+    a.u32(flags).unwrap_or(0) & !IMPLIED_NAT_FLAGS == 0
+}
+
+fn forward(a: Attributes<'_>) -> Option<Expr> {
+    a.get(2).is_none().then_some(Expr::Forward { device: a.reg(1)? })
+}
+
+fn duplicate(a: Attributes<'_>) -> Option<Expr> {
+    a.get(1).is_none().then_some(Expr::Duplicate { device: a.reg(2)? })
+}

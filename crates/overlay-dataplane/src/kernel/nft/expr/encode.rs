@@ -1,0 +1,289 @@
+//! Expressions as attributes. The numbers are those of `linux/netfilter/nf_tables.h`.
+
+use super::{Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict};
+use crate::kernel::nft::attribute::Writer;
+
+/// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`.
+const VALUE: u16 = 1;
+const VERDICT: u16 = 2;
+
+impl Meta {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Mark,
+        Self::InputIndex,
+        Self::InputName,
+        Self::OutputName,
+        Self::Family,
+        Self::Protocol,
+        Self::PacketType,
+    ];
+
+    /// `NFT_META_*`.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Mark => 3,
+            Self::InputIndex => 4,
+            Self::InputName => 6,
+            Self::OutputName => 7,
+            Self::Family => 15,
+            Self::Protocol => 16,
+            Self::PacketType => 19,
+        }
+    }
+}
+
+impl Ct {
+    pub(super) const ALL: [Self; 3] = [Self::State, Self::Status, Self::Mark];
+
+    /// `NFT_CT_*`.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::State => 0,
+            Self::Status => 2,
+            Self::Mark => 3,
+        }
+    }
+}
+
+impl Base {
+    /// In the order of `NFT_PAYLOAD_*`.
+    pub(super) const ALL: [Self; 3] = [Self::Link, Self::Network, Self::Transport];
+}
+
+impl Cmp {
+    /// In the order of `NFT_CMP_*`.
+    pub(super) const ALL: [Self; 6] = [Self::Eq, Self::Ne, Self::Lt, Self::Le, Self::Gt, Self::Ge];
+}
+
+impl FibAddress {
+    /// `NFTA_FIB_F_*`.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Source => 1,
+            Self::Destination => 2,
+        }
+    }
+}
+
+/// `NFPROTO_*` of a translation.
+pub(super) const fn family(ipv6: bool) -> u32 {
+    if ipv6 { 10 } else { 2 }
+}
+
+impl Verdict {
+    pub(in crate::kernel::nft) fn encode(&self, w: &mut Writer) {
+        let (code, chain) = match self {
+            Self::Drop => (0, None),
+            Self::Accept => (1, None),
+            Self::Continue => (-1, None),
+            Self::Jump(chain) => (-3, Some(chain)),
+            Self::Goto(chain) => (-4, Some(chain)),
+            Self::Return => (-5, None),
+        };
+        w.nest(VERDICT, |w| {
+            w.u32(1, i32::cast_unsigned(code));
+            if let Some(chain) = chain {
+                w.text(2, chain);
+            }
+        });
+    }
+}
+
+impl Writer {
+    fn reg(&mut self, kind: u16, reg: Reg) {
+        self.u32(kind, reg.number());
+    }
+
+    /// An attribute that holds octets of a value.
+    pub(in crate::kernel::nft) fn value(&mut self, kind: u16, octets: &[u8]) {
+        self.nest(kind, |w| w.octets(VALUE, octets));
+    }
+}
+
+impl Expr {
+    /// The kernel's name of it.
+    fn name(&self) -> &str {
+        match self {
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
+            Self::Ct { .. } | Self::SetCt { .. } => "ct",
+            Self::Payload { .. } | Self::SetPayload { .. } => "payload",
+            Self::AddressType { .. } => "fib",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
+            Self::Bitwise { .. } | Self::ShiftRight { .. } => "bitwise",
+            Self::ToHostOrder { .. } => "byteorder",
+            Self::Number { .. } => "numgen",
+            Self::Hash { .. } => "hash",
+            Self::Cmp { .. } => "cmp",
+            Self::Lookup { .. } | Self::LookupVerdict { .. } | Self::LookupNot { .. } => "lookup",
+            Self::Counter => "counter",
+            Self::Nat { .. } => "nat",
+            Self::Masquerade => "masq",
+            Self::Redirect { .. } => "redir",
+            Self::Notrack => "notrack",
+            Self::Forward { .. } => "fwd",
+            Self::Duplicate { .. } => "dup",
+            Self::Reject => "reject",
+            Self::Foreign(name) => name,
+        }
+    }
+
+    pub(in crate::kernel::nft) fn encode(&self, w: &mut Writer) {
+        w.text(1, self.name());
+        w.nest(2, |w| match self {
+            Self::Counter | Self::Masquerade | Self::Notrack | Self::Foreign(_) => {}
+            Self::Meta { .. }
+            | Self::Ct { .. }
+            | Self::Payload { .. }
+            | Self::AddressType { .. } => {
+                self.encode_load(w);
+            }
+            Self::SetMeta { .. } | Self::SetCt { .. } | Self::SetPayload { .. } => {
+                self.encode_store(w);
+            }
+            Self::Immediate { .. }
+            | Self::Bitwise { .. }
+            | Self::ShiftRight { .. }
+            | Self::ToHostOrder { .. }
+            | Self::Number { .. }
+            | Self::Hash { .. } => self.encode_calculation(w),
+            _ => self.encode_decision(w),
+        });
+    }
+
+    fn encode_load(&self, w: &mut Writer) {
+        match self {
+            Self::Meta { key, to } => {
+                w.reg(1, *to);
+                w.u32(2, key.number());
+            }
+            Self::Ct { key, to } => {
+                w.reg(1, *to);
+                w.u32(2, key.number());
+            }
+            Self::Payload { base, offset, len, to } => {
+                w.reg(1, *to);
+                w.u32(2, *base as u32);
+                w.u32(3, *offset);
+                w.u32(4, *len);
+            }
+            Self::AddressType { of, to } => {
+                w.reg(1, *to);
+                w.u32(2, 3); // NFT_FIB_RESULT_ADDRTYPE
+                w.u32(3, of.number());
+            }
+            _ => {}
+        }
+    }
+
+    fn encode_store(&self, w: &mut Writer) {
+        match self {
+            Self::SetMeta { key, from } => {
+                w.u32(2, key.number());
+                w.reg(3, *from);
+            }
+            Self::SetCt { key, from } => {
+                w.u32(2, key.number());
+                w.reg(4, *from);
+            }
+            Self::SetPayload { base, offset, len, from } => {
+                w.u32(2, *base as u32);
+                w.u32(3, *offset);
+                w.u32(4, *len);
+                w.reg(5, *from);
+            }
+            _ => {}
+        }
+    }
+
+    fn encode_calculation(&self, w: &mut Writer) {
+        match self {
+            Self::Immediate { value, to } => {
+                w.reg(1, *to);
+                w.value(2, value);
+            }
+            Self::Bitwise { from, to, mask, xor } => {
+                w.reg(1, *from);
+                w.reg(2, *to);
+                w.u32(3, mask.len() as u32);
+                w.value(4, mask);
+                w.value(5, xor);
+            }
+            Self::ShiftRight { from, to, bits } => {
+                w.reg(1, *from);
+                w.reg(2, *to);
+                w.u32(3, 4);
+                w.u32(6, 2); // NFT_BITWISE_RSHIFT
+                w.value(7, &bits.to_ne_bytes());
+            }
+            Self::ToHostOrder { from, to } => {
+                w.reg(1, *from);
+                w.reg(2, *to);
+                w.u32(3, 0); // NFT_BYTEORDER_NTOH
+                w.u32(4, 4);
+                w.u32(5, 4);
+            }
+            Self::Number { numbers, modulus, offset, to } => {
+                w.reg(1, *to);
+                w.u32(2, *modulus);
+                w.u32(3, matches!(numbers, Numbers::Random).into());
+                w.u32(4, *offset);
+            }
+            Self::Hash { from, len, seed, modulus, offset, to } => {
+                w.reg(1, *from);
+                w.reg(2, *to);
+                w.u32(3, *len);
+                w.u32(4, *modulus);
+                w.u32(5, *seed);
+                w.u32(6, *offset);
+            }
+            _ => {}
+        }
+    }
+
+    fn encode_decision(&self, w: &mut Writer) {
+        match self {
+            Self::Cmp { from, op, value } => {
+                w.reg(1, *from);
+                w.u32(2, *op as u32);
+                w.value(3, value);
+            }
+            Self::Lookup { set, from, to } => {
+                w.text(1, set);
+                w.reg(2, *from);
+                if let Some(to) = to {
+                    w.reg(3, *to);
+                }
+            }
+            Self::LookupVerdict { set, from } => {
+                w.text(1, set);
+                w.reg(2, *from);
+                w.u32(3, 0); // NFT_REG_VERDICT
+            }
+            Self::LookupNot { set, from } => {
+                w.text(1, set);
+                w.reg(2, *from);
+                w.u32(5, 1); // NFT_LOOKUP_F_INV
+            }
+            Self::Verdict(verdict) => {
+                w.u32(1, 0);
+                w.nest(2, |w| verdict.encode(w));
+            }
+            Self::Nat { kind, ipv6, address, port } => {
+                w.u32(1, matches!(kind, NatKind::Destination).into());
+                w.u32(2, family(*ipv6));
+                w.reg(3, *address);
+                if let Some(port) = port {
+                    w.reg(5, *port);
+                }
+            }
+            Self::Redirect { port: Some(port) } => w.reg(1, *port),
+            Self::Forward { device } => w.reg(1, *device),
+            Self::Duplicate { device } => w.reg(2, *device),
+            Self::Reject => {
+                w.u32(1, 2); // NFT_REJECT_ICMPX_UNREACH
+                w.u8(2, 3); // NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+            }
+            _ => {}
+        }
+    }
+}
