@@ -4,8 +4,9 @@
 //!   frame = "olog" │ length of the record, 4 │ record │ zeros up to a multiple of 8
 //! ```
 //!
-//! A frame is synced before the next one is written. So a frame that does not open is one whose
-//! writing was cut short, if none follows that does; else the file is damaged.
+//! A frame is synced before the next one is written, and what was not written is zeros. So a frame that
+//! does not open is one whose writing was cut short, if a part of it is zeros and none follows that
+//! opens; else the file is damaged.
 
 use std::io;
 
@@ -39,7 +40,7 @@ pub(super) enum Rest {
     Blank,
     /// A frame whose writing was cut short.
     Torn,
-    /// Frames that open, behind one that does not.
+    /// A frame that was written whole and does not open, or one that others follow which do.
     Damaged,
 }
 
@@ -57,13 +58,13 @@ pub(super) fn scan(
         at += padded(record.len());
     }
     let rest = &bytes[at.min(bytes.len())..];
-    let rest = if rest.iter().all(|byte| *byte == 0) {
+    let blank = rest.iter().all(|byte| *byte == 0);
+    let whole = || frame_at(bytes, at).is_some_and(|(_, record)| is_whole(record));
+    let opens_at =
+        |later| frame_at(bytes, later).is_some_and(|(frame, record)| take(frame, record));
+    let rest = if blank {
         Rest::Blank
-    } else if (at..bytes.len())
-        .step_by(ALIGN)
-        .skip(1)
-        .any(|later| frame_at(bytes, later).is_some_and(|(frame, record)| take(frame, record)))
-    {
+    } else if whole() || (at..bytes.len()).step_by(ALIGN).skip(1).any(opens_at) {
         Rest::Damaged
     } else {
         Rest::Torn
@@ -77,6 +78,14 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(Frame, &[u8])> {
     let length = u32::from_be_bytes(*length);
     let record = rest.get(..length as usize)?;
     Some((Frame { offset: at as u64, length }, record))
+}
+
+/// Whether all of a record was written, in parts of any length from its begin on, or of multiples of
+/// [`ALIGN`] in any order. What is sealed has no such zeros in it, but for the count in the first
+/// record of a run.
+fn is_whole(record: &[u8]) -> bool {
+    record.last().is_some_and(|last| *last != 0)
+        && record.chunks_exact(ALIGN).all(|part| part != [0; ALIGN])
 }
 
 /// Bytes that a frame of such a record takes.
@@ -210,6 +219,19 @@ mod tests {
             let (found, _, rest) = frames(&bytes);
             // Padding belongs to nobody.
             prop_assert!(rest == Rest::Damaged || found == before);
+        }
+    }
+
+    /// All of it was written, so it may have been acknowledged.
+    #[test]
+    fn r05_damage_in_the_last_frame_is_seen() {
+        let (file, frames_written, _) = written(&[100, 30, 700]);
+        let Frame { offset, length } = *frames_written.last().unwrap();
+        let record = usize::try_from(offset).unwrap() + HEADER;
+        for at in record..record + length as usize {
+            let mut bytes = contents(&file);
+            bytes[at] ^= 0x10;
+            assert_eq!(frames(&bytes).2, Rest::Damaged, "{at}");
         }
     }
 }
