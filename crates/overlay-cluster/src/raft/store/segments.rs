@@ -59,7 +59,8 @@ impl Segments for Beside {
             let name = file?.file_name();
             let number =
                 name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u64>().ok());
-            numbers.extend(number);
+            // Not 07, which is a file that somebody else named.
+            numbers.extend(number.filter(|number| self.path(*number).file_name() == Some(&name)));
         }
         Ok(numbers)
     }

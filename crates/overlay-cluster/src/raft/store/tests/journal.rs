@@ -112,6 +112,17 @@ async fn r05_a_segment_that_is_gone_or_of_another_store_is_named() {
 }
 
 #[tokio::test]
+async fn r05_a_name_like_that_of_a_segment_is_another_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("state"), folder.path().join("state.log-01"));
+    append_each(&mut Store::open(&path).unwrap(), 0..5).await;
+    fs::rename(at(&path, 1), &other).unwrap();
+    let error = Store::open(&path).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(other.exists() && !at(&path, 1).exists());
+}
+
+#[tokio::test]
 async fn c07_a_store_that_is_erased_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
