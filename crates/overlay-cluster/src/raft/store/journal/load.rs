@@ -1,6 +1,9 @@
 //! Opening the log: every frame is opened once, and the end is mended.
 
-use std::{io, sync::Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use overlay_types::SpecError;
 use redb::StorageBackend;
@@ -16,6 +19,18 @@ use crate::raft::{
     },
 };
 
+/// A segment that was read.
+struct Loaded {
+    file: Arc<dyn StorageBackend>,
+    bytes: Vec<u8>,
+    /// The last frame that opens.
+    newest: Option<Frame>,
+    /// Where it ends.
+    offset: u64,
+    /// What is there.
+    rest: Rest,
+}
+
 impl Journal {
     /// Opens the segments in `range`, whose entries up to `purged` do not count any more, and deletes
     /// all others that are there.
@@ -30,27 +45,34 @@ impl Journal {
         let (index, writing) = (Mutex::default(), Mutex::new(writing));
         let journal = Self { folder, store, index, writing };
         let found = journal.folder.numbers().map_err(|source| journal.error(range.last, source))?;
+        let mut last = None;
         for number in range.first..=range.last {
             if !found.contains(&number) {
                 let why = SpecError::new("segment", number, "the file is gone");
                 return Err(journal.damaged(number, &why));
             }
-            journal.load(number, number == range.last, records)?;
+            last = Some(journal.load(number, number == range.last, records)?);
         }
         journal.check(purged)?;
-        for stray in found.into_iter().filter(|found| !(range.first..=range.last).contains(found)) {
+        let mut strays = found;
+        strays.retain(|found| !(range.first..=range.last).contains(found));
+        for stray in strays.iter().filter(|stray| **stray > range.last) {
+            journal.check_stray(*stray, records)?;
+        }
+        // Nothing was changed so far.
+        if let Some(last) = last {
+            journal.begin_at(range.last, &last)?;
+        }
+        for stray in strays {
             let removed = journal.folder.remove(stray);
             removed.map_err(|source| journal.error(stray, source))?;
         }
         Ok(journal)
     }
 
-    /// Reads a segment, and mends the end of the last one.
-    fn load(&self, number: u64, last: bool, records: &Records) -> Result<(), StoreError> {
-        let io = |source| self.error(number, source);
-        let file = self.folder.open(number).map_err(io)?;
-        let mut bytes = vec![0; usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX)];
-        file.read(0, &mut bytes).map_err(io)?;
+    /// Reads a segment. Only the last one may have a torn frame.
+    fn load(&self, number: u64, last: bool, records: &Records) -> Result<Loaded, StoreError> {
+        let (file, bytes) = self.contents(number)?;
         let mut malformed = None;
         let mut ends = false;
         let (newest, offset, rest) = segment::scan(&bytes, |frame, record| {
@@ -70,14 +92,39 @@ impl Journal {
             let why = SpecError::new("offset", offset, "what is there does not open");
             return Err(self.damaged(number, &why));
         }
-        if last {
-            let end = mend(&*file, &bytes, newest, offset, rest).map_err(io)?;
-            let mut writing = self.writing();
-            writing.end = end;
-            writing.committed = self.index().committed;
-        }
-        self.index().segments.insert(number, file.into());
+        self.index().segments.insert(number, Arc::clone(&file));
+        Ok(Loaded { file, bytes, newest, offset, rest })
+    }
+
+    fn contents(&self, number: u64) -> Result<(Arc<dyn StorageBackend>, Vec<u8>), StoreError> {
+        let io = |source| self.error(number, source);
+        let file = self.folder.open(number).map_err(io)?;
+        let mut bytes = vec![0; usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX)];
+        file.read(0, &mut bytes).map_err(io)?;
+        Ok((file.into(), bytes))
+    }
+
+    /// Frames go behind those of the last segment.
+    fn begin_at(&self, number: u64, last: &Loaded) -> Result<(), StoreError> {
+        let end = mend(last).map_err(|source| self.error(number, source))?;
+        let mut writing = self.writing();
+        writing.end = end;
+        writing.committed = self.index().committed;
         Ok(())
+    }
+
+    /// Refuses frames of this store in a segment that its tables do not know yet: they are told of a
+    /// segment before anything is in it.
+    fn check_stray(&self, number: u64, records: &Records) -> Result<(), StoreError> {
+        let (_, bytes) = self.contents(number)?;
+        let (newest, ..) = segment::scan(&bytes, |frame, record| {
+            records.open(self.place(number, frame.offset), record).is_ok()
+        });
+        if newest.is_none() {
+            return Ok(());
+        }
+        let why = SpecError::new("segment", number, "the state file beside it is older than it");
+        Err(self.damaged(number, &why))
     }
 
     /// Takes what a frame holds into the index.
@@ -109,15 +156,10 @@ impl Journal {
 
 /// Cuts off a torn frame. And writes the last one again: when its sync failed, the system may take it
 /// for written, which only the disk can tell.
-fn mend(
-    file: &dyn StorageBackend,
-    bytes: &[u8],
-    newest: Option<Frame>,
-    offset: u64,
-    rest: Rest,
-) -> io::Result<End> {
-    let mut space = bytes.len() as u64;
-    if rest == Rest::Torn {
+fn mend(last: &Loaded) -> io::Result<End> {
+    let Loaded { file, bytes, newest, offset, rest } = last;
+    let (offset, mut space) = (*offset, bytes.len() as u64);
+    if *rest == Rest::Torn {
         file.set_len(offset)?;
         space = offset;
     }

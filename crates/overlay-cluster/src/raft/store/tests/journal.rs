@@ -111,6 +111,22 @@ async fn r05_a_segment_that_is_gone_or_of_another_store_is_named() {
     assert_eq!(fs::read(at(&path, last)).unwrap(), kept, "nothing was changed");
 }
 
+/// Its tables fell back to what they were, or were put back from a copy.
+#[tokio::test]
+async fn r05_a_state_file_that_is_older_than_its_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("state"), folder.path().join("old"));
+    append_each(&mut open_small(&path).unwrap(), 0..5).await;
+    fs::copy(&path, &old).unwrap();
+    append_each(&mut open_small(&path).unwrap(), 5..60).await;
+    let kept = segments(&path);
+    assert!(kept.len() > 2, "{kept:?}");
+    fs::copy(&old, &path).unwrap();
+    let error = open_small(&path).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert_eq!(segments(&path), kept, "nothing was deleted");
+}
+
 #[tokio::test]
 async fn r05_a_name_like_that_of_a_segment_is_another_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +136,22 @@ async fn r05_a_name_like_that_of_a_segment_is_another_files() {
     let error = Store::open(&path).map(|_| ()).unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(other.exists() && !at(&path, 1).exists());
+}
+
+#[tokio::test]
+async fn r05_a_log_that_is_refused_is_not_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    append_each(&mut open_small(&path).unwrap(), 0..60).await;
+    let numbers = segments(&path);
+    let (lost, last) = (at(&path, numbers[0]), at(&path, *numbers.last().unwrap()));
+    let mut torn = fs::read(&last).unwrap();
+    torn.extend(b"olog");
+    fs::write(&last, &torn).unwrap();
+    fs::write(&lost, []).unwrap();
+    let error = open_small(&path).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("it is missing"), "{error}");
+    assert_eq!(fs::read(&last).unwrap(), torn);
 }
 
 #[tokio::test]
