@@ -3,10 +3,16 @@
 //! ```text
 //!   writes ──┬── vote, snapshot ──► tables: a transaction
 //!            ├── entries ─────────► log: a frame
-//!            └── purge ───────────► tables first, then the log: what is gone was not needed
+//!            └── purge ───────────► once the snapshot that replaces it is there: tables first, then the
+//!                                   log: what is gone was not needed
 //! ```
 
-use std::{fs, io, ops::RangeBounds, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    ops::RangeBounds,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use overlay_api::internal::v1 as wire;
 
@@ -24,6 +30,9 @@ use crate::raft::types::{Entry, LogId, Vote};
 pub(super) struct File {
     tables: Tables,
     journal: Journal,
+    /// Raft needs the entries up to this one no more, but the snapshot that replaces them is not
+    /// there: it has the log purged while it writes one that it received.
+    unneeded: Mutex<Option<LogId>>,
     /// What it is on, if not in files of the machine.
     disk: Option<Arc<dyn Disk>>,
 }
@@ -91,7 +100,7 @@ impl File {
         let purged = tables.purged()?.map(|purged| purged.index);
         let (store, range, records) = (tables.store(), tables.segments()?, tables.records());
         let journal = Journal::open(segments, store, range, purged, records)?;
-        Ok(Self { tables, journal, disk })
+        Ok(Self { tables, journal, unneeded: Mutex::default(), disk })
     }
 
     /// Carries out `writes` in their order.
@@ -133,7 +142,6 @@ impl File {
             Write::Purge(upto) => Some(*upto),
             _ => None,
         });
-        let purge = purge.max().map(|upto| (upto, self.journal.after_purge(upto.index)));
         let rows = writes.iter().filter_map(|write| match write {
             Write::Vote(vote) => Some(Row::Vote(*vote)),
             Write::Piece { generation, number, data } => {
@@ -142,13 +150,25 @@ impl File {
             Write::Snapshot(stored) => Some(Row::Snapshot(stored)),
             _ => None,
         });
-        let purged =
-            purge.iter().flat_map(|(upto, range)| [Row::Purged(*upto), Row::Segments(*range)]);
-        self.tables.write(&rows.chain(purged).collect::<Vec<_>>())?;
-        match purge {
-            Some((upto, range)) => self.journal.purge(upto.index, range),
-            None => Ok(()),
+        let rows = rows.collect::<Vec<_>>();
+        if !rows.is_empty() {
+            self.tables.write(&rows)?;
         }
+        let mut unneeded = self.unneeded();
+        *unneeded = purge.chain(*unneeded).max();
+        let Some(upto) = *unneeded else { return Ok(()) };
+        if self.tables.snapshot_index()? < Some(upto.index) {
+            self.journal.forget(upto.index);
+            return Ok(());
+        }
+        let range = self.journal.after_purge(upto.index);
+        self.tables.write(&[Row::Purged(upto), Row::Segments(range)])?;
+        *unneeded = None;
+        self.journal.purge(upto.index, range)
+    }
+
+    fn unneeded(&self) -> MutexGuard<'_, Option<LogId>> {
+        self.unneeded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what may wait until now. Nobody learns from an error that it did not know.
@@ -170,7 +190,10 @@ impl File {
     }
 
     pub(super) fn purged(&self) -> Result<Option<LogId>, StoreError> {
-        self.tables.purged()
+        match *self.unneeded() {
+            Some(upto) => Ok(Some(upto)),
+            None => self.tables.purged(),
+        }
     }
 
     pub(super) fn last_entry(&self) -> Result<Option<Entry>, StoreError> {

@@ -187,13 +187,19 @@ impl Journal {
         }
     }
 
+    /// Forgets the entries up to `upto`, which stay on the disk.
+    pub(super) fn forget(&self, upto: u64) {
+        let mut index = self.index();
+        index.entries = index.entries.split_off(&upto.saturating_add(1));
+    }
+
     /// Forgets the entries up to `upto`, and deletes the segments before those in `range`, which are
     /// those that the store knows of now.
     pub(super) fn purge(&self, upto: u64, range: Range) -> Result<(), StoreError> {
         self.use_segments(range);
+        self.forget(upto);
         let gone = {
             let mut index = self.index();
-            index.entries = index.entries.split_off(&upto.saturating_add(1));
             let kept = index.segments.split_off(&range.first);
             std::mem::replace(&mut index.segments, kept)
         };

@@ -104,9 +104,8 @@ impl Tables {
         self.segments()?;
         let purged = self.purged()?;
         let stored = self.stored_snapshot()?;
-        let last = stored.as_ref().and_then(|s| s.meta.as_ref()?.last_log_id.as_ref());
         if let Some(purged) = purged
-            && last.is_none_or(|last| last.index < purged.index)
+            && stored.as_ref().and_then(last_index) < Some(purged.index)
         {
             let reason = format!("it lacks log entries up to {}, which are purged", purged.index);
             return damaged(SNAPSHOT_KEY, reason);
@@ -237,6 +236,11 @@ impl Tables {
         &self.records
     }
 
+    /// The last entry that the snapshot replaces.
+    pub(super) fn snapshot_index(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.stored_snapshot()?.as_ref().and_then(last_index))
+    }
+
     fn stored_snapshot(&self) -> Result<Option<wire::StoredSnapshot>, StoreError> {
         self.read_meta(SNAPSHOT_KEY)
     }
@@ -272,6 +276,10 @@ impl Tables {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn last_index(stored: &wire::StoredSnapshot) -> Option<u64> {
+    Some(stored.meta.as_ref()?.last_log_id.as_ref()?.index)
 }
 
 fn database_error(path: &Path, source: impl Into<redb::Error>) -> StoreError {

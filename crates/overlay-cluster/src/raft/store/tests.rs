@@ -211,6 +211,36 @@ async fn c05_a_slow_snapshot_does_not_undo_a_newer_one() {
     assert_eq!((current.meta, current.snapshot), (new.meta, new.snapshot));
 }
 
+/// Raft has the log purged while the snapshot that it received is still being written.
+#[tokio::test]
+async fn r02_a_crash_while_a_snapshot_is_received_keeps_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut received = {
+        let mut store = Store::open(&folder.path().join("other")).unwrap();
+        store.commit(0..50).await;
+        store.machine.build_snapshot().await.unwrap()
+    };
+    received.meta.snapshot_id = "received".to_owned();
+    let mut store = Store::open(&path).unwrap();
+    store.commit(0..10).await;
+    store.log.purge(log_id(49)).await.unwrap();
+    assert_eq!(store.log.get_log_state().await.unwrap().last_log_id, Some(log_id(49)));
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.recover().await, (0..10).map(entry).collect::<Vec<_>>());
+
+    store.log.purge(log_id(49)).await.unwrap();
+    store.machine.install_snapshot(&received.meta, received.snapshot).await.unwrap();
+    store.append(50..55).await;
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.recover().await, (50..55).map(entry).collect::<Vec<_>>());
+    assert_eq!(store.state(), applied_up_to(49));
+    let log_state = store.log.get_log_state().await.unwrap();
+    assert_eq!(log_state.last_purged_log_id, Some(log_id(49)));
+}
+
 #[tokio::test]
 async fn c05_an_unfinished_snapshot_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();

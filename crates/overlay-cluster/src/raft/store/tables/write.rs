@@ -3,7 +3,7 @@
 use overlay_api::internal::v1 as wire;
 use redb::{Durability, ReadableTable, WriteTransaction};
 
-use super::{META, PURGED_KEY, SEGMENTS_KEY, SNAPSHOT, SNAPSHOT_KEY, Tables, VOTE_KEY};
+use super::{META, PURGED_KEY, SEGMENTS_KEY, SNAPSHOT, SNAPSHOT_KEY, Tables, VOTE_KEY, last_index};
 use crate::raft::{
     codec,
     store::{error::StoreError, journal::Range, record::Place},
@@ -62,9 +62,6 @@ impl Tables {
         tx: &WriteTransaction,
         new: &wire::StoredSnapshot,
     ) -> Result<(), redb::Error> {
-        let last = |stored: &wire::StoredSnapshot| {
-            stored.meta.as_ref().and_then(|meta| Some(meta.last_log_id.as_ref()?.index))
-        };
         let old = tx.open_table(META)?.get(SNAPSHOT_KEY)?.map(|record| record.value().to_vec());
         let open = |record: Vec<u8>| self.records.open_message(Place::Meta(SNAPSHOT_KEY), &record);
         // One that cannot be read was found at open; here it is replaced.
@@ -72,7 +69,7 @@ impl Tables {
         let mut table = tx.open_table(SNAPSHOT)?;
         let pieces = (new.generation, 0)..(new.generation + 1, 0);
         let complete = table.range(pieces.clone())?.count() == new.pieces as usize;
-        if !complete || old.is_some_and(|old| last(&old) > last(new)) {
+        if !complete || old.is_some_and(|old| last_index(&old) > last_index(new)) {
             table.retain_in(pieces, |_, _| false)?;
             return Ok(());
         }
