@@ -1,5 +1,6 @@
 mod disk;
 mod journal;
+mod power;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
