@@ -19,7 +19,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(11);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits until nothing is under way.
-pub(crate) async fn check(cluster: &Cluster, violations: &mut Vec<Violation>) {
+pub(crate) async fn check(cluster: &mut Cluster, violations: &mut Vec<Violation>) {
     let began = Instant::now();
     loop {
         let leader = cluster.controls().into_iter().find(|control| control.figures().leads);
@@ -31,6 +31,8 @@ pub(crate) async fn check(cluster: &Cluster, violations: &mut Vec<Violation>) {
             return;
         }
         time::sleep(LOOK).await;
+        // A role that was asked for before the faults healed may be given only now.
+        cluster.follow_roles().await;
     }
 }
 

@@ -59,8 +59,14 @@ pub(super) enum Write {
 }
 
 impl Write {
+    /// It appends entries that do not follow those before `next`.
+    pub(super) fn begins_behind(&self, next: u64) -> bool {
+        let Self::Append(entries) = self else { return false };
+        entries.first().is_some_and(|first| first.log_id.index > next)
+    }
+
     /// It is written to the log, in one frame with others of its kind.
-    const fn is_of_log(&self) -> bool {
+    pub(super) const fn is_of_log(&self) -> bool {
         matches!(self, Self::Committed(_) | Self::Append(_) | Self::Truncate(_))
     }
 }
@@ -165,6 +171,16 @@ impl File {
         self.tables.write(&[Row::Purged(upto), Row::Segments(range)])?;
         *unneeded = None;
         self.journal.purge(upto.index, range)
+    }
+
+    /// Whether a snapshot is to fill the gap between the log on the disk and what follows.
+    pub(super) fn awaits_snapshot(&self) -> bool {
+        self.unneeded().is_some()
+    }
+
+    /// The index that the log on the disk goes on with.
+    pub(super) fn next_index(&self) -> u64 {
+        self.journal.next_index()
     }
 
     fn unneeded(&self) -> MutexGuard<'_, Option<LogId>> {

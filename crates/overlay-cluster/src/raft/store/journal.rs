@@ -71,6 +71,8 @@ pub(super) struct Journal {
 struct Index {
     segments: BTreeMap<u64, Arc<dyn StorageBackend>>,
     entries: BTreeMap<u64, Spot>,
+    /// The index that the log on the disk goes on with.
+    next: u64,
     /// How far the log is committed. On the disk with the next frame, or when the store is closed:
     /// after a crash it is found out again.
     committed: Option<LogId>,
@@ -162,6 +164,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The index that the log on the disk goes on with.
+    pub(super) fn next_index(&self) -> u64 {
+        self.index().next
+    }
+
     pub(super) fn set_committed(&self, committed: Option<LogId>) {
         self.index().committed = committed;
     }
@@ -200,6 +207,7 @@ impl Journal {
         self.forget(upto);
         let gone = {
             let mut index = self.index();
+            index.next = index.next.max(upto.saturating_add(1));
             let kept = index.segments.split_off(&range.first);
             std::mem::replace(&mut index.segments, kept)
         };
@@ -263,8 +271,10 @@ impl Index {
         let begin = entries.first().map(|entry| entry.log_id.index);
         if let Some(from) = [truncate, begin].into_iter().flatten().min() {
             self.entries.split_off(&from);
+            self.next = from;
         }
         self.entries.extend(entries.iter().map(|entry| (entry.log_id.index, spot)));
+        self.next = entries.last().map_or(self.next, |last| last.log_id.index + 1);
     }
 }
 

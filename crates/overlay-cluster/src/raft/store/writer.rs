@@ -79,14 +79,14 @@ impl Writer {
         let durable = mark.follow();
         let (mut handle, mut task) = (None, None);
         let disk = file.disk().cloned();
-        let log = Log { file, tail, mark: mark.clone() };
+        let log = Log { file, tail, mark: mark.clone(), held: Vec::new() };
         if let Some(disk) = disk {
             let wake = Arc::new(Notify::new());
             task = Some(Arc::clone(&wake));
             tokio::spawn(run_as_task(log, jobs, wake, disk));
         } else {
             let thread = thread::Builder::new().name("overlay-store".to_owned());
-            let started = thread.spawn(move || run(&log, &jobs));
+            let started = thread.spawn(move || run(log, &jobs));
             handle = Some(started.map_err(StoreError::Thread)?);
         }
         Ok(Self(Arc::new(Thread { jobs: Some(sender), handle, task, mark, durable })))
@@ -130,11 +130,14 @@ struct Log {
     file: Arc<File>,
     tail: Arc<Mutex<Tail>>,
     mark: Mark,
+    /// Entries behind a snapshot that is not on the disk yet, and what came to the log after them: nobody
+    /// may count them before.
+    held: Vec<Job>,
 }
 
 /// Writes until nobody is left who could ask, or until the file cannot be written: what it holds
 /// after that only opening it again can tell.
-fn run(log: &Log, jobs: &mpsc::Receiver<Job>) {
+fn run(mut log: Log, jobs: &mpsc::Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let batch = [first].into_iter().chain(jobs.try_iter().take(BATCH - 1)).collect();
         if !log.commit(batch) {
@@ -145,7 +148,12 @@ fn run(log: &Log, jobs: &mpsc::Receiver<Job>) {
 }
 
 /// What [`run`] does, at the pace of `disk`.
-async fn run_as_task(log: Log, jobs: mpsc::Receiver<Job>, wake: Arc<Notify>, disk: Arc<dyn Disk>) {
+async fn run_as_task(
+    mut log: Log,
+    jobs: mpsc::Receiver<Job>,
+    wake: Arc<Notify>,
+    disk: Arc<dyn Disk>,
+) {
     loop {
         let first = match jobs.try_recv() {
             Ok(first) => first,
@@ -177,9 +185,48 @@ impl Log {
     }
 
     /// Writes what is in `batch`, and answers. Says whether it could be written.
-    fn commit(&self, batch: Vec<Job>) -> bool {
+    fn commit(&mut self, mut batch: Vec<Job>) -> bool {
+        loop {
+            let snapshot = batch.iter().any(|job| matches!(job.write, Write::Snapshot(_)));
+            let ready = self.hold_back(batch);
+            if !self.write(ready) {
+                return false;
+            }
+            if !snapshot || self.held.is_empty() {
+                return true;
+            }
+            batch = Vec::new();
+        }
+    }
+
+    /// Those of the jobs before and in `batch` that leave no gap in the log, where a snapshot is to fill
+    /// it; the others wait.
+    fn hold_back(&mut self, batch: Vec<Job>) -> Vec<Job> {
+        let (mut awaited, mut next) = (self.file.awaits_snapshot(), self.file.next_index());
+        let mut ready = Vec::with_capacity(batch.len());
+        for job in std::mem::take(&mut self.held).into_iter().chain(batch) {
+            let write = &job.write;
+            if write.is_of_log() && (!self.held.is_empty() || awaited && write.begins_behind(next))
+            {
+                self.held.push(job);
+                continue;
+            }
+            match write {
+                Write::Append(entries) => {
+                    next = entries.last().map_or(next, |last| last.log_id.index + 1);
+                }
+                Write::Truncate(from) => next = next.min(*from),
+                Write::Purge(_) => awaited = true,
+                _ => {}
+            }
+            ready.push(job);
+        }
+        ready
+    }
+
+    fn write(&self, jobs: Vec<Job>) -> bool {
         let (writes, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|job| (job.write, job.done)).unzip();
+            jobs.into_iter().map(|job| (job.write, job.done)).unzip();
         let outcome = self.file.write(&writes).map_err(Arc::new);
         match &outcome {
             Ok(()) => note(&writes, &self.tail, &self.mark),

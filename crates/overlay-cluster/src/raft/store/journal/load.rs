@@ -144,6 +144,7 @@ impl Journal {
         let mut index = self.index();
         let first = purged.map_or(0, |purged| purged + 1);
         index.entries = index.entries.split_off(&first);
+        index.next = index.next.max(first);
         for (expected, (found, spot)) in (first..).zip(&index.entries) {
             if expected != *found {
                 let why = SpecError::new("entry", expected, "it is missing");

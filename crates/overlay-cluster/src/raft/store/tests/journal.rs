@@ -166,3 +166,47 @@ async fn c07_a_store_that_is_erased_leaves_nothing() {
     assert_eq!(left, [beside]);
     erase(&path).unwrap();
 }
+
+/// Raft purges the log as it takes a snapshot from the leader, and goes on behind it, while the snapshot
+/// is still being written.
+#[tokio::test]
+async fn r02_nothing_counts_before_the_snapshot_that_it_is_behind_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("state"), folder.path().join("copy"));
+    let snapshot = {
+        let mut leader = Store::open(&folder.path().join("leader")).unwrap();
+        leader.commit(0..50).await;
+        leader.machine.build_snapshot().await.unwrap()
+    };
+    let mut store = Store::open(&path).unwrap();
+    store.commit(0..10).await;
+    store.log.purge(log_id(49)).await.unwrap();
+    let state = store.log.get_log_state().await.unwrap();
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(49)), Some(log_id(49))));
+    assert_eq!(store.log.try_get_log_entries(..).await.unwrap(), []);
+    let (mut log, mut again) = (store.log.clone(), store.log.clone());
+    let mut appended = Box::pin(log.blocking_append([entry(50), entry(51)]));
+    assert!(futures::poll!(&mut appended).is_pending());
+    let mut behind = Box::pin(again.blocking_append([entry(52)]));
+    assert!(futures::poll!(&mut behind).is_pending());
+    // Written after them.
+    store.log.save_vote(&Vote::new(7, NODE)).await.unwrap();
+    assert!(futures::poll!(&mut appended).is_pending());
+    assert!(futures::poll!(&mut behind).is_pending());
+
+    // A crash at this moment leaves what was acknowledged.
+    copy_store(&path, &copy);
+    let mut crashed = Store::open(&copy).unwrap();
+    assert_eq!(crashed.recover().await, (0..10).map(entry).collect::<Vec<_>>());
+    assert_eq!(crashed.log.read_vote().await.unwrap(), Some(Vote::new(7, NODE)));
+
+    store.machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    appended.await.unwrap();
+    behind.await.unwrap();
+    drop((store, log, again));
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.state(), applied_up_to(49));
+    assert_eq!(store.recover().await, (50..53).map(entry).collect::<Vec<_>>());
+    let state = store.log.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id, Some(log_id(49)));
+}
