@@ -10,7 +10,8 @@
 //! | on the way | socket, then the services of this process | nothing: plain gRPC |
 //! | processes | this one | three |
 //!
-//! Both are measured by turns, so that other load on the machine meets both.
+//! Both are measured by turns, so that other load on the machine meets both. Calls that write nothing
+//! say what gRPC and its clients leave room for on this machine.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
 
@@ -103,6 +104,8 @@ async fn main() -> Result<()> {
         println!("writes committed on 3 managers, {clients} clients\t{ours:.0}\t1/s\t");
         println!("writes committed on 3 members of etcd, {clients} clients\t{theirs:.0}\t1/s\t");
         println!("managers / etcd, {clients} clients\t{:.2}\tx\t{wanted}", ours / theirs);
+        let calls = managers.calls(clients).await?;
+        println!("calls that write nothing, {clients} clients\t{calls:.0}\t1/s\t");
     }
     Ok(())
 }

@@ -38,6 +38,24 @@ impl Managers {
         Ok(Self { leader: channels.swap_remove(0) })
     }
 
+    /// Calls that write nothing and wait for nobody: no number of writes can exceed theirs.
+    pub(crate) async fn calls(&self, clients: usize) -> Result<f64> {
+        let networks = v1::networks_client::NetworksClient::new(self.leader.clone());
+        let pair = move |_| {
+            let mut networks = networks.clone();
+            async move {
+                for _ in 0..2 {
+                    let consistency = Some(v1::Consistency { stale: true });
+                    let page =
+                        v1::ListNetworksRequest { consistency, page_size: 1, ..Default::default() };
+                    networks.list_networks(page).await?;
+                }
+                Ok(())
+            }
+        };
+        rate(clients, pair).await
+    }
+
     /// Networks are created and removed.
     pub(crate) async fn writes(&self, clients: usize) -> Result<f64> {
         let networks = v1::networks_client::NetworksClient::new(self.leader.clone());
