@@ -91,12 +91,33 @@ pub async fn ask(
 
 /// The manager has no quorum, or too many join there just now, or it went away meanwhile.
 fn is_undecided(status: &Status) -> bool {
-    let busy = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    let away = [Code::Unavailable, Code::ResourceExhausted, Code::Cancelled];
     // What a manager answered has no cause here.
-    busy || status.source().is_some()
+    away.contains(&status.code()) || status.source().is_some()
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing tells when a manager can decide again")]
 async fn pause() {
     tokio::time::sleep(ROUND).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::no_quorum(Status::unavailable("no leader"), true)]
+    #[case::too_many_join(Status::resource_exhausted("wait a second"), true)]
+    #[case::it_stopped_before_it_answered(Status::cancelled("operation was canceled"), true)]
+    #[case::the_connection_broke(Status::from_error("broken pipe".into()), true)]
+    #[case::old_token(Status::permission_denied("the token was rotated"), false)]
+    #[case::nonsense(Status::invalid_argument("node.name"), false)]
+    fn c02_managers_that_did_not_decide_are_asked_again(
+        #[case] answer: Status,
+        #[case] again: bool,
+    ) {
+        assert_eq!(is_undecided(&answer), again);
+    }
 }
