@@ -1,7 +1,6 @@
 //! The joiner's side: asks managers until one of them decides.
 
 use core::{
-    error::Error,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -89,11 +88,17 @@ pub async fn ask(
     }
 }
 
-/// The manager has no quorum, or too many join there just now, or it went away meanwhile.
+/// The manager has no quorum, or too many join there just now, or it went away meanwhile, which HTTP/2
+/// has several words for. Refusals have other codes.
 fn is_undecided(status: &Status) -> bool {
-    let away = [Code::Unavailable, Code::ResourceExhausted, Code::Cancelled];
-    // What a manager answered has no cause here.
-    away.contains(&status.code()) || status.source().is_some()
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+    )
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing tells when a manager can decide again")]
@@ -112,6 +117,7 @@ mod tests {
     #[case::too_many_join(Status::resource_exhausted("wait a second"), true)]
     #[case::it_stopped_before_it_answered(Status::cancelled("operation was canceled"), true)]
     #[case::the_connection_broke(Status::from_error("broken pipe".into()), true)]
+    #[case::in_the_middle_of_it(Status::internal("h2 protocol error: http2 error"), true)]
     #[case::old_token(Status::permission_denied("the token was rotated"), false)]
     #[case::nonsense(Status::invalid_argument("node.name"), false)]
     fn c02_managers_that_did_not_decide_are_asked_again(
