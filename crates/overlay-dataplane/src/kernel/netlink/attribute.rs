@@ -19,7 +19,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// Types and values, to the first attribute that is not whole.
-    fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    pub(in crate::kernel) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         core::iter::from_fn(move || {
             let (header, _) = rest.split_first_chunk::<HEADER_LEN>()?;

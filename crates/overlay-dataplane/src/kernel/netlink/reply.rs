@@ -41,9 +41,9 @@ impl From<std::io::Error> for Refusal {
 /// One message of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernel) struct Reply<'a> {
-    kind: u16,
-    flags: u16,
-    pub(super) sequence: u32,
+    pub(in crate::kernel) kind: u16,
+    pub(in crate::kernel) flags: u16,
+    pub(in crate::kernel) sequence: u32,
     pub(in crate::kernel) payload: &'a [u8],
 }
 

@@ -5,14 +5,14 @@
 //! attribute: length 2 | type 2 | payload | padding to 4
 //! ```
 
+use crate::kernel::netlink;
+
 /// Octets of `struct nlmsghdr`.
 pub(super) const HEADER_LEN: usize = 16;
 /// Octets of `struct nfgenmsg`, which follows it.
 pub(super) const FAMILY_LEN: usize = 4;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-/// Flags of an attribute's type.
-const TYPE_MASK: u16 = 0x3fff;
 
 const fn padded(length: usize) -> usize {
     length.next_multiple_of(4)
@@ -91,8 +91,13 @@ impl Writer {
 pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Attributes<'a> {
+    /// Types and payloads.
+    pub(super) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        netlink::Attributes::new(self.0).iter()
+    }
+
     pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.into_iter().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
+        netlink::Attributes::new(self.0).get(kind)
     }
 
     pub(super) fn u8(self, kind: u16) -> Option<u8> {
@@ -122,66 +127,13 @@ pub(super) fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(&payload[..end]).into_owned()
 }
 
-impl<'a> IntoIterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-    type IntoIter = Walk<'a>;
-
-    fn into_iter(self) -> Walk<'a> {
-        Walk(self.0)
-    }
-}
-
-/// Goes from one attribute to the next.
-#[derive(Debug)]
-pub(super) struct Walk<'a>(&'a [u8]);
-
-impl<'a> Iterator for Walk<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from(u16::from_ne_bytes(self.0.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(self.0.get(2..4)?.try_into().ok()?) & TYPE_MASK;
-        let payload = self.0.get(4..length)?;
-        self.0 = self.0.get(padded(length)..).unwrap_or_default();
-        Some((kind, payload))
-    }
-}
-
 /// One message as it is received.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    /// What follows the header.
-    pub(super) payload: &'a [u8],
-}
+pub(super) type Message<'a> = netlink::Reply<'a>;
 
 impl<'a> Message<'a> {
     /// The attributes behind `nfgenmsg`.
     pub(super) fn attributes(self) -> Attributes<'a> {
         Attributes(self.payload.get(FAMILY_LEN..).unwrap_or_default())
-    }
-}
-
-/// The messages of a datagram. Ends at the first one that is malformed.
-pub(super) struct Messages<'a>(pub(super) &'a [u8]);
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let header = self.0.get(..HEADER_LEN)?;
-        let length = u32::from_ne_bytes(header[..4].try_into().ok()?) as usize;
-        let payload = self.0.get(HEADER_LEN..length)?;
-        let message = Message {
-            kind: u16::from_ne_bytes(header[4..6].try_into().ok()?),
-            flags: u16::from_ne_bytes(header[6..8].try_into().ok()?),
-            sequence: u32::from_ne_bytes(header[8..12].try_into().ok()?),
-            payload,
-        };
-        self.0 = self.0.get(padded(length)..).unwrap_or_default();
-        Some(message)
     }
 }
 
@@ -201,20 +153,20 @@ mod tests {
                 w.u8(4, 7);
             });
         }
-        let read: Vec<_> = Messages(writer.bytes()).collect();
+        let read: Vec<_> = netlink::replies(writer.bytes()).collect();
         assert_eq!(read.len(), 2);
-        let attributes = read[1].attributes();
-        assert_eq!(attributes.text(1).unwrap(), "overlay");
-        assert_eq!(attributes.nest(2).unwrap().u32(3), Some(2));
-        assert_eq!((attributes.u8(4), attributes.u8(5)), (Some(7), None));
+        let read = read[1].attributes();
+        assert_eq!(read.text(1).unwrap(), "overlay");
+        assert_eq!(read.nest(2).unwrap().u32(3), Some(2));
+        assert_eq!((read.u8(4), read.u8(5)), (Some(7), None));
     }
 
     proptest! {
         #[test]
         fn any_octets_come_to_an_end(octets: Vec<u8>) {
-            for message in Messages(&octets) {
-                for (_, payload) in message.attributes() {
-                    Attributes(payload).into_iter().count();
+            for message in netlink::replies(&octets) {
+                for (_, payload) in message.attributes().iter() {
+                    Attributes(payload).iter().count();
                 }
             }
         }

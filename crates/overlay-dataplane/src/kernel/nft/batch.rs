@@ -404,7 +404,7 @@ pub(super) fn predecessor(value: &[u8]) -> Vec<u8> {
 fn element_at(message: &[u8], offset: usize) -> Option<String> {
     let attributes = Attributes(message.get(HEADER_LEN + FAMILY_LEN..)?);
     let elements = attributes.nest(3)?;
-    let (_, element) = elements.into_iter().find(|(_, payload)| {
+    let (_, element) = elements.iter().find(|(_, payload)| {
         let begin = payload.as_ptr().addr() - message.as_ptr().addr();
         (begin - 4..begin + payload.len()).contains(&offset)
     })?;
@@ -416,7 +416,10 @@ fn element_at(message: &[u8], offset: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::nft::{attribute::Messages, set::Field, table::Family};
+    use crate::kernel::{
+        netlink::replies,
+        nft::{set::Field, table::Family},
+    };
 
     #[test]
     fn a_batch_is_numbered_and_only_its_last_change_is_acknowledged() {
@@ -426,7 +429,7 @@ mod tests {
         batch.add_table(&id, &Table::default());
         batch.delete_table(&id);
         let (bytes, last) = batch.encode(40);
-        let messages: Vec<_> = Messages(&bytes).collect();
+        let messages: Vec<_> = replies(&bytes).collect();
         assert_eq!(last, 42);
         assert_eq!(messages.iter().map(|m| m.sequence).collect::<Vec<_>>(), [40, 41, 42, 43]);
         assert_eq!(messages.iter().map(|m| m.flags & ACK).collect::<Vec<_>>(), [0, 0, 4, 0]);

@@ -88,7 +88,7 @@ fn hook(a: Attributes<'_>, nested: Attributes<'_>, family: Family) -> Option<Hoo
 pub(super) fn rule(message: Message<'_>) -> Option<DumpedRule> {
     let a = message.attributes();
     let expressions = a.nest(4).unwrap_or(Attributes(&[]));
-    let exprs = expressions.into_iter().map(|(_, payload)| {
+    let exprs = expressions.iter().map(|(_, payload)| {
         let expression = Attributes(payload);
         let name = expression.text(1).unwrap_or_default();
         decode(&name, expression.nest(2).unwrap_or(Attributes(&[])))
@@ -120,7 +120,7 @@ fn spec(a: Attributes<'_>) -> Option<SetSpec> {
 
 pub(super) fn elements(message: Message<'_>) -> Vec<DumpedElement> {
     let list = message.attributes().nest(3).unwrap_or(Attributes(&[]));
-    list.into_iter().filter_map(|(_, payload)| element(Attributes(payload))).collect()
+    list.iter().filter_map(|(_, payload)| element(Attributes(payload))).collect()
 }
 
 fn element(a: Attributes<'_>) -> Option<DumpedElement> {
@@ -176,9 +176,9 @@ fn comment(mut data: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::nft::{
-        attribute::{Messages, Writer},
-        set::Field,
+    use crate::kernel::{
+        netlink::replies,
+        nft::{attribute::Writer, set::Field},
     };
 
     fn range(first: u8, last: u8) -> Key {
@@ -209,7 +209,7 @@ mod tests {
             w.octets(4, &[9; 7]);
             w.octets(7, &[0, 200, 1]);
         });
-        for message in Messages(writer.bytes()) {
+        for message in replies(writer.bytes()) {
             assert!(rule(message).is_none());
             assert!(chain(message, Family::Inet).is_none());
             assert!(set(message).is_none());

@@ -26,12 +26,13 @@ use nix::{
 };
 
 use super::{
-    attribute::{Attributes, HEADER_LEN, Message, Messages, Writer},
+    attribute::{Attributes, HEADER_LEN, Message, Writer},
     batch::{ACK, Batch, REQUEST, SUBSYSTEM},
     dump::{self, DumpedChain, DumpedRule},
     error::NftError,
     table::{Family, Table, TableId},
 };
+use crate::kernel::netlink::replies;
 
 /// `NLM_F_DUMP`, `NLM_F_DUMP_INTR`, `NLM_F_CAPPED`, `NLM_F_ACK_TLVS`.
 const DUMP: u16 = 0x300;
@@ -366,7 +367,7 @@ impl Nft {
                     _ => return Err(NftError::Socket { step: "receive from", source: error }),
                 },
             };
-            for message in Messages(&self.buffer[..length]) {
+            for message in replies(&self.buffer[..length]) {
                 if each(message).is_break() {
                     return Ok(lost);
                 }
