@@ -21,7 +21,7 @@ use super::{
     error::StoreError,
     journal::{Changes, Journal},
     medium::Disk,
-    segments::{Beside, Segments},
+    segments::{Beside, Segments, sync_name},
     tables::{Row, Tables},
 };
 use crate::raft::types::{Entry, LogId, Vote};
@@ -257,10 +257,6 @@ fn make_private(path: &Path) -> io::Result<()> {
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
-        Ok(_) => {
-            // Its name, too, survives a power loss.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        }
+        Ok(_) => sync_name(path),
     }
 }

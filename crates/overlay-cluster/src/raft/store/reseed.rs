@@ -16,6 +16,7 @@ use super::{
     Owner, StoreError,
     file::{File, Write},
     machine::{self, PIECE},
+    segments::sync_name,
 };
 use crate::{
     raft::{
@@ -77,8 +78,7 @@ pub fn seed(
     write(&file, owner, member, salvaged)?;
     drop(file);
     fs::rename(&new, path).map_err(io)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new("."))).and_then(|f| f.sync_all()).map_err(io)
+    sync_name(path).map_err(io)
 }
 
 fn write(

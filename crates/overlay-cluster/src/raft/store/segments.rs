@@ -47,7 +47,7 @@ impl Beside {
     }
 
     fn folder(&self) -> &Path {
-        self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        folder_of(&self.0)
     }
 }
 
@@ -72,7 +72,7 @@ impl Segments for Beside {
         let new = !path.exists();
         let file = options.open(&path)?;
         if new {
-            fs::File::open(self.folder())?.sync_all()?;
+            sync_name(&path)?;
         }
         let file = FileBackend::new(file).map_err(io::Error::other)?;
         Ok(Box::new(file))
@@ -88,6 +88,16 @@ impl Segments for Beside {
     fn path(&self, number: u64) -> PathBuf {
         self.folder().join(format!("{}{number}", self.prefix()))
     }
+}
+
+/// Where a file lies.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Has a file's name, which is new, survive a power loss.
+pub(super) fn sync_name(path: &Path) -> io::Result<()> {
+    fs::File::open(folder_of(path))?.sync_all()
 }
 
 /// Deletes a state file and the log beside it.
