@@ -5,7 +5,7 @@
 //!       ──> verify    reads the tree, changes nothing
 //!       ──> cargo test, cargo check of the fuzz targets, then every example
 //!
-//!  fix · bench · sim · lab  stand alone
+//!  fix · bench · sim · lab · vm  stand alone
 //! ```
 #![expect(clippy::print_stdout, reason = "a command-line tool reports on stdout")]
 
@@ -16,6 +16,7 @@ mod setup;
 mod sim;
 mod test;
 mod verify;
+mod vm;
 mod workspace;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -70,6 +71,9 @@ enum Chore {
         #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
+    /// Run a command as root under Debian's kernel in QEMU, which has what this one may lack (ESP,
+    /// IPVS, netem): `cargo xtask vm -- ip xfrm state`. Sees the files of this machine, keeps nothing
+    Vm(vm::VmArgs),
 }
 
 fn main() -> Result<()> {
@@ -83,6 +87,7 @@ fn main() -> Result<()> {
             sim::run(&Workspace::load()?, seeds, first_seed, release)
         }
         Chore::Lab { command } => lab::run(&command),
+        Chore::Vm(args) => vm::run(&Workspace::load()?, &args),
     }
 }
 

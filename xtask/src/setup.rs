@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::workspace;
 
-struct SystemPackage {
+pub(crate) struct SystemPackage {
     /// Debian's name of the package.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// A program of it, whose presence says that it is installed.
-    program: &'static str,
-    needed_by: &'static str,
+    pub(crate) program: &'static str,
+    pub(crate) needed_by: &'static str,
 }
 
 const PACKAGES: [SystemPackage; 9] = [
@@ -68,17 +68,12 @@ const QUIET: [&str; 3] = ["-qq", "--option", "Dpkg::Use-Pty=0"];
 /// Installs what is missing. Where that is not allowed it says what to run, which is an error
 /// only in CI: a developer's tests that need a missing program fail by its name.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing();
+    let missing = missing(&PACKAGES);
     if missing.is_empty() {
         println!("setup: nothing to do, {} packages are present", PACKAGES.len());
         return Ok(());
     }
-    for package in &missing {
-        println!(
-            "setup: {} is missing (`{}`: {})",
-            package.name, package.program, package.needed_by
-        );
-    }
+    tell(&missing);
     let names: Vec<_> = missing.iter().map(|package| package.name).collect();
     if !workspace::is_root() || workspace::find_program("apt-get").is_none() {
         println!("setup: this needs root and apt-get; run\n  {}", by_hand(&names));
@@ -87,18 +82,38 @@ pub(crate) fn run() -> Result<()> {
         }
         return Ok(());
     }
-    install(&names)
+    install(&missing)
 }
 
-fn missing() -> Vec<&'static SystemPackage> {
-    PACKAGES.iter().filter(|package| workspace::find_program(package.program).is_none()).collect()
+/// Installs what is missing of `packages`, or says how to.
+pub(crate) fn provide(packages: &'static [SystemPackage]) -> Result<()> {
+    let missing = missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    tell(&missing);
+    install(&missing)
+}
+
+fn missing(packages: &'static [SystemPackage]) -> Vec<&'static SystemPackage> {
+    packages.iter().filter(|package| workspace::find_program(package.program).is_none()).collect()
+}
+
+fn tell(missing: &[&SystemPackage]) {
+    for package in missing {
+        println!(
+            "setup: {} is missing (`{}`: {})",
+            package.name, package.program, package.needed_by
+        );
+    }
 }
 
 fn by_hand(names: &[&str]) -> String {
     format!("sudo apt-get update && sudo apt-get install --yes {}", names.join(" "))
 }
 
-fn install(names: &[&str]) -> Result<()> {
+fn install(packages: &[&'static SystemPackage]) -> Result<()> {
+    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
     let apt = || {
         let mut command = Command::new("apt-get");
         // tshark asks whether users may capture; nobody is there to answer.
@@ -109,8 +124,9 @@ fn install(names: &[&str]) -> Result<()> {
     if let Err(error) = workspace::run(apt().arg("update")) {
         println!("setup: {error:#}; going on with the package lists at hand");
     }
-    workspace::run(apt().args(["install", "--yes", "--no-install-recommends"]).args(names))?;
-    if let Some(package) = missing().first() {
+    workspace::run(apt().args(["install", "--yes", "--no-install-recommends"]).args(&names))?;
+    let absent = |package: &&&SystemPackage| workspace::find_program(package.program).is_none();
+    if let Some(package) = packages.iter().find(absent) {
         bail!("{} was installed, but `{}` is still not found", package.name, package.program);
     }
     println!("setup: installed {}", names.join(", "));

@@ -26,6 +26,11 @@ impl Workspace {
         self.metadata.workspace_root.as_std_path()
     }
 
+    /// Where builds go.
+    pub(crate) fn target(&self) -> &Path {
+        self.metadata.target_directory.as_std_path()
+    }
+
     pub(crate) fn members(&self) -> Vec<&Package> {
         self.metadata.workspace_packages()
     }
