@@ -49,6 +49,8 @@ fn filter_rules() -> Vec<Rule> {
             Expr::Payload { base: Base::Network, offset: 8, len: 1, to: R0 },
             Expr::SetPayload { base: Base::Network, offset: 8, len: 1, from: R0 },
             Expr::Reject,
+            Expr::Unreachable,
+            Expr::Reset,
         ]),
         Rule::new([Expr::goto("other")]),
         Rule::new([Expr::Verdict(Verdict::Return)]),
@@ -178,7 +180,7 @@ fn everything() -> Table {
                 vec![
                     nat(NatKind::Destination, Some(Reg::new(9))),
                     nat(NatKind::Destination, None),
-                    Rule::new([Expr::Redirect { port: None }]),
+                    Rule::new([Expr::DeviceTo { to: R0 }, Expr::Redirect { port: None }]),
                 ],
             ),
         ),

@@ -186,6 +186,8 @@ pub enum Expr {
     SetPayload { base: Base, offset: u32, len: u32, from: Reg },
     /// Loads the type of an address, `RTN_*`, in the host's byte order.
     AddressType { of: FibAddress, to: Reg },
+    /// Loads the name of the device that leads to the destination.
+    DeviceTo { to: Reg },
     /// Loads a value.
     Immediate { value: Vec<u8>, to: Reg },
     /// `to = from & mask ^ xor`
@@ -224,6 +226,10 @@ pub enum Expr {
     Duplicate { device: Reg },
     /// Tells the sender that an administrator forbids it.
     Reject,
+    /// Tells the sender that nobody listens on the port.
+    Unreachable,
+    /// Resets the sender's TCP connection.
+    Reset,
     /// Something that is not known here, by the kernel's name: it is equal to nothing of ours, and
     /// the kernel refuses it from us.
     Foreign(String),

@@ -2,7 +2,8 @@
 //! [`Expr::Foreign`].
 
 use super::{
-    Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict, encode::family,
+    Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict,
+    encode::{FIB_DEVICE_NAME, REJECT_ICMPX, REJECT_PORT, REJECT_PROHIBITED, REJECT_RESET, family},
 };
 use crate::kernel::nft::{attribute::Attributes, set::Data};
 
@@ -30,7 +31,7 @@ pub(in crate::kernel::nft) fn decode(name: &str, a: Attributes<'_>) -> Expr {
         "notrack" => Some(Expr::Notrack),
         "fwd" => forward(a),
         "dup" => duplicate(a),
-        "reject" => (a.u32(1) == Some(2) && a.u8(2) == Some(3)).then_some(Expr::Reject),
+        "reject" => reject(a),
         _ => None,
     };
     known.unwrap_or_else(|| Expr::Foreign(name.to_owned()))
@@ -96,6 +97,10 @@ fn payload(a: Attributes<'_>) -> Option<Expr> {
 
 fn fib(a: Attributes<'_>) -> Option<Expr> {
     let flags = a.u32(3)?;
+    if a.u32(2)? == FIB_DEVICE_NAME {
+        return (flags == FibAddress::Destination.number())
+            .then_some(Expr::DeviceTo { to: a.reg(1)? });
+    }
     let of = [FibAddress::Source, FibAddress::Destination].into_iter();
     let of = of.into_iter().find(|of| of.number() == flags)?;
     (a.u32(2)? == 3).then_some(Expr::AddressType { of, to: a.reg(1)? })
@@ -179,6 +184,15 @@ fn plain(a: Attributes<'_>, flags: u16) -> bool {
 
 fn forward(a: Attributes<'_>) -> Option<Expr> {
     a.get(2).is_none().then_some(Expr::Forward { device: a.reg(1)? })
+}
+
+fn reject(a: Attributes<'_>) -> Option<Expr> {
+    match (a.u32(1)?, a.u8(2)) {
+        (REJECT_RESET, _) => Some(Expr::Reset),
+        (REJECT_ICMPX, Some(REJECT_PORT)) => Some(Expr::Unreachable),
+        (REJECT_ICMPX, Some(REJECT_PROHIBITED)) => Some(Expr::Reject),
+        _ => None,
+    }
 }
 
 fn duplicate(a: Attributes<'_>) -> Option<Expr> {

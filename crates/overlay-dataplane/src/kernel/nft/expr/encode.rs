@@ -7,6 +7,16 @@ use crate::kernel::nft::attribute::Writer;
 const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
 
+/// `NFT_FIB_RESULT_OIFNAME`.
+pub(super) const FIB_DEVICE_NAME: u32 = 2;
+
+/// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`.
+pub(super) const REJECT_RESET: u32 = 1;
+pub(super) const REJECT_ICMPX: u32 = 2;
+/// `NFT_REJECT_ICMPX_PORT_UNREACH`, `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+pub(super) const REJECT_PORT: u8 = 1;
+pub(super) const REJECT_PROHIBITED: u8 = 3;
+
 impl Meta {
     pub(super) const ALL: [Self; 7] = [
         Self::Mark,
@@ -107,7 +117,7 @@ impl Expr {
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Ct { .. } | Self::SetCt { .. } => "ct",
             Self::Payload { .. } | Self::SetPayload { .. } => "payload",
-            Self::AddressType { .. } => "fib",
+            Self::AddressType { .. } | Self::DeviceTo { .. } => "fib",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Bitwise { .. } | Self::ShiftRight { .. } => "bitwise",
             Self::ToHostOrder { .. } => "byteorder",
@@ -122,7 +132,7 @@ impl Expr {
             Self::Notrack => "notrack",
             Self::Forward { .. } => "fwd",
             Self::Duplicate { .. } => "dup",
-            Self::Reject => "reject",
+            Self::Reject | Self::Unreachable | Self::Reset => "reject",
             Self::Foreign(name) => name,
         }
     }
@@ -134,7 +144,8 @@ impl Expr {
             Self::Meta { .. }
             | Self::Ct { .. }
             | Self::Payload { .. }
-            | Self::AddressType { .. } => {
+            | Self::AddressType { .. }
+            | Self::DeviceTo { .. } => {
                 self.encode_load(w);
             }
             Self::SetMeta { .. } | Self::SetCt { .. } | Self::SetPayload { .. } => {
@@ -170,6 +181,11 @@ impl Expr {
                 w.reg(1, *to);
                 w.u32(2, 3); // NFT_FIB_RESULT_ADDRTYPE
                 w.u32(3, of.number());
+            }
+            Self::DeviceTo { to } => {
+                w.reg(1, *to);
+                w.u32(2, FIB_DEVICE_NAME);
+                w.u32(3, FibAddress::Destination.number());
             }
             _ => {}
         }
@@ -280,9 +296,14 @@ impl Expr {
             Self::Forward { device } => w.reg(1, *device),
             Self::Duplicate { device } => w.reg(2, *device),
             Self::Reject => {
-                w.u32(1, 2); // NFT_REJECT_ICMPX_UNREACH
-                w.u8(2, 3); // NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+                w.u32(1, REJECT_ICMPX);
+                w.u8(2, REJECT_PROHIBITED);
             }
+            Self::Unreachable => {
+                w.u32(1, REJECT_ICMPX);
+                w.u8(2, REJECT_PORT);
+            }
+            Self::Reset => w.u32(1, REJECT_RESET),
             _ => {}
         }
     }
