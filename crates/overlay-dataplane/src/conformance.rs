@@ -28,15 +28,13 @@ pub struct Candidate<D> {
     pub ports: [PortKind; 2],
     /// Whether it has encrypted networks and security associations. Else it refuses them.
     pub encrypts: bool,
-    /// Whether it translates virtual addresses. Else it refuses services.
-    pub serves: bool,
 }
 
 impl<D> Candidate<D> {
     /// A dataplane that can do everything, with ports in memory.
     pub const fn new(dataplane: D) -> Self {
         let ports = [PortKind::Memory, PortKind::Memory];
-        Self { dataplane, ports, encrypts: true, serves: true }
+        Self { dataplane, ports, encrypts: true }
     }
 
     /// The sample, without what the dataplane cannot do.
@@ -45,7 +43,6 @@ impl<D> Candidate<D> {
         for (network, port) in desired.networks.values_mut().zip(&self.ports) {
             network.settings.encrypted &= self.encrypts;
             network.locals.values_mut().for_each(|local| local.port = port.clone());
-            network.services.retain(|_, _| self.serves);
         }
         if !self.encrypts {
             desired.sas = SaSet::default();
@@ -190,10 +187,6 @@ fn refuses_what_it_cannot_do<D: Dataplane>(mut candidate: Candidate<D>) {
             Op::AddInboundSa(sa.clone()),
             Op::SetOutboundSa { sa, greet: false },
         ]);
-    }
-    if !candidate.serves {
-        let (id, service) = all.networks[&network(1)].services.iter().next().expect("a service");
-        ops.push(Op::PutService(network(1), *id, service.clone()));
     }
     converge(&mut candidate.dataplane, &desired);
     let before = candidate.dataplane.observe().expect("observe");

@@ -73,6 +73,14 @@ pub enum Error {
     /// The filter of members could not be read or changed.
     #[error(transparent)]
     Filter(#[from] NftError),
+    /// Virtual addresses of services could not be programmed for an endpoint.
+    #[error("cannot translate virtual addresses for endpoint {endpoint}: {reason}")]
+    Services {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// What the kernel or the system said, and about what.
+        reason: String,
+    },
     /// An endpoint's interface cannot have its name.
     #[error("network namespace {path} has an interface {name:?} already")]
     InterfaceInUse {

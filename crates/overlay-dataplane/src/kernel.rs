@@ -24,10 +24,12 @@
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
 //! - [`nft`]: nf_tables, and transactions between tables
+//! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
 pub mod capability;
+mod conntrack;
 mod dataplane;
 mod directory;
 pub mod filter;
@@ -41,6 +43,7 @@ mod observation;
 mod port;
 mod route;
 mod scaffold;
+mod services;
 mod stations;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{
     netlink::{Refusal, RouteSocket},
     port::{self, Board},
     scaffold,
+    services::{Services, Site},
     stations::{Change, Devices, Stations},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub struct KernelDataplane {
     pub(super) filter: Box<dyn MemberFilter>,
     pub(super) state: State,
     pub(super) programmed: BTreeMap<NetworkId, Programmed>,
+    pub(super) services: Services,
 }
 
 impl KernelDataplane {
@@ -83,6 +85,7 @@ impl KernelDataplane {
             filter,
             state: State::default(),
             programmed: BTreeMap::new(),
+            services: Services::default(),
         })
     }
 
@@ -111,17 +114,23 @@ impl KernelDataplane {
                 }
                 Ok(())
             }
-            Op::PutService(id, ..) => {
-                self.state.network(id)?;
-                Err(Error::Unsupported(
-                    "translate virtual addresses: it programs no maps for them yet",
-                ))
+            Op::PutService(id, service, table) => {
+                self.state.network(id)?.services.insert(service, table);
+                self.services.touch(number, id, service);
+                Ok(())
+            }
+            Op::RemoveService(id, service) => {
+                let network = self.state.0.networks.get_mut(&id);
+                if network.and_then(|network| network.services.remove(&service)).is_some() {
+                    self.services.touch(number, id, service);
+                }
+                Ok(())
             }
             Op::AddInboundSa(_) | Op::SetOutboundSa { .. } => {
                 Err(Error::Unsupported("hold security associations: it has no xfrm layer yet"))
             }
             // What it never has, it has not.
-            Op::RemoveService(..) | Op::RemoveInboundSa(_) | Op::RemoveOutboundSa(_) => Ok(()),
+            Op::RemoveInboundSa(_) | Op::RemoveOutboundSa(_) => Ok(()),
         }
     }
 
@@ -193,6 +202,10 @@ impl KernelDataplane {
     fn remove_network(&mut self, id: NetworkId) -> Result<(), Error> {
         let (files, others): (Vec<_>, Vec<_>) =
             self.directory.list()?.into_iter().partition(|file| file.network == id);
+        let locals = self.state.0.networks.get(&id).map(|network| network.locals.clone());
+        for (endpoint, local) in locals.unwrap_or_default() {
+            self.withdraw(endpoint, &local)?;
+        }
         for file in files {
             if let Some(netns) = file.find()? {
                 scaffold::remove(&file.socket(&netns)?, file.vni)?;
@@ -249,6 +262,7 @@ impl KernelDataplane {
         }
         self.plug(number, id, endpoint, old.as_ref(), &local)?;
         self.state.network(id)?.locals.insert(endpoint, local);
+        self.services.look_after(number, id, endpoint);
         Ok(())
     }
 
@@ -276,17 +290,24 @@ impl KernelDataplane {
         id: NetworkId,
         endpoint: EndpointId,
     ) -> Result<(), Error> {
-        let Some(network) = self.state.0.networks.get_mut(&id) else { return Ok(()) };
+        let Some(network) = self.state.0.networks.get(&id) else { return Ok(()) };
         let Some(old) = network.locals.get(&endpoint).cloned() else { return Ok(()) };
         let file = self.directory.file(id, network.settings.vni);
+        // While the port tells where it is.
+        self.withdraw(endpoint, &old)?;
         // Without the namespace there is no port either.
         if let Some(netns) = file.find()? {
             port::unplug(&file.socket(&netns)?, endpoint)?;
         }
-        network.locals.remove(&endpoint);
+        self.state.network(id)?.locals.remove(&endpoint);
         let stations = &mut self.programmed.entry(id).or_default().stations;
         stations.remove_local(number, endpoint, &old);
         Ok(())
+    }
+
+    /// Takes the services away that an endpoint reaches.
+    fn withdraw(&mut self, endpoint: EndpointId, local: &LocalEndpoint) -> Result<(), Error> {
+        Site::of(endpoint, local).map_or(Ok(()), |site| self.services.withdraw(&site))
     }
 
     /// Makes the changes that operations asked for, and says which of these failed.
@@ -310,6 +331,8 @@ impl KernelDataplane {
                 failed.extend(outcome.err().map(|error| (change.op, error)));
             }
         }
+        // Behind the backends that they lead to.
+        failed.extend(self.services.flush(&self.state.0.networks));
         failed
     }
 }

@@ -16,7 +16,10 @@ use nix::{
     libc::O_NONBLOCK,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
-    sys::statfs::{NSFS_MAGIC, fstatfs},
+    sys::{
+        stat::fstat,
+        statfs::{NSFS_MAGIC, fstatfs},
+    },
 };
 
 use super::netlink::{Attributes, Message, Refusal, RouteSocket};
@@ -44,6 +47,11 @@ impl NetNs {
             return Err(io::Error::new(ErrorKind::InvalidInput, reason));
         }
         Ok(Self(file))
+    }
+
+    /// A number that no other namespace of this host has while this one lives.
+    pub(super) fn inode(&self) -> io::Result<u64> {
+        Ok(fstat(&self.0)?.st_ino)
     }
 
     /// As [`open`](Self::open). `None` when the file is not there or stands for none.

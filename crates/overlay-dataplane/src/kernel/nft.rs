@@ -17,6 +17,7 @@
 //! - [`admission`]: who may send into a plain network (**no-entry**)
 //! - [`gateway`]: the way out, and published ports; [`endpoint`]: published ports in its own namespace;
 //!   [`publish`], [`reservation`]: what both say about ports, and who may have one
+//! - `vip`: virtual addresses of services, in an endpoint's namespace
 //! - [`forwarding`]: hosts that forward nothing by default
 
 pub mod admission;
@@ -35,6 +36,7 @@ pub mod reservation;
 pub mod set;
 pub mod socket;
 pub mod table;
+pub(in crate::kernel) mod vip;
 pub mod watch;
 
 pub use batch::Batch;

@@ -29,16 +29,29 @@ impl KernelDataplane {
         let members = self.filter.observe()?;
         let mut known = core::mem::take(&mut self.state.0.networks);
         self.programmed.clear();
+        let mut endpoints = BTreeSet::new();
         for file in self.directory.list()? {
             let id = file.network;
             let before = known.remove(&id).or_else(|| self.state.0.networks.remove(&id));
             let (mut network, programmed) = self.read_network(&file, before.as_ref())?;
             network.members = shown_members(&network, &programmed, members.as_ref());
             keep_order(&mut network, before.as_ref());
+            self.read_services(&mut network, before.as_ref());
+            endpoints.extend(network.locals.keys().copied());
             self.state.0.networks.insert(id, network);
             self.programmed.insert(id, programmed);
         }
+        self.services.keep(&endpoints);
         Ok(())
+    }
+
+    fn read_services(&mut self, network: &mut Network, before: Option<&Network>) {
+        network.services = self.services.read(network, before);
+        for (endpoint, local) in &mut network.locals {
+            if !self.services.is_right(*endpoint, &network.services) {
+                local.addresses = Addresses::default();
+            }
+        }
     }
 
     fn read_network(

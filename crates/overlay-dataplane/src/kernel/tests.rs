@@ -1,6 +1,9 @@
 //! The kernel dataplane on a real kernel: in namespaces that each test makes.
 #![expect(clippy::disallowed_methods, reason = "tests wait with a deadline")]
 
+mod fleet;
+mod services;
+
 use core::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -8,7 +11,7 @@ use core::{
 use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId};
+use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, ServiceId};
 
 use super::{
     KernelConfig, KernelDataplane,
@@ -58,7 +61,7 @@ impl Lab {
     fn candidate(&self) -> Candidate<KernelDataplane> {
         let veth = |name: &str| PortKind::Veth { name: name.into(), netns: self.container.path() };
         let ports = [veth("eth0"), veth("eth1")];
-        Candidate { dataplane: self.start(), ports, encrypts: false, serves: false }
+        Candidate { dataplane: self.start(), ports, encrypts: false }
     }
 
     fn sample(&self) -> Desired {
@@ -353,6 +356,11 @@ fn r09_d07_after_a_crash_at_any_call_it_converges_and_leaves_nothing() {
         first.locals.values_mut().for_each(|local| {
             local.addresses = Addresses { v4: Some([10, 0, 1, 98].into()), v6: None };
         });
+        let mut service = first.services.pop_first().unwrap().1;
+        service.backends.values_mut().for_each(|b| b.addresses.v4 = Some([10, 0, 1, 98].into()));
+        first.services.insert(ServiceId::from_u128(2), service.clone());
+        service.vips.v4 = Some([10, 0, 1, 101].into());
+        first.services.insert(ServiceId::from_u128(1), service);
         let nothing = Desired::default();
         let ways = [(&nothing, &desired), (&desired, &other), (&desired, &nothing)];
         for (way, (from, to)) in ways.into_iter().enumerate() {
@@ -505,6 +513,7 @@ impl Lab {
         let links = [&self.host, &self.container].map(|n| n.ip("-br link show").unwrap());
         let addresses = self.container.ip("-br address show").unwrap();
         let table = self.admission();
-        format!("{mounts}{files:?}{}{}{addresses}{table:?}", links[0], links[1])
+        let rules = self.container.run(&["nft", "list ruleset"]).unwrap();
+        format!("{mounts}{files:?}{}{}{addresses}{table:?}{rules}", links[0], links[1])
     }
 }

@@ -36,7 +36,7 @@ pub(in crate::kernel) fn burn() -> io::Result<()> {
 }
 
 /// Takes note of requests that change something.
-pub(super) fn note_changes(count: usize) {
+pub(in crate::kernel) fn note_changes(count: usize) {
     CHANGES.set(CHANGES.get() + count);
 }
 

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use neli::consts::{nl::NlmF, rtnl::Rtm};
+use neli::consts::nl::NlmF;
 
 use super::attribute::HEADER_LEN as ATTRIBUTE_LEN;
 
@@ -17,9 +17,9 @@ pub(in crate::kernel) struct Message(Vec<u8>);
 
 impl Message {
     /// A request with a header of its family: `struct ifinfomsg`, `ndmsg` and so on.
-    pub(in crate::kernel) fn new(kind: Rtm, flags: NlmF, header: &[u8]) -> Self {
+    pub(in crate::kernel) fn new(kind: impl Into<u16>, flags: NlmF, header: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER_LEN];
-        bytes[4..6].copy_from_slice(&u16::from(kind).to_ne_bytes());
+        bytes[4..6].copy_from_slice(&kind.into().to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | NlmF::REQUEST).bits().to_ne_bytes());
         bytes.extend_from_slice(header);
         Self(bytes).measured()
@@ -95,6 +95,8 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use neli::consts::rtnl::Rtm;
+
     use super::*;
 
     #[test]

@@ -23,7 +23,7 @@ const BUFFER_LEN: usize = 1 << 16;
 /// How often a listing is begun again because its subject changed meanwhile.
 const DUMP_TRIES: usize = 8;
 
-/// A route socket. It speaks to the namespace of the thread that opened it, wherever it is used.
+/// A socket for routing or connection tracking. It speaks to the namespace of the thread that opened it, wherever it is used.
 pub(in crate::kernel) struct RouteSocket {
     socket: NlSocket,
     sequence: Cell<u32>,
@@ -37,7 +37,18 @@ impl RouteSocket {
         socket.enable_ext_ack(true)?;
         // Without it the kernel ignores what a listing is to be limited to.
         socket.enable_strict_checking(true)?;
-        Ok(Self { socket, sequence: Cell::new(0), buffer: RefCell::new(vec![0; BUFFER_LEN]) })
+        Ok(Self::new(socket))
+    }
+
+    /// Opens a socket to connection tracking in the calling thread's namespace.
+    pub(in crate::kernel) fn open_netfilter() -> io::Result<Self> {
+        let socket = NlSocket::connect(NlFamily::Netfilter, None, Groups::empty())?;
+        socket.enable_ext_ack(true)?;
+        Ok(Self::new(socket))
+    }
+
+    fn new(socket: NlSocket) -> Self {
+        Self { socket, sequence: Cell::new(0), buffer: RefCell::new(vec![0; BUFFER_LEN]) }
     }
 
     /// Makes one change.

@@ -186,7 +186,7 @@ impl Nft {
     }
 
     /// Number of the rules as they are: another one after each transaction of anybody.
-    fn generation(&mut self) -> Result<Option<u32>, NftError> {
+    pub(in crate::kernel) fn generation(&mut self) -> Result<Option<u32>, NftError> {
         let what = "the generation of the rules";
         let generation = self.ask(GET_GENERATION, 0, 0, what, |_| {}, |m| m.attributes().u32(1))?;
         Ok(match generation {
