@@ -24,6 +24,8 @@ use overlayd::managers::Managers;
 use tokio::sync::watch;
 use tonic::{Status, Streaming, transport::Channel};
 
+/// As nodes leave a manager that says nothing.
+const SILENCE: Duration = Duration::from_millis(1400);
 /// As nodes pause after a watch that ended.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -103,7 +105,7 @@ impl Agent {
         manager: SocketAddr,
     ) -> Result<(Channel, Streaming<v1::WatchResponse>)> {
         let dialer = Dialer::member(Arc::clone(&self.tls), self.from, manager, None);
-        let channel = dialer.channel().await?;
+        let channel = dialer.leaving_after(SILENCE).channel().await?;
         let mut client = WatcherClient::new(channel.clone());
         let request = v1::WatchRequest { node: self.id.to_string(), from_revision: 0 };
         Ok((channel, client.watch(request).await?.into_inner()))

@@ -20,7 +20,7 @@ use overlay_types::{Change, FeatureLevel, NodeId, Object, ObjectKey, Revision, V
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{backoff::Backoff, disk::Disk, managers::Managers};
+use crate::{backoff::Backoff, disk::Disk, managers::Managers, patience::STEADY};
 
 /// Shortest time between two writes of the view to the disk.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -126,6 +126,10 @@ pub(crate) async fn run(node: NodeId, managers: Managers, viewer: Viewer) {
             // Managers end the watch when the certificate that it began with does.
             _ = renewed.changed() => continue,
             _ = died.changed() => continue,
+            () = pause(STEADY), if managers.is_patient() => {
+                managers.calm();
+                continue;
+            }
         };
         if let Err(status) = broken_off {
             tracing::debug!(reason = status.message(), "watch broken off; asking another manager");

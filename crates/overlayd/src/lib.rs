@@ -17,7 +17,8 @@
 //! - [`node`]: [`Node`] and its handle; `endpoint`: what the handle does with endpoints
 //! - `member`: what runs while the node is in a cluster; `control_plane`, `state_file`: what only managers
 //!   run; the wait for the last run to be over
-//! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`]: which one
+//! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`], `patience`: which
+//!   one, and how long it may be silent
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
@@ -47,6 +48,7 @@ pub mod managers;
 mod member;
 mod metrics;
 pub mod node;
+mod patience;
 mod place;
 mod ports;
 mod reconcile;

@@ -3,15 +3,17 @@
 //! ```text
 //!   this node's calls ──► the one in use ──► own services, in this process
 //!                          │                 (also asked first after a change)
-//!                          └ failed: next ──► another manager, over TLS
+//!                          └ failed, or silent: next ──► another manager, over TLS
 //! ```
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use overlay_api::status::{Reason, with_reason};
 use overlay_cluster::{
     ca::{CaError, Dialer, NodeTls},
@@ -19,9 +21,18 @@ use overlay_cluster::{
 };
 use overlay_types::{Node, NodeId, Role, View};
 use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tonic::Status;
 use tower::ServiceExt;
+
+use crate::patience::Patience;
+
+/// How long one manager is dialed alone: several times what a handshake takes. One that lost power
+/// does not refuse, it says nothing for seconds.
+const STAGGER: Duration = Duration::from_millis(500);
 
 /// The managers of the cluster, and a connection to one of them.
 #[derive(Clone, Debug)]
@@ -46,6 +57,8 @@ struct Known {
     current: Option<Current>,
     /// Where the next search starts, so that a manager that failed is asked last.
     next: usize,
+    /// How long the next one may be silent.
+    patience: Patience,
 }
 
 /// The connection in use, and the credentials that it was made with.
@@ -54,6 +67,7 @@ struct Current {
     manager: NodeId,
     channel: Channel,
     credentials: Arc<ClientConfig>,
+    made: Instant,
 }
 
 impl Managers {
@@ -109,51 +123,69 @@ impl Managers {
     /// certificate it is a new one; calls on the old one go on.
     pub async fn channel(&self) -> Result<Channel, Status> {
         let credentials = self.0.tls.client_config();
-        let (addresses, start, own) = {
+        let (candidates, own, patience) = {
             let known = self.known();
             if let Some(current) = &known.current
                 && Arc::ptr_eq(&current.credentials, &credentials)
             {
                 return Ok(current.channel.clone());
             }
-            (known.addresses.clone(), known.next, known.own.clone())
+            let places = (0..known.addresses.len()).map(|offset| known.next + offset);
+            let places = places.map(|place| place % known.addresses.len());
+            let candidates: Vec<_> = places.map(|place| (place, known.addresses[place])).collect();
+            (candidates, known.own.clone(), known.patience)
         };
+        let silence = patience.limit(rand::random());
+        let mut candidates = candidates.into_iter();
+        let mut dials = FuturesUnordered::new();
         let mut reasons = Vec::new();
-        for offset in 0..addresses.len() {
-            let place = (start + offset) % addresses.len();
-            let (id, address) = addresses[place];
-            let own = own.clone().filter(|_| id == self.0.own);
-            let was_own = own.is_some();
-            let channel = match own {
-                Some(own) => Ok(own),
-                None => self.dial(id, address).await,
-            };
-            match channel {
-                Ok(channel) => {
-                    let current = Current {
-                        manager: id,
-                        channel: channel.clone(),
-                        credentials: Arc::clone(&credentials),
+        loop {
+            let next = candidates.next();
+            let alone = if next.is_some() { STAGGER } else { Duration::MAX };
+            if let Some((place, (id, address))) = next {
+                let own = own.clone().filter(|_| id == self.0.own);
+                dials.push(async move {
+                    let was_own = own.is_some();
+                    let channel = match own {
+                        Some(own) => Ok(own),
+                        None => self.dial(id, address, silence).await,
                     };
+                    channel.map(|channel| (place, id, channel, was_own)).map_err(|e| (address, e))
+                });
+            } else if dials.is_empty() {
+                let message = format!("no manager answers ({})", reasons.join("; "));
+                return Err(with_reason(Reason::NoManager, message));
+            }
+            match timeout(alone, dials.next()).await {
+                Ok(Some(Ok((place, manager, channel, was_own)))) => {
+                    let (credentials, made) = (Arc::clone(&credentials), Instant::now());
                     let mut known = self.known();
-                    if id == self.0.own && was_own && known.own.is_none() {
+                    if was_own && known.own.is_none() {
                         // It ceased to be a manager this very moment.
                         continue;
                     }
+                    let current = Current { manager, channel, credentials, made };
+                    let channel = current.channel.clone();
                     known.current = Some(current);
                     known.next = place;
                     return Ok(channel);
                 }
-                Err(error) => reasons.push(format!("{address}: {error}")),
+                Ok(Some(Err((address, error)))) => reasons.push(format!("{address}: {error}")),
+                // It is slow: the next one is dialed, too.
+                Ok(None) | Err(_) => {}
             }
         }
-        let message = format!("no manager answers ({})", reasons.join("; "));
-        Err(with_reason(Reason::NoManager, message))
     }
 
-    async fn dial(&self, id: NodeId, address: SocketAddr) -> Result<Channel, CaError> {
+    async fn dial(
+        &self,
+        id: NodeId,
+        address: SocketAddr,
+        silence: Duration,
+    ) -> Result<Channel, CaError> {
         let tls = Arc::clone(&self.0.tls);
-        let channel = Dialer::member(tls, self.0.control.ip(), address, Some(id)).channel().await?;
+        let dialer = Dialer::member(tls, self.0.control.ip(), address, Some(id));
+        let channel = dialer.leaving_after(silence).channel().await?;
         Ok(Channel::new(channel.map_err(|error| Status::from_error(error.into()))))
     }
 
@@ -186,9 +218,23 @@ impl Managers {
     /// The connection in use failed: another manager is tried next.
     pub fn failed(&self) {
         let mut known = self.known();
-        if known.current.take().is_some() {
+        if let Some(lost) = known.current.take() {
             known.next += 1;
+            known.patience.left(lost.made.elapsed());
         }
+    }
+
+    /// Whether the manager in use may be silent for longer than it should for good.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.known().patience.is_long()
+    }
+
+    /// The connection in use lasted: it is made anew, to the same manager, with no more patience than
+    /// others have. Calls on the old one go on.
+    pub(crate) fn calm(&self) {
+        let mut known = self.known();
+        known.patience.calm();
+        known.current = None;
     }
 }
 

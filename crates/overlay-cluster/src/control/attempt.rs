@@ -45,6 +45,14 @@ pub(super) fn not_leader() -> Status {
     with_reason(Reason::NoLeader, "this manager does not lead (any more)")
 }
 
+/// Waits until this manager takes `leader` for the leader no more: one that lost power answers nothing
+/// that was asked of it, and another one is elected long before a call gives up.
+pub(super) async fn deposed(raft: Raft, leader: NodeId) {
+    let mut metrics = raft.server_metrics();
+    // An error: the raft core ended, and knows nobody.
+    let _ = metrics.wait_for(|metrics| metrics.current_leader != Some(leader)).await;
+}
+
 /// When a call stops looking for a leader.
 pub(super) struct Patience(pub(super) Instant);
 

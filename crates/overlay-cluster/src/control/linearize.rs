@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::{
     Control,
-    attempt::{Attempt, LEADER_PATIENCE, Patience, is_barred, no_manager, not_leader},
+    attempt::{Attempt, LEADER_PATIENCE, Patience, deposed, is_barred, no_manager, not_leader},
 };
 use crate::raft::{
     codec,
@@ -72,7 +72,11 @@ impl Control {
         (leader, member): (NodeId, Member),
     ) -> Result<Option<LogId>, Status> {
         let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
-        let answer = client.read_index(wire::ReadIndexRequest {}).await?.into_inner();
+        let answer = tokio::select! {
+            biased;
+            answer = client.read_index(wire::ReadIndexRequest {}) => answer?.into_inner(),
+            () = deposed(self.raft(), leader) => return Err(not_leader()),
+        };
         codec::optional_log_id(answer.log_id)
             .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
     }

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use super::{
     Control,
-    attempt::{Attempt, Patience, is_barred, no_manager, not_leader},
+    attempt::{Attempt, Patience, deposed, is_barred, no_manager, not_leader},
     rejection_status,
 };
 use crate::{
@@ -75,7 +75,11 @@ impl Control {
     ) -> Result<Response, Status> {
         let mut client = self.0.core().peers.client(leader, &member).ok_or_else(not_leader)?;
         let command = wire::Command::from(command).encode_to_vec();
-        let answer = client.propose(wire::ProposeRequest { command }).await?.into_inner();
+        let answer = tokio::select! {
+            biased;
+            answer = client.propose(wire::ProposeRequest { command }) => answer?.into_inner(),
+            () = deposed(self.raft(), leader) => return Err(not_leader()),
+        };
         Response::try_from(answer.response.unwrap_or_default())
             .map_err(|error| Status::internal(format!("answer of the leader: {error}")))
     }

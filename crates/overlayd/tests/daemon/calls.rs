@@ -3,13 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "the wait for another process has an end")]
 
 use std::{
+    net::Ipv4Addr,
     path::Path,
     time::{Duration, Instant},
 };
 
 use overlay_api::{
     client::connect_unix,
-    v1::{self, local_node_client::LocalNodeClient},
+    v1::{self, local_node_client::LocalNodeClient, nodes_client::NodesClient},
 };
 use tonic::transport::Channel;
 
@@ -56,4 +57,30 @@ pub(crate) async fn cluster(managers: &[Daemon]) {
 pub(crate) async fn join(daemon: &Daemon, token: &str, manager: &Daemon) {
     let (token, remotes) = (token.to_owned(), vec![manager.address.to_string()]);
     local(daemon).await.join_cluster(v1::JoinClusterRequest { token, remotes }).await.unwrap();
+}
+
+/// Daemons on loopback addresses that no other test has.
+pub(crate) fn daemons(test: u8, count: u8) -> Vec<Daemon> {
+    (1..=count).map(|host| Daemon::start(Ipv4Addr::new(127, 51, test, host), "warn")).collect()
+}
+
+pub(crate) async fn nodes(daemon: &Daemon) -> NodesClient<Channel> {
+    NodesClient::new(until("its socket answers", || channel_of(daemon)).await)
+}
+
+/// All nodes, as this one's manager knows them.
+pub(crate) async fn list(daemon: &Daemon) -> Option<Vec<v1::NodeStatus>> {
+    let answer = nodes(daemon).await.list_nodes(v1::ListNodesRequest::default()).await;
+    Some(answer.ok()?.into_inner().nodes)
+}
+
+/// The place of the daemon that leads, as the one at `asked` says.
+pub(crate) async fn leader(daemons: &[Daemon], asked: usize) -> usize {
+    let leads = async || {
+        let nodes = list(&daemons[asked]).await?;
+        let leader = nodes.into_iter().find(|status| status.leader)?.node?;
+        let of = |daemon: &Daemon| leader.control.starts_with(&format!("{}:", daemon.address));
+        daemons.iter().position(of)
+    };
+    until("a manager leads", leads).await
 }

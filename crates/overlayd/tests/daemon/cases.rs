@@ -1,13 +1,11 @@
 //! What Docker's own suites check of a cluster, against real processes.
 
-use std::net::Ipv4Addr;
-
 use nix::sys::signal::Signal;
 use overlay_api::{
     status::{Reason, reason},
     v1::{
         self, ca_client::CaClient, endpoints_client::EndpointsClient,
-        networks_client::NetworksClient, nodes_client::NodesClient,
+        networks_client::NetworksClient,
     },
 };
 use overlay_types::RequestId;
@@ -15,17 +13,8 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     Daemon,
-    calls::{channel_of, cluster, join, local, until},
+    calls::{channel_of, cluster, daemons, join, leader, list, local, nodes, until},
 };
-
-/// Daemons on loopback addresses that no other test has.
-fn daemons(test: u8, count: u8) -> Vec<Daemon> {
-    (1..=count).map(|host| Daemon::start(Ipv4Addr::new(127, 51, test, host), "warn")).collect()
-}
-
-async fn nodes(daemon: &Daemon) -> NodesClient<Channel> {
-    NodesClient::new(until("its socket answers", || channel_of(daemon)).await)
-}
 
 async fn networks(daemon: &Daemon) -> NetworksClient<Channel> {
     NetworksClient::new(until("its socket answers", || channel_of(daemon)).await)
@@ -42,23 +31,6 @@ async fn inspect(daemon: &Daemon, stale: bool) -> Option<v1::GetNetworkResponse>
     let consistency = Some(v1::Consistency { stale });
     let request = v1::GetNetworkRequest { network: "net".into(), consistency };
     Some(networks(daemon).await.get_network(request).await.ok()?.into_inner())
-}
-
-/// All nodes, as this one's manager knows them.
-async fn list(daemon: &Daemon) -> Option<Vec<v1::NodeStatus>> {
-    let answer = nodes(daemon).await.list_nodes(v1::ListNodesRequest::default()).await;
-    Some(answer.ok()?.into_inner().nodes)
-}
-
-/// The place of the daemon that leads, as the one at `asked` says.
-async fn leader(daemons: &[Daemon], asked: usize) -> usize {
-    let leads = async || {
-        let nodes = list(&daemons[asked]).await?;
-        let leader = nodes.into_iter().find(|status| status.leader)?.node?;
-        let of = |daemon: &Daemon| leader.control.starts_with(&format!("{}:", daemon.address));
-        daemons.iter().position(of)
-    };
-    until("a manager leads", leads).await
 }
 
 /// Changes the node of `daemon`, asked at another, as soon as that can be.

@@ -6,6 +6,7 @@ mod cases;
 mod descriptors;
 mod full_disk;
 mod kill;
+mod silent;
 
 use std::{
     fs,

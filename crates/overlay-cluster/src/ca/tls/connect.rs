@@ -31,11 +31,10 @@ use crate::ca::{
 
 /// From the first SYN to the end of the handshake. Two retransmitted SYNs (1 s, 3 s) fit in.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A manager that died without a word is noticed after these two together, also on a connection
-/// that nothing is sent on. Gossip says so sooner; this must not give up one that is merely busy,
-/// or everyone would come back with a handshake when it has least time for it.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence after which a connection is given up, unless it is told otherwise
+/// ([`Dialer::leaving_after`]). Must not give up a manager that is merely busy, or everyone would come
+/// back with a handshake when it has least time for it.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Dials one manager; a connector for tonic's channels, which reconnect through it.
 #[derive(Clone, Debug)]
@@ -46,6 +45,7 @@ pub struct Dialer {
     expected: Option<(NodeId, Whereabouts)>,
     from: IpAddr,
     to: SocketAddr,
+    silence: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -66,14 +66,23 @@ impl Dialer {
     ) -> Self {
         let name = expected.map_or_else(|| SERVER_NAME_OF_ANY.to_owned(), server_name);
         let expected = expected.map(|node| (node, tls.whereabouts().clone()));
-        Self { configs: ConfigSource::Node(tls), name, expected, from, to }
+        Self { configs: ConfigSource::Node(tls), name, expected, from, to, silence: SILENCE }
     }
 
     /// Dials without a certificate. Only a manager under the root of `digest` is accepted, before
     /// anything is sent to it.
     pub fn joiner(digest: RootDigest, from: IpAddr, to: SocketAddr) -> Result<Self, CaError> {
         let configs = ConfigSource::Joiner(Arc::new(joiner_config(digest)?));
-        Ok(Self { configs, name: SERVER_NAME_OF_ANY.to_owned(), expected: None, from, to })
+        let name = SERVER_NAME_OF_ANY.to_owned();
+        Ok(Self { configs, name, expected: None, from, to, silence: SILENCE })
+    }
+
+    /// A manager that sends nothing for this long, though it is asked to (HTTP/2 PING) after half of
+    /// it, has died without a word or hangs: calls on the connection end with UNAVAILABLE.
+    #[must_use]
+    pub const fn leaving_after(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
     }
 
     /// Connects a channel now.
@@ -149,8 +158,8 @@ impl Dialer {
             .build()
             .expect("a DNS name is an authority");
         Endpoint::from(uri)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .http2_keep_alive_interval(self.silence / 2)
+            .keep_alive_timeout(self.silence / 2)
             .keep_alive_while_idle(true)
     }
 }

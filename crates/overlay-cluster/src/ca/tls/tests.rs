@@ -12,8 +12,9 @@ use core::{
 
 use overlay_types::{ClusterId, NodeId, Role, UnixMillis};
 use rstest::rstest;
-use tokio::{net::TcpListener, task::AbortHandle};
-use tonic::transport::Server;
+use tokio::{net::TcpListener, task::AbortHandle, time::Instant};
+use tokio_stream::StreamExt;
+use tonic::{Code, transport::Server};
 
 use self::who::{Who, ask};
 use super::*;
@@ -199,4 +200,24 @@ async fn a_manager_that_does_not_answer_is_given_up() {
     let dialer = Dialer::member(tls(&new_ca(1), WORKER, Role::Worker), CLIENT, to, None);
     let text = dialer.channel().await.unwrap_err().to_string();
     assert!(text.contains("no answer within 5s"), "{text}");
+}
+
+#[tokio::test]
+async fn c10_calls_to_a_manager_that_fell_silent_end_in_time() {
+    let ca = new_ca(1);
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut incoming = TlsIncoming::new(listener, tls(&ca, MANAGER, Role::Manager));
+    let silence = Duration::from_millis(1400);
+    let dialer = Dialer::member(tls(&ca, WORKER, Role::Worker), CLIENT, to, Some(MANAGER));
+    let dialer = dialer.leaving_after(silence);
+    let (channel, held) = tokio::join!(dialer.channel(), incoming.next());
+    // Nothing more comes from the network, so time may run.
+    tokio::time::pause();
+    let begun = Instant::now();
+    let status = ask(channel.unwrap(), b"").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let waited = begun.elapsed().as_millis();
+    assert!((1300..1450).contains(&waited), "{waited} ms");
+    drop(held);
 }
