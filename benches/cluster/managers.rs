@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use overlay_api::{client::connect_unix, v1};
-use overlayd::{Config, Node, NodeHandle};
+use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tonic::transport::Channel;
 
 use crate::{PAYLOAD, rate};
@@ -85,6 +85,7 @@ fn start(folder: &Path, place: u8) -> Result<(NodeHandle, PathBuf)> {
         socket: socket.clone(),
         name: Some(format!("node{place}")),
         advertise_addr: Some(IpAddr::from([127, 60, 0, place])),
+        dataplane: DataplaneSetting::User,
         ..Config::default()
     })
     .build()?;

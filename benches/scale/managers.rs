@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use overlay_api::{client::connect_unix, v1};
-use overlayd::{Config, Node, NodeHandle};
+use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::transport::Channel;
 
@@ -90,6 +90,7 @@ pub(crate) fn worker(folder: &Path, address: IpAddr) -> Result<Manager> {
         socket: folder.join("worker-socket"),
         name: Some("worker".to_owned()),
         advertise_addr: Some(address),
+        dataplane: DataplaneSetting::User,
         ..Config::default()
     })
 }
@@ -101,6 +102,7 @@ impl Manager {
             socket: folder.join(format!("socket{place}")),
             name: Some(format!("manager{place}")),
             advertise_addr: Some(IpAddr::from([127, net, 0, place])),
+            dataplane: DataplaneSetting::User,
             ..Config::default()
         })
     }

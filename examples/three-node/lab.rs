@@ -9,7 +9,7 @@ use overlay_api::{
     client::connect_unix,
     v1::{self, local_node_client::LocalNodeClient},
 };
-use overlayd::{Config, Node, NodeError, NodeHandle};
+use overlayd::{Config, Node, NodeError, NodeHandle, config::DataplaneSetting};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tonic::transport::Channel;
 
@@ -51,6 +51,7 @@ impl LabNode {
             advertise_addr: Some(address),
             underlay_mtu: Some(UNDERLAY_MTU),
             rotation_drain: ROTATION_DRAIN,
+            dataplane: DataplaneSetting::User,
             ..Config::default()
         };
         let (handle, running) = launch(config.clone())?;

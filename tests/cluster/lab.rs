@@ -4,7 +4,7 @@ use core::{net::IpAddr, time::Duration};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use overlay_api::{client::connect_unix, v1};
-use overlayd::{Config, Node, NodeHandle};
+use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tonic::transport::Channel;
@@ -48,6 +48,7 @@ impl Lab {
             name: Some(format!("node{}", place + 1)),
             advertise_addr: Some(address),
             metrics_addr: Some((address, METRICS_PORT).into()),
+            dataplane: DataplaneSetting::User,
             ..Config::default()
         };
         let (handle, running) = launch(config.clone());

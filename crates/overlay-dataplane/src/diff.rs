@@ -2,7 +2,8 @@
 //! step.
 //!
 //! 1. Associations come before what is sealed with them, and leave after it (**sealed**).
-//! 2. What leaves goes before what comes: an address moves from one endpoint to another.
+//! 2. What leaves goes before what comes: an address moves from one endpoint to another, an interface
+//!    from one network to another.
 //! 3. Members and endpoints come before the services that send to them.
 
 use crate::{
@@ -18,6 +19,19 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
     for id in observed.networks.keys() {
         if !desired.networks.contains_key(id) {
             ops.push(Op::RemoveNetwork(*id));
+        }
+    }
+    for (id, old) in &observed.networks {
+        let new = desired.networks.get(id).filter(|network| !is_other(network, old));
+        for (endpoint, before) in &old.locals {
+            // A port of another kind or name is another port.
+            let stays = |new: &Network| {
+                new.locals.get(endpoint).is_some_and(|after| after.port == before.port)
+            };
+            // All of a network goes with it.
+            if new.is_some_and(|new| !stays(new)) {
+                ops.push(Op::RemoveLocal(*id, *endpoint));
+            }
         }
     }
     for (id, network) in &desired.networks {
@@ -84,12 +98,6 @@ fn change_network(id: NetworkId, new: &Network, old: &Network, ops: &mut Vec<Op>
     for endpoint in old.remotes.keys().filter(|e| !new.remotes.contains_key(e)) {
         ops.push(Op::RemoveRemote(id, *endpoint));
     }
-    for (endpoint, before) in &old.locals {
-        // A port of another kind or name is another port.
-        if new.locals.get(endpoint).is_none_or(|after| after.port != before.port) {
-            ops.push(Op::RemoveLocal(id, *endpoint));
-        }
-    }
     if new.members != old.members {
         ops.push(Op::SetMembers(id, new.members.clone()));
     }
@@ -154,6 +162,10 @@ mod tests {
                     _ => 2,
                 };
                 prop_assert!(ops.iter().map(number).is_sorted(), "{:?}", ops);
+                let unplugs = |op: &Op| matches!(op, Op::RemoveLocal(..));
+                let plugs = |op: &Op| matches!(op, Op::PutLocal(..));
+                let first = ops.iter().position(plugs).unwrap_or(ops.len());
+                prop_assert!(!ops[first..].iter().any(unplugs), "{:?}", ops);
                 for result in dataplane.apply(ops) {
                     prop_assert!(result.is_ok());
                 }

@@ -52,6 +52,15 @@ mod tests;
 pub use dataplane::{KernelConfig, KernelDataplane};
 pub use netns::of_process;
 
+/// MTU of an interface of the calling thread's namespace, which `/sys` may be of another one than.
+/// `None` when there is none of this name.
+pub fn interface_mtu(name: &str) -> std::io::Result<Option<u32>> {
+    let socket = netlink::RouteSocket::open()?;
+    let found = socket.get(link::named(name.as_bytes()), link::Link::parse);
+    let found = found.map_err(|refusal| std::io::Error::other(refusal.to_string()))?;
+    Ok(found.map(|link| link.mtu))
+}
+
 /// Counts a call to the kernel, in tests that let the process crash before one.
 #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "it fails in tests only"))]
 fn call() -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! What a node is told: defaults, then a TOML file, then `OVERLAYD_…` in the environment, then
 //! flags. The later wins.
 
+use core::fmt;
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
@@ -12,6 +13,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use overlay_cluster::state::RotationPolicy;
+use overlay_dataplane::kernel;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
@@ -39,6 +41,11 @@ pub struct Config {
     pub gossip_port: u16,
     /// MTU of the data path; `None`: that of the interface with the data-path address.
     pub underlay_mtu: Option<u16>,
+    /// Which dataplane carries plain networks. Encrypted ones are always carried in user space.
+    pub dataplane: DataplaneSetting,
+    /// Directory of the namespaces that the kernel dataplane makes for networks; `None`: `netns` beside
+    /// the socket. Others must not write to it.
+    pub netns_dir: Option<PathBuf>,
     /// Longest wait of a key rotation for nodes that count as alive, in whole seconds. A manager's.
     #[serde(with = "seconds")]
     pub rotation_grace: Duration,
@@ -51,6 +58,29 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     /// What is logged: a `tracing` filter such as `info,overlay_gossip=debug`.
     pub log: String,
+}
+
+/// Which dataplane a node is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataplaneSetting {
+    /// The kernel's, if this host has all that it needs, else the one in user space.
+    #[default]
+    Auto,
+    /// The kernel's: the node does not start where something is missing.
+    Kernel,
+    /// The one in user space.
+    User,
+}
+
+impl fmt::Display for DataplaneSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Kernel => "kernel",
+            Self::User => "user",
+        })
+    }
 }
 
 impl Default for Config {
@@ -66,6 +96,8 @@ impl Default for Config {
             control_port: 2377,
             gossip_port: overlay_gossip::io::PORT,
             underlay_mtu: None,
+            dataplane: DataplaneSetting::Auto,
+            netns_dir: None,
             rotation_grace: grace,
             rotation_drain: drain,
             metrics_addr: None,
@@ -121,6 +153,13 @@ impl Config {
         interface_mtu(data_path).ok_or_else(|| {
             NodeError::Config(format!("data-path-addr {data_path}: no interface here has it"))
         })
+    }
+
+    /// Directory of the namespaces of networks.
+    pub(crate) fn netns_dir(&self) -> PathBuf {
+        // Two daemons of one host have two sockets.
+        let beside = || self.socket.parent().unwrap_or(Path::new(".")).join("netns");
+        self.netns_dir.clone().unwrap_or_else(beside)
     }
 
     /// How long a key rotation waits.
@@ -180,8 +219,7 @@ fn interface_mtu(address: IpAddr) -> Option<u16> {
     let named = host_addresses().into_iter().find(|(_, a)| *a == address).map(|(name, _)| name);
     // All of 127.0.0.0/8 is this host's, though only one address is listed.
     let name = named.or_else(|| address.is_loopback().then(|| "lo".to_owned()))?;
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
-    let mtu: u32 = text.trim().parse().ok()?;
+    let mtu = kernel::interface_mtu(&name).ok()??;
     // An address that cannot be bound is not this host's after all.
     UdpSocket::bind((address, 0)).ok()?;
     Some(u16::try_from(mtu).unwrap_or(u16::MAX))

@@ -26,12 +26,15 @@ use overlay_cluster::{
     ca::{CaError, NodeCredentials},
     raft::store,
 };
-use overlay_dataplane::desired::PortKind;
 use overlay_types::{Change, EndpointId, Revision, UnixMillis, View};
 use prost::Message;
 use zeroize::Zeroizing;
 
-use crate::{NodeError, vault::Vault};
+use crate::{
+    NodeError,
+    ports::{Interface, Port},
+    vault::Vault,
+};
 
 const REJOIN: &str = "put it back, or move the data directory away and join again";
 
@@ -187,48 +190,31 @@ impl Disk {
     }
 
     /// How local endpoints are plugged in.
-    pub(crate) fn ports(&self) -> Result<BTreeMap<EndpointId, PortKind>, NodeError> {
+    pub(crate) fn ports(&self) -> Result<BTreeMap<EndpointId, Port>, NodeError> {
         let Some(content) = self.read("ports")? else { return Ok(BTreeMap::new()) };
         let damaged = |reason| self.damaged("ports", reason);
-        let kept: BTreeMap<EndpointId, KeptPort> =
+        let kept: BTreeMap<EndpointId, Interface> =
             serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-        Ok(kept.into_iter().map(|(id, port)| (id, port.into())).collect())
+        Ok(kept.into_iter().map(|(id, interface)| (id, Port::Interface(interface))).collect())
     }
 
     /// Keeps how local endpoints are plugged in, as `current` says when it is this write's turn.
     /// Memory ports end with the process.
     pub(crate) fn keep_ports(
         &self,
-        current: impl FnOnce() -> BTreeMap<EndpointId, PortKind>,
+        current: impl FnOnce() -> BTreeMap<EndpointId, Port>,
     ) -> Result<(), NodeError> {
         let _turn = self.turn();
         let ports = current();
-        let kept: BTreeMap<EndpointId, KeptPort> = ports
+        let kept: BTreeMap<EndpointId, &Interface> = ports
             .iter()
-            .filter_map(|(id, port)| match port.clone() {
-                PortKind::Tap { name: tap, netns } => Some((*id, KeptPort::Tap { tap, netns })),
-                PortKind::Veth { name: veth, netns } => Some((*id, KeptPort::Veth { veth, netns })),
-                PortKind::Memory => None,
+            .filter_map(|(id, port)| match port {
+                Port::Interface(interface) => Some((*id, interface)),
+                Port::Memory => None,
             })
             .collect();
         let content = serde_json::to_vec(&kept).unwrap_or_default();
         self.write("ports", &content)
-    }
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-enum KeptPort {
-    Tap { tap: String, netns: Option<PathBuf> },
-    Veth { veth: String, netns: PathBuf },
-}
-
-impl From<KeptPort> for PortKind {
-    fn from(port: KeptPort) -> Self {
-        match port {
-            KeptPort::Tap { tap: name, netns } => Self::Tap { name, netns },
-            KeptPort::Veth { veth: name, netns } => Self::Veth { name, netns },
-        }
     }
 }
 
@@ -314,12 +300,14 @@ mod tests {
     #[test]
     fn ports_come_back_but_for_those_in_memory() {
         let (_folder, disk) = disk();
-        let tap = PortKind::Tap { name: "tap0".into(), netns: Some("/run/netns/a".into()) };
-        let veth = PortKind::Veth { name: "eth0".into(), netns: "/run/netns/a".into() };
+        let port = |name: &str, netns| {
+            Port::Interface(Interface { name: name.into(), netns, started: Some(7) })
+        };
+        let (here, there) = (port("tap0", None), port("eth0", Some("/run/netns/a".into())));
         let kept: BTreeMap<_, _> =
-            [1, 3].map(EndpointId::from_u128).into_iter().zip([tap, veth]).collect();
+            [1, 3].map(EndpointId::from_u128).into_iter().zip([here, there]).collect();
         let mut ports = kept.clone();
-        ports.insert(EndpointId::from_u128(2), PortKind::Memory);
+        ports.insert(EndpointId::from_u128(2), Port::Memory);
         disk.keep_ports(|| ports).unwrap();
         assert_eq!(disk.ports().unwrap(), kept);
     }

@@ -1,20 +1,21 @@
 //! Endpoints of this node: attached in the cluster first, then plugged in here.
 
 use core::time::Duration;
-use std::path::PathBuf;
 
 use overlay_api::{
     status::{Reason, with_reason},
     v1::{self, endpoints_client::EndpointsClient},
 };
-use overlay_dataplane::{
-    desired::PortKind,
-    user::ports::{MemoryPort, interface::is_device_name},
-};
+use overlay_dataplane::user::ports::MemoryPort;
 use overlay_types::{EndpointId, SpecError, View};
 use tonic::{Code, Status};
 
-use crate::{NodeError, NodeHandle, member::Member, reconcile::Progress};
+use crate::{
+    NodeError, NodeHandle,
+    member::Member,
+    ports::{self, Port},
+    reconcile::Progress,
+};
 
 /// How long an attach waits for the endpoint to be plugged in. Watch and dataplane take
 /// milliseconds; a manager that dies in between costs two seconds.
@@ -28,7 +29,7 @@ impl NodeHandle {
         mut request: v1::AttachEndpointRequest,
     ) -> Result<v1::AttachEndpointResponse, NodeError> {
         let member = self.member()?;
-        let port = port_kind(request.port.take())?;
+        let port = ports::parse(request.port.take())?;
         let own = member.identity().node.to_string();
         let spec = request.spec.get_or_insert_default();
         if spec.node.is_empty() {
@@ -45,7 +46,12 @@ impl NodeHandle {
             .as_ref()
             .and_then(|endpoint| endpoint.id.parse().ok())
             .ok_or_else(|| Status::internal("the manager's answer has no endpoint"))?;
-        if let Err(reason) = plug(&member, id, port).await {
+        let encrypted = answer.network.as_ref().and_then(|n| n.spec.as_ref()).map(|s| s.encrypted);
+        let plugged = match member.shared.refusal(&port, encrypted.unwrap_or_default()) {
+            Some(reason) => Err(reason),
+            None => plug(&member, id, port).await,
+        };
+        if let Err(reason) = plugged {
             // What keeps it from being forgotten keeps it from being detached, too.
             let _ = forget_port(&member, id);
             return Err(match self.detach(&id.to_string()).await {
@@ -98,12 +104,18 @@ impl NodeHandle {
     pub async fn replug(&self, endpoint: EndpointId) -> Result<MemoryPort, NodeError> {
         let member = self.member()?;
         let own = member.identity().node;
-        let here = |view: &View| view.endpoints().get(&endpoint).is_some_and(|e| e.node == own);
-        if !member.viewer.read(here) {
+        let encrypted = |view: &View| {
+            let here = view.endpoints().get(&endpoint).filter(|e| e.node == own)?;
+            Some(view.networks().get(&here.network).is_some_and(|n| n.spec.encrypted))
+        };
+        let Some(encrypted) = member.viewer.read(encrypted) else {
             let message = format!("endpoint {endpoint}: none of this node's");
             return Err(with_reason(Reason::NotFound, message).into());
+        };
+        if let Some(reason) = member.shared.refusal(&Port::Memory, encrypted) {
+            return Err(NodeError::Unplugged(reason));
         }
-        plug(&member, endpoint, PortKind::Memory).await.map_err(NodeError::Unplugged)?;
+        plug(&member, endpoint, Port::Memory).await.map_err(NodeError::Unplugged)?;
         member.shared.take_memory_port(endpoint).ok_or_else(|| {
             let message = format!("endpoint {endpoint}: it is plugged in");
             with_reason(Reason::NotPluggedIn, message).into()
@@ -116,30 +128,12 @@ impl NodeHandle {
     }
 }
 
-fn port_kind(port: Option<v1::EndpointPort>) -> Result<PortKind, NodeError> {
-    let Some(port) = port else { return Ok(PortKind::Memory) };
-    if !is_device_name(&port.tap) {
-        let reason = "a TAP device that is to be made has 1-15 bytes without '/', ':' and white space, \
-                      like tap0";
-        return Err(invalid("tap", &port.tap, reason));
-    }
-    if port.netns.is_empty() {
-        return Ok(PortKind::Tap { name: port.tap, netns: None });
-    }
-    let netns = PathBuf::from(port.netns);
-    if !netns.is_absolute() {
-        let reason = "a network namespace is an absolute path, like /run/netns/blue";
-        return Err(invalid("netns", &netns.to_string_lossy(), reason));
-    }
-    Ok(PortKind::Tap { name: port.tap, netns: Some(netns) })
-}
-
 fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {
     overlay_api::status::invalid(&SpecError::new(field, value, reason)).into()
 }
 
 /// Has the endpoint plugged in, and waits for it.
-async fn plug(member: &Member, id: EndpointId, port: PortKind) -> Result<(), String> {
+async fn plug(member: &Member, id: EndpointId, port: Port) -> Result<(), String> {
     let mut progress = member.reconciler.progress();
     member.shared.ports.put(id, port).map_err(|error| error.to_string())?;
     member.reconciler.wake();

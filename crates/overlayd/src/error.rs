@@ -26,6 +26,14 @@ pub enum NodeError {
     /// The configuration contradicts itself or cannot be read.
     #[error("configuration: {0}")]
     Config(String),
+    /// The node is to run the kernel dataplane, and this host has not all that it needs.
+    #[error(
+        "dataplane kernel: this host lacks {}; or start with --dataplane user", missing.join("; ")
+    )]
+    NoKernelDataplane {
+        /// What is missing, and how to get it.
+        missing: Vec<String>,
+    },
     /// A file of the data directory cannot be used.
     #[error("{}: {source}", path.display())]
     File {

@@ -72,6 +72,14 @@ struct Settings {
     #[arg(long, value_parser = number::<u16>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     underlay_mtu: Option<u16>,
+    /// What carries plain networks: kernel, user, or the kernel if it can (auto)
+    #[arg(long, value_parser = ["auto", "kernel", "user"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataplane: Option<String>,
+    /// Directory of the kernel dataplane's network namespaces; netns beside the socket if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns_dir: Option<PathBuf>,
     /// Seconds that a key rotation waits for nodes that count as alive; a manager's
     #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +153,7 @@ mod tests {
             advertise_addr: Some([192, 0, 2, 1].into()),
             data_path_addr: Some([192, 0, 2, 1].into()),
             underlay_mtu: Some(1500),
+            netns_dir: Some("/run/netns".into()),
             metrics_addr: Some(([192, 0, 2, 1], 9100).into()),
             ..Config::default()
         };

@@ -21,6 +21,7 @@
 //!   one, and how long it may be silent
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
+//! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs
 //! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
@@ -36,6 +37,7 @@ mod callers;
 mod clock;
 pub mod config;
 mod control_plane;
+mod dataplane;
 mod disk;
 mod endpoint;
 pub mod error;

@@ -19,10 +19,7 @@ use overlay_cluster::{
     },
     control::now,
 };
-use overlay_types::{
-    Availability, Capabilities, DataplaneKind, FeatureLevel, Meta, Node, NodeId, Revision, Role,
-    Root, RootId,
-};
+use overlay_types::{Availability, Meta, Node, NodeId, Revision, Role, Root, RootId};
 
 pub(crate) use self::{
     init::init,
@@ -34,6 +31,7 @@ use crate::{
     Config, NodeError,
     config::Addresses,
     control_plane::ControlPlane,
+    dataplane::Choice,
     disk::Disk,
     member::{Member, Start},
 };
@@ -41,6 +39,7 @@ use crate::{
 /// Takes up where the node stopped. A manager whose kept view is lost makes it from its own state.
 pub(crate) async fn resume(
     config: &Config,
+    choice: &Choice,
     disk: &Disk,
     credentials: &NodeCredentials,
 ) -> Result<Member, NodeError> {
@@ -69,7 +68,18 @@ pub(crate) async fn resume(
     }
     let disk = disk.clone();
     let fresh = false;
-    Member::start(Start { config, addresses, disk, tls, view, control_plane, control, fresh }).await
+    Member::start(Start {
+        config,
+        choice,
+        addresses,
+        disk,
+        tls,
+        view,
+        control_plane,
+        control,
+        fresh,
+    })
+    .await
 }
 
 /// A certificate of `authority` for this node, and its key.
@@ -87,16 +97,11 @@ pub(crate) fn certify(
 /// This node as others see it.
 pub(crate) fn own_node(
     config: &Config,
+    choice: &Choice,
     addresses: Addresses,
     id: NodeId,
     role: Role,
 ) -> Result<Node, NodeError> {
-    let capabilities = Capabilities {
-        dataplane: DataplaneKind::User,
-        encryption: true,
-        ipv6: true,
-        level: FeatureLevel::OURS,
-    };
     Ok(Node {
         id,
         meta: Meta::default(),
@@ -106,7 +111,7 @@ pub(crate) fn own_node(
         control: addresses.control,
         gossip: addresses.gossip,
         data_path: addresses.data_path,
-        capabilities,
+        capabilities: choice.capabilities(),
         availability: Availability::Active,
         labels: BTreeMap::new(),
         root: RootId::default(),

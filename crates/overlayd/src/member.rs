@@ -3,7 +3,7 @@
 use core::ops::Range;
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -15,7 +15,6 @@ use overlay_cluster::{
     server::Verdicts,
 };
 use overlay_crypto::keyring::RingKeys;
-use overlay_dataplane::user::{SwitchConfig, UserDataplane};
 use overlay_gossip::{
     GossipError, Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
@@ -32,6 +31,7 @@ use crate::{
     agent::{self, Viewer},
     config::Addresses,
     control_plane::{ControlPlane, Heard},
+    dataplane::{Choice, NodeDataplane, Site},
     disk::Disk,
     keys::{Keys, Report},
     liveness::{self, Judge},
@@ -61,6 +61,7 @@ pub(crate) struct Member {
 /// What a member is started from.
 pub(crate) struct Start<'a> {
     pub(crate) config: &'a Config,
+    pub(crate) choice: &'a Choice,
     pub(crate) addresses: Addresses,
     pub(crate) disk: Disk,
     /// The node's credentials. There is one of these, so that a renewal reaches everything.
@@ -78,16 +79,20 @@ pub(crate) struct Start<'a> {
 impl Member {
     /// Starts everything.
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, NodeError> {
-        let Start { config, addresses, disk, tls, view, control_plane, control, fresh } = start;
+        let Start { config, choice, addresses, disk, tls, view, control_plane, control, fresh } =
+            start;
         let identity = tls.identity();
-        let dataplane = UserDataplane::start(switch_config(&view, addresses.data_path))?;
+        let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
+        let site = Site { netns_dir: &netns_dir, data_path, view: &view };
+        let dataplane = NodeDataplane::start(choice.kind, &site)?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
         let managers = control_plane.managers().clone();
         managers.learn(&view);
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
-        let shared = Arc::new(Shared::new(viewer.clone(), identity.node, mtu, ports, dataplane));
+        let (node, kind) = (identity.node, choice.kind);
+        let shared = Arc::new(Shared::new(viewer.clone(), node, kind, mtu, ports, dataplane));
         let keys = Keys::new(identity.cluster, identity.node, rand::random());
         let (reconciler, reports) =
             Reconciler::start(Arc::clone(&shared), keys).map_err(|source| NodeError::File {
@@ -219,16 +224,6 @@ impl Member {
             tracing::warn!(%error, "the other nodes were not told");
         }
     }
-}
-
-fn switch_config(view: &View, data_path: IpAddr) -> SwitchConfig {
-    let mut config = SwitchConfig::new(data_path, rand::random());
-    if let Some(cluster) = view.cluster() {
-        config.vxlan_port = cluster.vxlan_port;
-        config.esp_port = cluster.esp_port;
-        config.engine.encrypted_vxlan_port = cluster.encrypted_vxlan_port;
-    }
-    config
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell that persists incarnations")]

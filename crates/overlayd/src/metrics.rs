@@ -126,7 +126,7 @@ impl Figures {
     }
 
     fn switch(&mut self, member: &Member) {
-        let counters = std::sync::Arc::clone(member.shared.dataplane().switch().counters());
+        let counters = &member.shared.counters;
         let drops = counters.drops();
         self.family(
             "dataplane_dropped",

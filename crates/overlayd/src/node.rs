@@ -24,8 +24,13 @@ use overlay_types::{Epoch, NetworkId, NodeId, Revision, RootId, View};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    Config, NodeError, api, disk::Disk, lifecycle, listen::unix_listener, member::Member, metrics,
-    routes,
+    Config, NodeError, api,
+    dataplane::{Choice, sweep},
+    disk::Disk,
+    lifecycle,
+    listen::unix_listener,
+    member::Member,
+    metrics, routes,
 };
 
 /// How long calls that are under way may take when the node stops. A watch would never end.
@@ -36,11 +41,13 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub struct NodeBuilder(Config);
 
 impl NodeBuilder {
-    /// Opens the data directory and the unix socket. Nothing runs yet.
+    /// Opens the data directory, and chooses the dataplane by what this host has. Nothing runs yet.
     pub fn build(self) -> Result<Node, NodeError> {
+        let choice = Choice::make(&self.0)?;
         let disk = Disk::open(&self.0.data_dir)?;
         let inner = Inner {
             config: self.0,
+            choice,
             disk,
             member: Mutex::default(),
             busy: tokio::sync::Mutex::default(),
@@ -117,6 +124,7 @@ impl fmt::Debug for NodeHandle {
 
 struct Inner {
     config: Config,
+    choice: Choice,
     disk: Disk,
     member: Mutex<Option<Arc<Member>>>,
     /// Held while the node joins or leaves a cluster.
@@ -143,13 +151,17 @@ impl NodeHandle {
 
     /// Starts what runs in a cluster, if the node is in one.
     async fn resume(&self) -> Result<(), NodeError> {
-        let Inner { config, disk, .. } = &*self.0;
+        let Inner { config, choice, disk, .. } = &*self.0;
         if disk.vault().is_locked() {
             tracing::warn!("this manager is locked; it waits for overlayctl unlock");
             return Ok(());
         }
-        let Some(credentials) = disk.credentials(control::now())? else { return Ok(()) };
-        let member = lifecycle::resume(config, disk, &credentials).await?;
+        let Some(credentials) = disk.credentials(control::now())? else {
+            // It left a cluster and ended before it had removed what it had.
+            sweep(choice.kind, &config.netns_dir());
+            return Ok(());
+        };
+        let member = lifecycle::resume(config, choice, disk, &credentials).await?;
         *self.slot() = Some(Arc::new(member));
         Ok(())
     }
@@ -238,7 +250,7 @@ impl NodeHandle {
 
     /// Shows every outer datagram to `capture`; `None` ends it.
     pub fn capture(&self, capture: Option<Capture>) -> Result<(), NodeError> {
-        Ok(self.member()?.shared.dataplane().switch().capture(capture)?)
+        Ok(self.member()?.shared.dataplane().user().switch().capture(capture)?)
     }
 
     /// The associations of this node, with their keys: whoever has them reads what they protect.
@@ -268,12 +280,14 @@ impl NodeHandle {
     }
 
     pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, NodeError> {
+        let Choice { kind, missing, .. } = &self.0.choice;
+        let (dataplane, missing) = (v1::DataplaneKind::from(*kind).into(), missing.clone());
         let Ok(member) = self.member() else {
             let locked = self.is_locked();
-            return Ok(v1::GetStatusResponse { locked, ..Default::default() });
+            return Ok(v1::GetStatusResponse { locked, dataplane, missing, ..Default::default() });
         };
         let mut counters = BTreeMap::new();
-        let switch = Arc::clone(member.shared.dataplane().switch().counters());
+        let switch = &member.shared.counters;
         for (reason, count) in switch.drops() {
             counters.insert(format!("dataplane.dropped.{}", reason.name()), count);
         }
@@ -295,6 +309,8 @@ impl NodeHandle {
             revision,
             counters,
             locked: false,
+            dataplane,
+            missing,
         })
     }
 

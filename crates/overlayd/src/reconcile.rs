@@ -18,16 +18,20 @@ use overlay_dataplane::{
     desired::{self, Local},
     diff,
     sa::SaSet,
-    user::{UserDataplane, engine::Sas, ports::MemoryPort},
+    user::{
+        engine::{Counters, Sas},
+        ports::MemoryPort,
+    },
 };
-use overlay_types::{EndpointId, Epoch, NodeId, Revision};
+use overlay_types::{DataplaneKind, EndpointId, Epoch, NodeId, Revision};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::{
     agent::Viewer,
     clock::ClockWatch,
+    dataplane::{NodeDataplane, carrier, remove_all},
     keys::{Keys, Report},
-    ports::Ports,
+    ports::{Port, Ports},
 };
 
 /// Longest time between two full comparisons: what was changed by hand is put back within it.
@@ -53,36 +57,53 @@ pub(crate) struct Progress {
 pub(crate) struct Shared {
     pub(crate) viewer: Viewer,
     pub(crate) node: NodeId,
+    /// The dataplane that carries its plain networks.
+    pub(crate) kind: DataplaneKind,
     pub(crate) underlay_mtu: u16,
     pub(crate) ports: Ports,
     pub(crate) dead: Mutex<BTreeSet<NodeId>>,
-    dataplane: Mutex<UserDataplane>,
+    /// Those of the switch, to be read while a turn has the dataplane.
+    pub(crate) counters: Arc<Counters>,
+    dataplane: Mutex<NodeDataplane>,
 }
 
 impl Shared {
     pub(crate) fn new(
         viewer: Viewer,
         node: NodeId,
+        kind: DataplaneKind,
         underlay_mtu: u16,
         ports: Ports,
-        dataplane: UserDataplane,
+        dataplane: NodeDataplane,
     ) -> Self {
         Self {
             viewer,
             node,
+            kind,
             underlay_mtu,
             ports,
             dead: Mutex::default(),
+            counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
         }
     }
 
-    pub(crate) fn dataplane(&self) -> MutexGuard<'_, UserDataplane> {
+    pub(crate) fn dataplane(&self) -> MutexGuard<'_, NodeDataplane> {
         self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_memory_port(&self, endpoint: EndpointId) -> Option<MemoryPort> {
-        self.dataplane().take_memory_port(endpoint)
+        self.dataplane().user_mut().take_memory_port(endpoint)
+    }
+
+    /// Why the dataplane that carries a network has no such ports, if it has none.
+    pub(crate) fn refusal(&self, port: &Port, encrypted: bool) -> Option<String> {
+        let kernel = carrier(self.kind, encrypted) == DataplaneKind::Kernel;
+        (kernel && *port == Port::Memory).then(|| {
+            "interface \"\": the kernel carries this network on this node, and has no ports in memory; \
+             name an interface, or start the node with --dataplane user"
+                .to_owned()
+        })
     }
 
     fn prune_ports(&self) {
@@ -95,10 +116,15 @@ impl Shared {
     }
 
     fn desired(&self, keys: &Keys) -> (Revision, desired::Desired) {
-        let ports = self.ports.kinds();
+        let ports = self.ports.all();
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
         self.viewer.read(|view| {
+            let kind = |(id, port): (EndpointId, Port)| {
+                let network = view.networks().get(&view.endpoints().get(&id)?.network)?;
+                Some((id, port.kind(carrier(self.kind, network.spec.encrypted))))
+            };
+            let ports = ports.into_iter().filter_map(kind).collect();
+            let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.
@@ -121,6 +147,8 @@ enum Wake {
     Look,
     /// Tell what associations there are, with their keys.
     Show(mpsc::SyncSender<SaSet>),
+    /// Remove everything, say whether that worked, and stop.
+    Clear(mpsc::SyncSender<Result<(), overlay_dataplane::Error>>),
     Stop,
 }
 
@@ -151,6 +179,15 @@ impl Reconciler {
         let (answer, wait) = mpsc::sync_channel(1);
         self.wake.send(Wake::Show(answer)).ok()?;
         wait.recv().ok()
+    }
+
+    /// Removes everything from the dataplane, which nobody changes after that. Says what remains, and
+    /// why. Blocks until it is done.
+    pub(crate) fn clear(&self) -> Result<(), overlay_dataplane::Error> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        // A loop that ended has removed it, or left it to the next start.
+        self.wake.send(Wake::Clear(answer)).map_err(|_| overlay_dataplane::Error::Stopped)?;
+        wait.recv().map_err(|_| overlay_dataplane::Error::Stopped)?
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
@@ -185,6 +222,11 @@ fn run(
             Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
             // Whoever asked waits.
             Ok(Wake::Show(answer)) => drop(answer.send(keys.sas().clone())),
+            Ok(Wake::Clear(answer)) => {
+                let cleared = remove_all(&mut *shared.dataplane());
+                let _ = answer.send(cleared.map(drop));
+                return;
+            }
             Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -251,7 +293,7 @@ enum Subject {
     Other,
 }
 
-fn apply(dataplane: &mut UserDataplane, ops: Vec<Op>) -> Refused {
+fn apply(dataplane: &mut NodeDataplane, ops: Vec<Op>) -> Refused {
     let subjects: Vec<Subject> = ops.iter().map(subject).collect();
     let mut refused = Refused::default();
     for (subject, result) in subjects.into_iter().zip(dataplane.apply(ops)) {
@@ -277,8 +319,8 @@ fn subject(op: &Op) -> Subject {
 }
 
 /// Associations heard for the first time, and how much each outbound one has carried.
-fn noticed(dataplane: &UserDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
+fn noticed(dataplane: &NodeDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
     let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
     // A switch that stopped has nothing to say.
-    dataplane.switch().with_sas(look).unwrap_or_default()
+    dataplane.user().switch().with_sas(look).unwrap_or_default()
 }

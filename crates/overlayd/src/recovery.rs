@@ -21,6 +21,7 @@ use tonic::Status;
 
 use crate::{
     Config, NodeError,
+    dataplane::Choice,
     disk::Disk,
     lifecycle::{self, certify, own_node},
     member::Member,
@@ -87,6 +88,7 @@ pub(crate) async fn back_up(member: &Member, passphrase: String) -> Result<Vec<u
 /// nothing behind when it fails.
 pub(crate) async fn restore(
     config: &Config,
+    choice: &Choice,
     disk: &Disk,
     file: Vec<u8>,
     passphrase: String,
@@ -99,7 +101,7 @@ pub(crate) async fn restore(
     // Whom the workers ask at this address.
     let id = state.manager_at(addresses.control);
     let id = id.unwrap_or_else(|| NodeId::from_u128(rand::random()));
-    let mut node = own_node(config, addresses, id, Role::Manager)?;
+    let mut node = own_node(config, choice, addresses, id, Role::Manager)?;
     let roots = state.view().cluster().map_or(&[][..], |cluster| &cluster.roots);
     let subject = Subject { node: id, role: Role::Manager, as_of: state.revision() };
     let credentials = certify(&authority, subject, roots)?;
@@ -113,7 +115,7 @@ pub(crate) async fn restore(
         seed(disk, owner, &node, Salvaged { state, ..Salvaged::default() }).await?;
         disk.keep_view(|| view)?;
         disk.keep_credentials(&credentials)?;
-        lifecycle::resume(config, disk, &credentials).await
+        lifecycle::resume(config, choice, disk, &credentials).await
     };
     start.await.inspect_err(|_| disk.forget())
 }

@@ -149,14 +149,19 @@ pub fn availability(value: i32) -> Result<Availability, SpecError> {
     })
 }
 
+impl From<DataplaneKind> for v1::DataplaneKind {
+    fn from(kind: DataplaneKind) -> Self {
+        match kind {
+            DataplaneKind::Kernel => Self::Kernel,
+            DataplaneKind::User => Self::User,
+        }
+    }
+}
+
 impl From<Capabilities> for v1::Capabilities {
     fn from(capabilities: Capabilities) -> Self {
-        let dataplane = match capabilities.dataplane {
-            DataplaneKind::Kernel => v1::DataplaneKind::Kernel,
-            DataplaneKind::User => v1::DataplaneKind::User,
-        };
         Self {
-            dataplane: dataplane.into(),
+            dataplane: v1::DataplaneKind::from(capabilities.dataplane).into(),
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
             level: capabilities.level.get(),

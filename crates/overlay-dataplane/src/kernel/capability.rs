@@ -1,16 +1,19 @@
 //! Whether this kernel can carry networks: by trying, in a namespace that is gone afterwards.
 
 use core::net::{IpAddr, Ipv4Addr};
-use std::{io, os::fd::AsFd};
+use std::{collections::BTreeSet, io, os::fd::AsFd};
 
 use neli::consts::rtnl::Ifla;
 use overlay_types::{MacAddr, Vni};
 
 use super::{
+    filter::NftFilter,
     link::{self, Kind, Link, Peer, PortFlags, Vxlan},
+    members::MemberFilter,
     netlink::{Refusal, RouteSocket},
     netns::{self, NetNs},
 };
+use crate::Error;
 
 /// Something that the kernel dataplane needs and this host does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,7 @@ const NAMESPACES: (&str, &str) = (
 const BRIDGE: (&str, &str) = ("bridges", "modprobe bridge (CONFIG_BRIDGE)");
 const VXLAN: (&str, &str) = ("VXLAN devices", "modprobe vxlan (CONFIG_VXLAN)");
 const VETH: (&str, &str) = ("veth pairs", "modprobe veth (CONFIG_VETH)");
+const NFT: (&str, &str) = ("nf_tables", "modprobe nf_tables (CONFIG_NF_TABLES, _INET)");
 const LOCKED: (&str, &str) = ("locked bridge ports", "run Linux 5.18 or later");
 
 /// That of the device that is tried, which nothing else in its namespace can have.
@@ -66,11 +70,24 @@ fn try_devices(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
     attempt(BRIDGE, socket.request(link::new_bridge(b"bridge")));
     attempt(VXLAN, socket.request(link::new_vxlan(b"vxlan", 1450, config, netns.as_fd())));
     attempt(VETH, socket.request(link::new_veth(b"port", 0, 1450, &peer)));
+    let filtered = try_filter(config);
     if found.is_empty() {
         let outcome = try_port(socket, config);
         found.extend(outcome.err().map(|error| missing(LOCKED, &error)));
     }
+    found.extend(filtered.err().map(|error| missing(NFT, &error)));
     found
+}
+
+/// A table that lets one member in, read back.
+fn try_filter(config: Vxlan) -> Result<(), Error> {
+    let members = BTreeSet::from([config.local]);
+    let mut filter = NftFilter::open(config.port)?;
+    filter.set(config.vni, &members)?;
+    match filter.observe()? {
+        Some(_) => Ok(()),
+        None => Err(Error::Unsupported("read its table back as it was made")),
+    }
 }
 
 /// Older kernels take what they do not know of a port without a word: it is read back.

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct UserDataplane {
     switch: Switch,
+    /// It has the port of plain networks.
+    carries_plain: bool,
     state: State,
     tables: BTreeMap<NetworkId, Arc<NetworkTable>>,
     ports: BTreeMap<EndpointId, PortBinding>,
@@ -39,6 +41,7 @@ impl UserDataplane {
     /// Opens the sockets of `config` and starts the switch.
     pub fn start(config: SwitchConfig) -> Result<Self, Error> {
         Ok(Self {
+            carries_plain: config.vxlan_port.is_some(),
             switch: Switch::start(config)?,
             state: State::default(),
             tables: BTreeMap::new(),
@@ -94,6 +97,11 @@ impl UserDataplane {
             Op::RemoveLocal(id, endpoint) => {
                 self.unplug(endpoint)?;
                 changed.insert(id);
+            }
+            Op::PutNetwork(_, settings) if !settings.encrypted && !self.carries_plain => {
+                return Err(Error::Unsupported(
+                    "carry plain networks: their port was left to another dataplane",
+                ));
             }
             Op::PutNetwork(id, _)
             | Op::SetMembers(id, _)
@@ -221,6 +229,20 @@ mod tests {
             let dataplane = UserDataplane::start(SwitchConfig::new(address, 0)).unwrap();
             crate::conformance::Candidate::new(dataplane)
         });
+    }
+
+    #[test]
+    fn d03_a_switch_of_encrypted_networks_leaves_the_port_of_plain_ones_to_another() {
+        let address = IpAddr::from([127, 77, 5, 1]);
+        let _other = std::net::UdpSocket::bind((address, 4789)).unwrap();
+        let config = SwitchConfig { vxlan_port: None, ..SwitchConfig::new(address, 0) };
+        let mut dataplane = UserDataplane::start(config).unwrap();
+        for (id, network) in crate::conformance::sample().networks {
+            let encrypted = network.settings.encrypted;
+            let result = dataplane.apply(vec![Op::PutNetwork(id, network.settings)]);
+            assert_eq!(result[0].is_ok(), encrypted, "{result:?}");
+        }
+        assert_eq!(dataplane.observe().unwrap().networks.len(), 1);
     }
 
     /// The tables that the switch has until the end of `apply` must not lead to a new endpoint.

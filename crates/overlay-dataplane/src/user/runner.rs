@@ -71,7 +71,8 @@ impl Runner {
         commands: mpsc::Receiver<Command>,
         wake: Arc<Wake>,
     ) -> Result<Self, Error> {
-        for (socket, token) in [(&sockets.vxlan, VXLAN), (&sockets.esp, ESP)] {
+        let plain = sockets.plain.iter().map(|plain| (&plain.vxlan, VXLAN));
+        for (socket, token) in plain.chain([(&sockets.esp, ESP)]) {
             let fd = socket.fd();
             poll.registry()
                 .register(&mut SourceFd(&fd), token, Interest::READABLE)
@@ -81,8 +82,8 @@ impl Runner {
             counters: Arc::clone(engine.counters()),
             poll,
             engine,
+            vxlan_ready: sockets.plain.is_some(),
             sockets,
-            vxlan_ready: true,
             esp_ready: true,
             ports: Vec::new(),
             commands,
@@ -209,7 +210,10 @@ impl Runner {
 
     fn take_datagrams(&mut self, token: Token, now: Instant) -> bool {
         let (engine, batch, capture) = (&mut self.engine, &mut self.batch, &mut self.capture);
-        let socket = if token == ESP { &self.sockets.esp } else { &self.sockets.vxlan };
+        let socket = match &self.sockets.plain {
+            Some(plain) if token == VXLAN => &plain.vxlan,
+            _ => &self.sockets.esp,
+        };
         let taken = self.receiver.receive(socket, |from, datagram| {
             if let Some(capture) = capture {
                 capture(Captured {
@@ -291,11 +295,16 @@ impl Runner {
     }
 
     fn send(&mut self, to: IpAddr, channel: Channel, contents: &[u8], stride: usize) {
-        let (socket, port) = match channel {
-            Channel::Plain { source_port } => {
-                (self.sockets.source(source_port), self.sockets.vxlan.local.port())
+        let (socket, port) = match (channel, &self.sockets.plain) {
+            (Channel::Plain { source_port }, Some(plain)) => {
+                (plain.source(source_port), plain.vxlan.local.port())
             }
-            Channel::Esp => (&self.sockets.esp, self.sockets.esp.local.port()),
+            (Channel::Plain { .. }, None) => {
+                // Such a switch is given no plain network.
+                self.counters.count_drop(DropReason::SocketError);
+                return;
+            }
+            (Channel::Esp, _) => (&self.sockets.esp, self.sockets.esp.local.port()),
         };
         let destination = SocketAddr::new(to, port);
         if let Some(capture) = &mut self.capture {

@@ -147,13 +147,24 @@ impl Receiver {
 /// All sockets of a node.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    pub(super) vxlan: UdpSocket,
+    /// `None` on a switch of encrypted networks only.
+    pub(super) plain: Option<PlainSockets>,
     pub(super) esp: UdpSocket,
+}
+
+/// The sockets of plain networks.
+#[derive(Debug)]
+pub(super) struct PlainSockets {
+    pub(super) vxlan: UdpSocket,
     sources: Vec<UdpSocket>,
 }
 
 impl Sockets {
-    pub(super) fn open(data_path: IpAddr, vxlan_port: u16, esp_port: u16) -> Result<Self, Error> {
+    pub(super) fn open(
+        data_path: IpAddr,
+        vxlan_port: Option<u16>,
+        esp_port: u16,
+    ) -> Result<Self, Error> {
         let open = |port| -> Result<_, Error> {
             let address = SocketAddr::new(data_path, port);
             let socket =
@@ -161,13 +172,15 @@ impl Sockets {
             socket.set_buffers(RECEIVE_BUFFER);
             Ok(socket)
         };
-        Ok(Self {
-            vxlan: open(vxlan_port)?,
-            esp: open(esp_port)?,
-            sources: (0..SOURCE_SOCKETS).filter_map(|n| open_source(data_path, n)).collect(),
-        })
+        let plain = |port| -> Result<_, Error> {
+            let sources = (0..SOURCE_SOCKETS).filter_map(|n| open_source(data_path, n)).collect();
+            Ok(PlainSockets { vxlan: open(port)?, sources })
+        };
+        Ok(Self { plain: vxlan_port.map(plain).transpose()?, esp: open(esp_port)? })
     }
+}
 
+impl PlainSockets {
     /// The socket that plain VXLAN of the flow with this source port leaves from. With fewer
     /// sockets than ports, flows share them.
     pub(super) fn source(&self, source_port: u16) -> &UdpSocket {

@@ -33,8 +33,9 @@ const COMMANDS: usize = 256;
 /// What a switch is told once.
 #[derive(Debug, Clone)]
 pub struct SwitchConfig {
-    /// UDP port of plain VXLAN, the same on all nodes. 4789 (RFC 7348 §5).
-    pub vxlan_port: u16,
+    /// UDP port of plain VXLAN, the same on all nodes. 4789 (RFC 7348 §5). `None`: encrypted networks
+    /// only, and the port is left to another, as to the kernel's own VXLAN.
+    pub vxlan_port: Option<u16>,
     /// UDP port of ESP, the same on all nodes. 4500 (RFC 3948 §2).
     pub esp_port: u16,
     /// The engine's part.
@@ -45,7 +46,11 @@ impl SwitchConfig {
     /// A switch whose data traffic leaves from and arrives at `data_path`, with the ports that the
     /// RFCs give. `seed` must be random.
     pub const fn new(data_path: IpAddr, seed: u64) -> Self {
-        Self { vxlan_port: 4789, esp_port: 4500, engine: engine::Config::new(data_path, seed) }
+        Self {
+            vxlan_port: Some(4789),
+            esp_port: 4500,
+            engine: engine::Config::new(data_path, seed),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `endpoint attach|ls|inspect|detach`
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use overlay_api::v1;
+use overlay_api::v1::{self, endpoint_port::Namespace};
 use overlay_types::{MacAddr, Name, SpecError};
 
 use super::{Report, each, names_with_services};
@@ -55,12 +55,15 @@ pub(crate) struct Attach {
     mac_address: Option<String>,
     #[command(flatten)]
     publish: Publish,
-    /// Create a TAP device of this name [default: none, a program supplies the port]
+    /// Create a network interface of this name [default: none, a program supplies the port]
     #[arg(long, value_name = "NAME")]
-    tap: Option<String>,
-    /// Network namespace that the TAP device is moved to, like /run/netns/web
-    #[arg(long, value_name = "PATH", requires = "tap")]
+    interface: Option<String>,
+    /// Network namespace that gets the interface, like /run/netns/web [default: the daemon's own]
+    #[arg(long, value_name = "PATH", requires = "interface", conflicts_with = "pid")]
     netns: Option<PathBuf>,
+    /// Process whose network namespace gets the interface; its end detaches the endpoint
+    #[arg(long, value_parser = flag::number::<u32>, requires = "interface")]
+    pid: Option<u32>,
 }
 
 impl Attach {
@@ -82,24 +85,28 @@ impl Attach {
             mac: mac.map_or_else(String::new, |mac| mac.to_string()),
             ports: self.publish.parse()?.iter().map(Into::into).collect(),
         };
-        let port = match &self.tap {
-            Some(tap) => Some(v1::EndpointPort { tap: tap.clone(), netns: self.netns_path()? }),
+        let port = match self.interface.clone() {
+            Some(interface) => Some(v1::EndpointPort { interface, namespace: self.namespace()? }),
             None => None,
         };
         Ok(v1::AttachEndpointRequest { spec: Some(spec), port, request_id: String::new() })
     }
 
-    /// Absolute, because the daemon works in another directory.
-    fn netns_path(&self) -> Result<String, SpecError> {
-        let Some(given) = &self.netns else { return Ok(String::new()) };
-        let refuse = |reason: String| SpecError::new("netns", given.display(), reason);
-        let absolute = path::absolute(given).map_err(|error| refuse(error.to_string()))?;
-        if ["/proc/self", "/proc/thread-self"].iter().any(|own| absolute.starts_with(own)) {
-            return Err(refuse("the daemon would open its own; use /proc/PID/ns/net".into()));
-        }
-        let text = absolute.into_os_string().into_string();
-        text.map_err(|_| refuse("the path must be UTF-8".into()))
+    fn namespace(&self) -> Result<Option<Namespace>, SpecError> {
+        let Some(given) = &self.netns else { return Ok(self.pid.map(Namespace::Pid)) };
+        absolute(given).map(|path| Some(Namespace::Netns(path)))
     }
+}
+
+/// A path of a namespace, absolute because the daemon works in another directory.
+fn absolute(given: &Path) -> Result<String, SpecError> {
+    let refuse = |reason: String| SpecError::new("netns", given.display(), reason);
+    let absolute = path::absolute(given).map_err(|error| refuse(error.to_string()))?;
+    if ["/proc/self", "/proc/thread-self"].iter().any(|own| absolute.starts_with(own)) {
+        return Err(refuse("the daemon would open its own; use /proc/PID/ns/net".into()));
+    }
+    let text = absolute.into_os_string().into_string();
+    text.map_err(|_| refuse("the path must be UTF-8".into()))
 }
 
 /// `endpoint ls`
@@ -186,7 +193,7 @@ mod tests {
     fn o02_every_flag_reaches_the_request() {
         let request = parse(
             "--network net --service web --name web.1 --alias a --alias b --ip 10.0.0.9 \
-             --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --tap tap0 --netns /run/netns/web",
+             --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --interface eth0 --netns /run/netns/web",
         )
         .unwrap()
         .request()
@@ -201,12 +208,13 @@ mod tests {
             mac: "02:42:0a:00:00:09".into(),
             ports: vec![],
         };
-        let port = v1::EndpointPort { tap: "tap0".into(), netns: "/run/netns/web".into() };
+        let namespace = Some(Namespace::Netns("/run/netns/web".into()));
+        let port = v1::EndpointPort { interface: "eth0".into(), namespace };
         assert_eq!((request.spec, request.port), (Some(spec), Some(port)));
     }
 
     #[test]
-    fn o02_without_a_tap_the_port_is_the_callers() {
+    fn o02_without_an_interface_the_port_is_the_callers() {
         let request = parse("--network net -p 80").unwrap().request().unwrap();
         assert_eq!(request.port, None);
         assert_eq!(request.spec.unwrap().ports[0].target, 80);
@@ -214,10 +222,22 @@ mod tests {
 
     #[test]
     fn o02_a_relative_namespace_is_the_callers() {
-        let attach = parse("--network net --tap tap0 --netns ns").unwrap();
+        let attach = parse("--network net --interface eth0 --netns ns").unwrap();
         let expected = std::env::current_dir().unwrap().join("ns");
         let port = attach.request().unwrap().port.unwrap();
-        assert_eq!(port.netns, expected.to_str().unwrap());
+        let expected = Namespace::Netns(expected.to_str().unwrap().to_owned());
+        assert_eq!(port.namespace, Some(expected));
+    }
+
+    #[rstest]
+    #[case("--network net --interface eth0 --pid 7", Some(Namespace::Pid(7)))]
+    #[case("--network net --interface eth0", None)]
+    fn o02_a_namespace_is_a_processs_or_the_daemons(
+        #[case] line: &str,
+        #[case] expected: Option<Namespace>,
+    ) {
+        let port = parse(line).unwrap().request().unwrap().port.unwrap();
+        assert_eq!(port.namespace, expected);
     }
 
     #[rstest]
@@ -225,7 +245,7 @@ mod tests {
     #[case("--network n --alias a@b", "alias", "@")]
     #[case("--network n --mac-address 1", "mac-address", "1")]
     #[case("--network n -p x", "target", "x")]
-    #[case("--network n --tap t --netns /proc/self/ns/net", "netns", "/proc/self/ns/net")]
+    #[case("--network n --interface t --netns /proc/self/ns/net", "netns", "/proc/self/ns/net")]
     fn o02_refusals_name_flag_and_value(
         #[case] line: &str,
         #[case] field: &'static str,
@@ -240,6 +260,9 @@ mod tests {
     #[case("--network n --ip fd00::1")]
     #[case("--network n --ip6 10.0.0.1")]
     #[case("--network n --netns /run/netns/web")]
+    #[case("--network n --pid 7")]
+    #[case("--network n --interface eth0 --pid 7 --netns /run/netns/web")]
+    #[case("--network n --interface eth0 --pid +7")]
     fn o02_a_wrong_grammar_is_a_usage_error(#[case] line: &str) {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::{lines, lock::UnlockKey, optional, role};
+use super::{lines, lock::UnlockKey, node::dataplane, optional, role};
 use crate::output::Inspected;
 
 /// Answer to `init`.
@@ -139,6 +139,10 @@ pub(crate) struct Status {
     cluster: Option<String>,
     node: Option<String>,
     role: Option<&'static str>,
+    /// `kernel` or `user`: what carries plain networks.
+    dataplane: &'static str,
+    /// What the host lacks for the kernel dataplane, and how to get it.
+    missing: Vec<String>,
     revision: u64,
     counters: BTreeMap<String, u64>,
 }
@@ -148,7 +152,9 @@ impl From<v1::GetStatusResponse> for Status {
         let cluster = optional(&message.cluster);
         Self {
             role: cluster.is_some().then(|| role(message.role())),
+            dataplane: dataplane(message.dataplane()),
             cluster,
+            missing: message.missing,
             node: optional(&message.node),
             revision: message.revision,
             counters: message.counters,
@@ -166,6 +172,8 @@ impl Inspected for Status {
             ("Cluster", self.cluster.clone().unwrap_or_else(|| none.into())),
             ("Node", self.node.clone().unwrap_or_default()),
             ("Role", self.role.unwrap_or_default().into()),
+            ("Dataplane", self.dataplane.into()),
+            ("Missing", lines(self.missing.iter().cloned())),
             ("Revision", self.revision.to_string()),
             ("Counters", lines(self.counters.iter().map(counter))),
         ]

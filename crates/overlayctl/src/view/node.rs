@@ -45,6 +45,15 @@ pub(crate) fn role(role: v1::Role) -> &'static str {
     }
 }
 
+/// A dataplane as it is written.
+pub(super) fn dataplane(kind: v1::DataplaneKind) -> &'static str {
+    match kind {
+        v1::DataplaneKind::Kernel => "kernel",
+        v1::DataplaneKind::User => "user",
+        v1::DataplaneKind::Unspecified => "unknown",
+    }
+}
+
 /// A verdict of gossip as it is written.
 pub(super) fn liveness(liveness: v1::Liveness) -> &'static str {
     match liveness {
@@ -73,11 +82,7 @@ impl Node {
             },
             labels: node.labels,
             current: node.id == current,
-            dataplane: match capabilities.dataplane() {
-                v1::DataplaneKind::Kernel => "kernel",
-                v1::DataplaneKind::User => "user",
-                v1::DataplaneKind::Unspecified => "unknown",
-            },
+            dataplane: dataplane(capabilities.dataplane()),
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
             feature_level: capabilities.level,

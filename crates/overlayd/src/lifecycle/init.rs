@@ -19,6 +19,7 @@ use super::{certify, own_node};
 use crate::{
     Config, NodeError,
     control_plane::ControlPlane,
+    dataplane::Choice,
     disk::Disk,
     lock,
     member::{Member, Start},
@@ -36,6 +37,7 @@ const ESP_PORT: u16 = 4500;
 /// Makes this node the first manager of a new cluster. Leaves nothing behind when it fails.
 pub(crate) async fn init(
     config: &Config,
+    choice: &Choice,
     disk: &Disk,
     request: v1::InitClusterRequest,
 ) -> Result<Member, NodeError> {
@@ -44,7 +46,8 @@ pub(crate) async fn init(
     let mut cluster = cluster(id, request)?;
     let authority = Authority::generate(id, now())?;
     cluster.roots = vec![authority.root().published(None)];
-    let mut node = own_node(config, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
+    let mut node =
+        own_node(config, choice, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
     let credentials = certify(&authority, Subject::at_first(node.id, node.role), &cluster.roots)?;
     node.root = credentials.issuer();
     let unlock_key = cluster.autolock.then(lock::fresh).transpose()?;
@@ -70,8 +73,17 @@ pub(crate) async fn init(
         let view = control.replica().read(|state| state.view().clone());
         disk.keep_view(|| view.clone())?;
         let (disk, control) = (disk.clone(), Some(control));
-        let start =
-            Start { config, addresses, disk, tls, view, control_plane, control, fresh: true };
+        let start = Start {
+            config,
+            choice,
+            addresses,
+            disk,
+            tls,
+            view,
+            control_plane,
+            control,
+            fresh: true,
+        };
         Member::start(start).await
     };
     start.await.inspect_err(|_| disk.forget())

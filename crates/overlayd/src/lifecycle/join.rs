@@ -18,6 +18,7 @@ use crate::{
     Config, NodeError,
     config::Addresses,
     control_plane::ControlPlane,
+    dataplane::Choice,
     disk::Disk,
     managers::Managers,
     member::{Member, Start},
@@ -30,6 +31,7 @@ const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// Joins the cluster of `request`'s token. Leaves nothing behind when it fails.
 pub(crate) async fn join(
     config: &Config,
+    choice: &Choice,
     disk: &Disk,
     request: v1::JoinClusterRequest,
 ) -> Result<Member, NodeError> {
@@ -44,7 +46,7 @@ pub(crate) async fn join(
     // What would fail here after the cluster has taken the node in, fails now.
     config.mtu(addresses.data_path)?;
     // Id, role and root are the manager's to say.
-    let node = own_node(config, addresses, NodeId::default(), Role::Worker)?;
+    let node = own_node(config, choice, addresses, NodeId::default(), Role::Worker)?;
     let pending = PendingJoin::new()?;
     let answer = ask(&token, &remotes, addresses.control.ip(), &pending, &node).await?;
     let certificate = answer.certificate.clone();
@@ -61,8 +63,17 @@ pub(crate) async fn join(
         let control_plane =
             ControlPlane::new(disk.clone(), Arc::clone(&tls), addresses, config.rotation());
         let view = view.clone();
-        let start =
-            Start { config, addresses, disk, tls, view, control_plane, control, fresh: true };
+        let start = Start {
+            config,
+            choice,
+            addresses,
+            disk,
+            tls,
+            view,
+            control_plane,
+            control,
+            fresh: true,
+        };
         Member::start(start).await
     };
     let member = match start.await {

@@ -12,7 +12,7 @@ use overlay_cluster::{
 };
 
 use super::{Inner, NodeHandle};
-use crate::{NodeError, lifecycle, lock, recovery};
+use crate::{NodeError, dataplane::sweep, lifecycle, lock, recovery};
 
 impl NodeHandle {
     fn check_alone(&self) -> Result<(), NodeError> {
@@ -33,7 +33,8 @@ impl NodeHandle {
             self.go_on_alone().await?;
         } else {
             self.check_alone()?;
-            let member = lifecycle::init(&self.0.config, &self.0.disk, request).await?;
+            let member =
+                lifecycle::init(&self.0.config, &self.0.choice, &self.0.disk, request).await?;
             *self.slot() = Some(Arc::new(member));
         }
         let identity = self.member()?.identity();
@@ -73,8 +74,8 @@ impl NodeHandle {
     ) -> Result<v1::RestoreClusterResponse, NodeError> {
         let _busy = self.0.busy.lock().await;
         self.check_alone()?;
-        let Inner { config, disk, .. } = &*self.0;
-        let member = recovery::restore(config, disk, file, passphrase).await?;
+        let Inner { config, choice, disk, .. } = &*self.0;
+        let member = recovery::restore(config, choice, disk, file, passphrase).await?;
         let identity = member.identity();
         *self.slot() = Some(Arc::new(member));
         let tokens = self.tokens()?;
@@ -130,7 +131,7 @@ impl NodeHandle {
     ) -> Result<v1::JoinClusterResponse, NodeError> {
         let _busy = self.0.busy.lock().await;
         self.check_alone()?;
-        let member = lifecycle::join(&self.0.config, &self.0.disk, request).await?;
+        let member = lifecycle::join(&self.0.config, &self.0.choice, &self.0.disk, request).await?;
         let identity = member.identity();
         *self.slot() = Some(Arc::new(member));
         Ok(v1::JoinClusterResponse {
@@ -147,14 +148,24 @@ impl NodeHandle {
     ) -> Result<v1::LeaveClusterResponse, NodeError> {
         let _busy = self.0.busy.lock().await;
         if self.is_locked() && request.force {
+            sweep(self.0.choice.kind, &self.0.config.netns_dir());
             self.0.disk.forget();
             let remains = "this manager is locked and could tell nobody".to_owned();
             return Ok(v1::LeaveClusterResponse { remains });
         }
         let member = self.member()?;
-        let remains = lifecycle::leave(&member, request.force).await?;
+        let mut remains = vec![lifecycle::leave(&member, request.force).await?];
         self.take();
+        let reconciler = Arc::clone(&member.reconciler);
         member.stop().await;
+        // Before the node forgets that it was one: after a crash here it is asked to leave again.
+        let cleared = tokio::task::spawn_blocking(move || reconciler.clear()).await;
+        if let Ok(Err(error)) = cleared {
+            tracing::error!(%error, "this host is not as it was before the node");
+            remains.push(format!("on this host: {error}"));
+        }
+        remains.retain(|reason| !reason.is_empty());
+        let remains = remains.join("; ");
         self.0.disk.forget();
         Ok(v1::LeaveClusterResponse { remains })
     }

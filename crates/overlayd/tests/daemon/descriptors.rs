@@ -16,7 +16,7 @@ use overlay_api::v1::{
 };
 
 use crate::{
-    Daemon,
+    Daemon, Way,
     calls::{channel_of, until},
 };
 
@@ -42,7 +42,8 @@ async fn r07_a_daemon_without_descriptors_says_so_and_serves_again_when_it_has_s
     let limit = format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\"");
     let through = ["sh", "-c", &limit].map(str::to_owned).to_vec();
     let address = Ipv4Addr::new(127, 51, 4, 1);
-    let mut daemon = Daemon::start_in(tempfile::tempdir().unwrap(), address, "info", through);
+    let (folder, way) = (tempfile::tempdir().unwrap(), Way::through(through));
+    let mut daemon = Daemon::start_in(folder, address, "info", way);
     let channel = until("its socket answers", || channel_of(&daemon)).await;
     let mut local = LocalNodeClient::new(channel.clone());
     let made = local.init_cluster(v1::InitClusterRequest::default()).await;

@@ -17,7 +17,7 @@ use overlay_api::v1::{
 use tonic::transport::Channel;
 
 use crate::{
-    Daemon,
+    Daemon, Way,
     calls::{channel_of, until},
 };
 
@@ -134,7 +134,7 @@ async fn r07_a_node_whose_disk_is_full_goes_on_and_catches_up() {
     let Some(disk) = small_disk(&data) else { return };
     let first = Daemon::start(Ipv4Addr::new(127, 51, 5, 1), "info");
     let address = Ipv4Addr::new(127, 51, 5, 2);
-    let mut second = Daemon::start_in(folder, address, "info", disk.through());
+    let mut second = Daemon::start_in(folder, address, "info", Way::through(disk.through()));
     let manager = until("its socket answers", || channel_of(&first)).await;
     let mut local = LocalNodeClient::new(manager.clone());
     let tokens = local.init_cluster(v1::InitClusterRequest::default()).await.unwrap().into_inner();
@@ -160,7 +160,7 @@ async fn r07_a_node_whose_disk_is_full_goes_on_and_catches_up() {
     NetworksClient::new(manager.clone()).create_network(request).await.unwrap();
     let mut endpoints = EndpointsClient::new(channel);
     let spec = v1::EndpointSpec { network: "net".into(), ..Default::default() };
-    let port = v1::EndpointPort { tap: "tap0".into(), netns: String::new() };
+    let port = v1::EndpointPort { interface: "tap0".into(), namespace: None };
     let mut request =
         v1::AttachEndpointRequest { spec: Some(spec), port: Some(port), ..Default::default() };
     let refused = endpoints.attach_endpoint(request.clone()).await.unwrap_err();

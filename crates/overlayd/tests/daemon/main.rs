@@ -5,6 +5,8 @@ mod calls;
 mod cases;
 mod descriptors;
 mod full_disk;
+mod hosts;
+mod kernel;
 mod kill;
 mod silent;
 
@@ -14,6 +16,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use overlay_testkit::lab::Namespace;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,47 +35,64 @@ struct Daemon {
     manager: UnixDatagram,
     folder: tempfile::TempDir,
     address: Ipv4Addr,
-    /// The command that starts it, if it does not start by itself.
-    through: Vec<String>,
+    way: Way,
 }
 
-fn spawn(folder: &Path, address: Ipv4Addr, through: &[String]) -> Child {
+/// How a daemon is started.
+#[derive(Clone)]
+struct Way {
+    /// The command that starts it, if it does not start by itself.
+    through: Vec<String>,
+    /// What else it is told.
+    flags: Vec<String>,
+    /// The network namespace that it runs in; `None` is the test's own.
+    host: Option<Arc<Namespace>>,
+}
+
+impl Way {
+    /// Many daemons share the test's own network namespace, which is no kernel dataplane's.
+    fn through(through: Vec<String>) -> Self {
+        Self { through, flags: vec!["--dataplane".into(), "user".into()], host: None }
+    }
+}
+
+fn spawn(folder: &Path, address: Ipv4Addr, way: &Way) -> Child {
     let path = |name: &str| folder.join(name);
     let stderr = fs::OpenOptions::new().create(true).append(true).open(path("stderr")).unwrap();
-    let line = [through, &[env!("CARGO_BIN_EXE_overlayd").to_owned()]].concat();
-    Command::new(&line[0])
+    let line = [&way.through[..], &[env!("CARGO_BIN_EXE_overlayd").to_owned()]].concat();
+    let mut command = Command::new(&line[0]);
+    command
         .args(&line[1..])
         .args(["--config", path("overlayd.toml").to_str().unwrap()])
         .args(["--data-dir", path("data").to_str().unwrap()])
         .args(["--socket", path("socket").to_str().unwrap()])
         .args(["--advertise-addr", &address.to_string()])
+        .args(&way.flags)
         .env("NOTIFY_SOCKET", path("notify"))
-        .stderr(Stdio::from(stderr))
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::from(stderr));
+    let spawned = match &way.host {
+        Some(host) => host.enter(move || command.spawn()),
+        None => command.spawn(),
+    };
+    spawned.unwrap()
 }
 
 impl Daemon {
     fn start(address: Ipv4Addr, log: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), address, log, Vec::new())
+        Self::start_in(tempfile::tempdir().unwrap(), address, log, Way::through(Vec::new()))
     }
 
-    fn start_in(
-        folder: tempfile::TempDir,
-        address: Ipv4Addr,
-        log: &str,
-        through: Vec<String>,
-    ) -> Self {
+    fn start_in(folder: tempfile::TempDir, address: Ipv4Addr, log: &str, way: Way) -> Self {
         let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         write_log(&folder.path().join("overlayd.toml"), log);
-        let child = spawn(folder.path(), address, &through);
-        Self { child, manager, folder, address, through }
+        let child = spawn(folder.path(), address, &way);
+        Self { child, manager, folder, address, way }
     }
 
     /// Starts it again, on the same folder.
     fn restart(&mut self) {
-        self.child = spawn(self.folder.path(), self.address, &self.through);
+        self.child = spawn(self.folder.path(), self.address, &self.way);
     }
 
     /// The socket for local callers.

@@ -1,0 +1,87 @@
+//! Which dataplane a node runs, and why: what it was told, what the host has, who else is here.
+
+use std::os::{
+    linux::net::SocketAddrExt,
+    unix::net::{SocketAddr, UnixListener},
+};
+
+use overlay_dataplane::kernel::capability;
+use overlay_types::{Capabilities, DataplaneKind, FeatureLevel};
+
+use super::has_left;
+use crate::{Config, NodeError, config::DataplaneSetting};
+
+/// Abstract socket that a kernel dataplane holds. Such a name belongs to a network namespace and ends
+/// with its process.
+const SEAT: &str = "overlayd kernel dataplane";
+
+/// The choice, which holds for as long as the process lives.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) kind: DataplaneKind,
+    /// What keeps this host from the kernel dataplane, and how to get it.
+    pub(crate) missing: Vec<String>,
+    /// Two on one host would undo each other's filter of members for ever.
+    _seat: Option<UnixListener>,
+}
+
+impl Choice {
+    /// Tries what the host has, unless it does not matter.
+    pub(crate) fn make(config: &Config) -> Result<Self, NodeError> {
+        if config.dataplane == DataplaneSetting::User {
+            tracing::info!(dataplane = %DataplaneKind::User, reason = "as set", "dataplane chosen");
+            return Ok(Self { kind: DataplaneKind::User, missing: Vec::new(), _seat: None });
+        }
+        let mut missing: Vec<String> =
+            capability::probe().iter().map(ToString::to_string).collect();
+        let seat = match take_seat() {
+            Ok(seat) => Some(seat),
+            Err(error) => {
+                missing.push(format!(
+                    "the kernel dataplane of this network namespace: {error}; stop the other \
+                     overlayd, or give it a network namespace of its own"
+                ));
+                // The other one may be this one's last run, and its networks be in use.
+                if has_left(&config.netns_dir()) {
+                    return Err(NodeError::NoKernelDataplane { missing });
+                }
+                None
+            }
+        };
+        let seat = seat.filter(|_| missing.is_empty());
+        let kind = match (config.dataplane, &seat) {
+            (_, Some(_)) => DataplaneKind::Kernel,
+            (DataplaneSetting::Auto, None) => DataplaneKind::User,
+            _ => return Err(NodeError::NoKernelDataplane { missing }),
+        };
+        let setting = config.dataplane;
+        if missing.is_empty() {
+            tracing::info!(dataplane = %kind, %setting, reason = "nothing is missing", "dataplane chosen");
+        } else {
+            let reason = missing.join("; ");
+            tracing::info!(dataplane = %kind, %setting, reason, "dataplane chosen");
+        }
+        Ok(Self { kind, missing, _seat: seat })
+    }
+
+    /// What this node can do.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            dataplane: self.kind,
+            // By the switch in user space, also beside the kernel.
+            encryption: true,
+            ipv6: self.kind == DataplaneKind::User || host_has_ipv6(),
+            level: FeatureLevel::OURS,
+        }
+    }
+}
+
+/// Taken by whoever changes what a kernel dataplane left.
+pub(super) fn take_seat() -> std::io::Result<UnixListener> {
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(SEAT)?)
+}
+
+/// The switch carries IPv6 without the host's.
+fn host_has_ipv6() -> bool {
+    std::path::Path::new("/proc/net/if_inet6").exists()
+}
