@@ -224,7 +224,7 @@ fn e06_the_switch_opens_what_an_esp_of_others_seals() -> Result<()> {
         let dummy = Content { sequence: 0, payload: Vec::new(), next_header: NO_NEXT_HEADER };
         send(&lab.to_switch.seal((1 << 32) + 2, [7; 8], &dummy, 0)?)?;
         let begin = Instant::now();
-        while lab.dropped(DropReason::EspDummy) == 0 {
+        while lab.dropped(DropReason::EspGreeting) == 0 {
             ensure!(begin.elapsed() < DEADLINE, "the dummy packet did not come");
         }
         let counts = [DropReason::EspReplay, DropReason::NotEsp].map(|reason| lab.dropped(reason));

@@ -39,7 +39,7 @@ pub enum Op {
     SetOutboundSa {
         /// The association.
         sa: Sa,
-        /// Send the peer one dummy packet (RFC 4303 §2.6) with it, unless it is in use already.
+        /// Send the peer one empty datagram with it, unless it is in use already.
         greet: bool,
     },
     /// Open with this association no more; its keys are erased.

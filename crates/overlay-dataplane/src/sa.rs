@@ -27,7 +27,7 @@ pub struct SaSet {
     pub outbound: BTreeMap<NodeId, Sa>,
     /// What is opened with: one per peer and epoch that may still be in use.
     pub inbound: BTreeMap<SaId, Sa>,
-    /// Peers that are greeted when their outbound association is set: one dummy packet (RFC 4303
-    /// §2.6) tells them that they are understood with its epoch, although nobody has a frame for them.
+    /// Peers that are greeted when their outbound association is set: one empty datagram tells them
+    /// that they are understood with its epoch, although nobody has a frame for them.
     pub greet: BTreeSet<NodeId>,
 }

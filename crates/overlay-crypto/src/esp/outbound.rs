@@ -6,10 +6,7 @@ use overlay_types::Spi;
 
 use super::{
     SaKeys, Salt,
-    codec::{
-        HEADROOM, NEXT_HEADER_NONE, NEXT_HEADER_UDP, associated_data, overhead, padding,
-        write_trailer,
-    },
+    codec::{HEADROOM, NEXT_HEADER_UDP, associated_data, overhead, padding, write_trailer},
 };
 use crate::{
     aead::{PacketAead, RingAead, TAG_LEN},
@@ -92,18 +89,23 @@ impl<A: PacketAead> OutboundSa<A> {
         buffer: &mut [u8],
         payload: Range<usize>,
     ) -> Result<Range<usize>, CryptoError> {
-        self.seal_as(buffer, payload, NEXT_HEADER_UDP)
-    }
+        let packet = packet_range(buffer.len(), &payload)?;
+        let sequence = self.sequence.checked_add(1).ok_or(CryptoError::CounterSpent)?;
+        let iv = sequence.to_be_bytes();
+        let aad = associated_data(self.spi, sequence);
 
-    /// Seals a dummy packet (RFC 4303 §2.6) into the start of `buffer`, [`MIN_PACKET`] bytes: proves
-    /// to the peer that this side has the keys, and is dropped there after that.
-    ///
-    /// [`MIN_PACKET`]: super::codec::MIN_PACKET
-    ///
-    /// # Errors
-    /// As [`seal`](Self::seal).
-    pub fn seal_dummy(&mut self, buffer: &mut [u8]) -> Result<Range<usize>, CryptoError> {
-        self.seal_as(buffer, HEADROOM..HEADROOM, NEXT_HEADER_NONE)
+        let (header, rest) = buffer[packet.clone()].split_at_mut(HEADROOM);
+        header[..4].copy_from_slice(&aad[..4]);
+        header[4..8].copy_from_slice(&aad[8..]);
+        header[8..].copy_from_slice(&iv);
+        let (text, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
+        write_trailer(&mut text[payload.len()..], padding(payload.len()), NEXT_HEADER_UDP);
+        tag.copy_from_slice(&self.aead.seal(self.salt.nonce(iv), &aad, text));
+
+        self.sequence = sequence;
+        self.packets += 1;
+        self.bytes += payload.len() as u64;
+        Ok(packet)
     }
 
     /// Seals many. A slot that cannot be sealed gets an empty range and does not stop the others.
@@ -116,31 +118,6 @@ impl<A: PacketAead> OutboundSa<A> {
             slot.range = packet.unwrap_or(0..0);
         }
         sealed
-    }
-
-    fn seal_as(
-        &mut self,
-        buffer: &mut [u8],
-        payload: Range<usize>,
-        next_header: u8,
-    ) -> Result<Range<usize>, CryptoError> {
-        let packet = packet_range(buffer.len(), &payload)?;
-        let sequence = self.sequence.checked_add(1).ok_or(CryptoError::CounterSpent)?;
-        let iv = sequence.to_be_bytes();
-        let aad = associated_data(self.spi, sequence);
-
-        let (header, rest) = buffer[packet.clone()].split_at_mut(HEADROOM);
-        header[..4].copy_from_slice(&aad[..4]);
-        header[4..8].copy_from_slice(&aad[8..]);
-        header[8..].copy_from_slice(&iv);
-        let (text, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
-        write_trailer(&mut text[payload.len()..], padding(payload.len()), next_header);
-        tag.copy_from_slice(&self.aead.seal(self.salt.nonce(iv), &aad, text));
-
-        self.sequence = sequence;
-        self.packets += 1;
-        self.bytes += payload.len() as u64;
-        Ok(packet)
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Output {
         id: SaId,
         /// Its keys.
         keys: SaKeys,
-        /// Send one dummy packet with it: the peer came late, and learns by it that it is understood.
+        /// Send one empty datagram with it: the peer came late, and learns by it that it is understood.
         greet: bool,
     },
     /// There are no keys for the peer any more: send it nothing.

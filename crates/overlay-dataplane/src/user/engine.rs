@@ -149,9 +149,10 @@ impl Engine {
         self.kept.flows.len()
     }
 
-    /// Appends one dummy packet (RFC 4303 §2.6) for `peer`: it learns that this node has its keys.
+    /// Appends one empty datagram for `peer`: it learns that this node has its keys.
     pub fn greet(&mut self, peer: NodeId, out: &mut Batch) {
-        match self.kept.sas.greet(peer, out) {
+        let kept = &mut self.kept;
+        match kept.sas.greet(peer, &kept.config, out) {
             Ok(()) => self.kept.counters.count(Event::DatagramsOut),
             Err(reason) => self.kept.counters.count_drop(reason),
         }

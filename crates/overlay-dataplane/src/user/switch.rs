@@ -64,7 +64,7 @@ pub(super) enum Command {
     /// Forward by these tables.
     Swap(Arc<Tables>),
     Sas(SaWork),
-    /// Send a dummy packet to this peer.
+    /// Send a greeting to this peer.
     Greet(NodeId),
     Capture(Option<Capture>),
     /// Answer, when all before it is in effect.
@@ -134,7 +134,7 @@ impl Switch {
         wait.recv().map_err(|_| Error::Stopped)
     }
 
-    /// Sends one dummy packet to a peer, with the association that is in use for it.
+    /// Sends one empty datagram to a peer, with the association that is in use for it.
     pub fn greet(&self, peer: NodeId) -> Result<(), Error> {
         self.command(Command::Greet(peer))
     }

@@ -82,8 +82,9 @@ counted! {
         EspReplay = "esp_replay",
         /// A good tag around something else than VXLAN on the encrypted port.
         EspContent = "esp_content",
-        /// A dummy packet (RFC 4303 §2.6), by which a peer shows that it has our keys; not a fault.
-        EspDummy = "esp_dummy",
+        /// A datagram with nothing in it, or a dummy packet (RFC 4303 §2.6), by which a peer shows that
+        /// it has our keys; not a fault.
+        EspGreeting = "esp_greeting",
         /// A good tag, from another address than the peer's.
         EspPeer = "esp_peer",
         /// IKE, keepalives and whatever else comes on the ESP port.

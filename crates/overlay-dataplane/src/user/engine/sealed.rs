@@ -9,11 +9,12 @@ use std::collections::{HashMap, VecDeque};
 
 use overlay_crypto::{
     CryptoError,
-    esp::{HEADROOM, InboundSa, OpenError, OutboundSa, SaId, SaTable, TAILROOM, codec::MIN_PACKET},
+    esp::{HEADROOM, InboundSa, OpenError, OutboundSa, SaId, SaTable, TAILROOM},
 };
 use overlay_types::NodeId;
 
 use super::{
+    Config,
     batch::{Batch, Channel},
     counters::DropReason,
     hash::Seed,
@@ -108,16 +109,29 @@ impl Sas {
         }
     }
 
-    /// Seals a dummy packet for `peer`, with the association that is in use.
-    pub(super) fn greet(&mut self, peer: NodeId, out: &mut Batch) -> Result<(), DropReason> {
+    /// Seals a datagram with nothing in it for `peer`, with the association that is in use. A dummy
+    /// packet (RFC 4303 §2.6) says less: a kernel drops it before it counts it.
+    pub(super) fn greet(
+        &mut self,
+        peer: NodeId,
+        config: &Config,
+        out: &mut Batch,
+    ) -> Result<(), DropReason> {
         let address = *self.destinations.get(&peer).ok_or(DropReason::NoOutboundSa)?;
         let outbound = self.outbound.get_mut(&address).ok_or(DropReason::NoOutboundSa)?;
         let (start, arena) = out.begin_datagram();
-        arena.extend_from_slice(&[0; MIN_PACKET]);
-        if outbound.sa.seal_dummy(&mut arena[start..]).is_err() {
+        arena.extend_from_slice(&[0; HEADROOM]);
+        let port = config.encrypted_vxlan_port;
+        let empty = UdpRepr { source: port, destination: port, payload_len: 0 };
+        arena.extend_from_slice(&empty.to_bytes());
+        udp::fill_checksum(&mut arena[start + HEADROOM..], config.data_path, address);
+        arena.extend_from_slice(&[0; TAILROOM]);
+        let payload = HEADROOM..HEADROOM + udp::HEADER_LEN;
+        let Ok(packet) = outbound.sa.seal(&mut arena[start..], payload) else {
             out.abandon(start);
             return Err(DropReason::SaSpent);
-        }
+        };
+        arena.truncate(start + packet.end);
         out.commit_datagram(start, address, Channel::Esp);
         Ok(())
     }
@@ -147,7 +161,7 @@ impl Sas {
                 DropReason::EspInvalid
             }
             OpenError::NotUdp => DropReason::EspContent,
-            OpenError::Dummy => DropReason::EspDummy,
+            OpenError::Dummy => DropReason::EspGreeting,
         })?;
         if self.sources.get(&opened.id.peer) != Some(&from) {
             return Err(DropReason::EspPeer);
@@ -157,6 +171,9 @@ impl Sas {
             .map_err(|_| DropReason::EspContent)?;
         if inner.destination() != vxlan_port {
             return Err(DropReason::EspContent);
+        }
+        if inner.payload().is_empty() {
+            return Err(DropReason::EspGreeting);
         }
         let start = opened.payload.start + udp::HEADER_LEN;
         Ok(start..start + inner.payload().len())

@@ -208,7 +208,7 @@ fn e03_a_greeting_tells_the_peer_that_it_is_understood() {
     assert_eq!(b.engine.sas_mut().newly_heard(), []);
     assert!(b.datagram(1, Channel::Esp, greeting).is_empty());
     assert_eq!(b.engine.sas_mut().newly_heard(), [sa(1, 1, 2, 2).id]);
-    assert_eq!(b.drops(), [(DropReason::EspDummy, 1)]);
+    assert_eq!(b.drops(), [(DropReason::EspGreeting, 1)]);
 
     a.engine.sas_mut().remove_outbound(peer);
     out.clear();
