@@ -10,20 +10,34 @@ use core::net::IpAddr;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
+use overlay_crypto::{
+    aead::AeadKey,
+    esp::{SaId, SaKeys, Salt},
+};
 use overlay_dataplane::{
     Dataplane, Desired,
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
     diff,
-    kernel::{KernelConfig, KernelDataplane, filter::NftFilter, members::MemberFilter},
+    kernel::{
+        KernelConfig, KernelDataplane,
+        filter::NftFilter,
+        members::MemberFilter,
+        nft::admission::Ports,
+        xfrm::{Encapsulation, Esp},
+    },
     mtu,
+    sa::Sa,
     user::{SwitchConfig, UserDataplane},
 };
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, Subnet, Vni};
+use overlay_types::{
+    Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi, Subnet, Vni,
+};
 
 use crate::probe::{ping, transfer};
 
@@ -88,10 +102,16 @@ impl Underlay {
     }
 
     fn start(&self, node: u16) -> Result<KernelDataplane> {
-        let config = KernelConfig::new(format!("/run/node{node}"), self.address(node));
+        self.start_with(node, None)
+    }
+
+    fn start_with(&self, node: u16, esp: Option<Esp>) -> Result<KernelDataplane> {
+        let directory = format!("/run/node{node}");
+        let config = KernelConfig { esp, ..KernelConfig::new(directory, self.address(node)) };
         let host = &self.hosts[usize::from(node) - 1];
         let start = || {
-            let filter = NftFilter::open(config.port)?;
+            let ports = Ports { plain: config.port, sealed: esp.map(|esp| esp.vxlan_port) };
+            let filter = NftFilter::open(ports)?;
             KernelDataplane::start(config, Box::new(filter))
         };
         Ok(host.enter(start)?)
@@ -130,6 +150,32 @@ impl Underlay {
             network.locals.insert(endpoint.id(), LocalEndpoint { mac, addresses, port });
         }
         Ok(network)
+    }
+
+    /// An encrypted network, and the associations with all other nodes.
+    fn sealed(&self, node: u16, endpoints: &[Endpoint]) -> Result<Desired> {
+        let mut desired = self.desired(node, endpoints)?;
+        for network in desired.networks.values_mut() {
+            network.settings.encrypted = true;
+            network.settings.mtu = mtu::overlay(1500, self.over_ipv6, true);
+        }
+        for peer in (1..=USER).filter(|peer| *peer != node) {
+            let outbound = self.association(node, peer, peer)?;
+            desired.sas.outbound.insert(outbound.id.peer, outbound);
+            let inbound = self.association(peer, node, peer)?;
+            desired.sas.inbound.insert(inbound.id, inbound);
+        }
+        Ok(desired)
+    }
+
+    /// What one node sends to another with, as the node knows it whose peer is `peer`.
+    fn association(&self, from: u16, to: u16, peer: u16) -> Result<Sa> {
+        let number = 0x1000 + from * 16 + to;
+        let spi = Spi::new(number.into()).context("reserved")?;
+        let key = AeadKey::from_bytes([number as u8; 32]);
+        let id = SaId { peer: NodeId::from_u128(peer.into()), epoch: Epoch::new(1), spi };
+        let keys = Arc::new(SaKeys { spi, key, salt: Salt([7; 4]) });
+        Ok(Sa { id, address: self.address(peer), keys })
     }
 
     fn desired(&self, node: u16, endpoints: &[Endpoint]) -> Result<Desired> {
@@ -204,6 +250,76 @@ fn d01_d03_n12_n17_kernel_and_user_nodes_share_a_network_over_ipv4() -> Result<(
 #[test]
 fn d01_d03_n12_n17_kernel_and_user_nodes_share_a_network_over_ipv6() -> Result<()> {
     if lab::skip() { Ok(()) } else { lab::isolated(|| mixed(true)) }
+}
+
+/// Kernel and user nodes on an encrypted network, up to its MTU, and nothing in clear on the wire.
+fn sealed(over_ipv6: bool) -> Result<()> {
+    let underlay = Underlay::new(over_ipv6)?;
+    let endpoints =
+        [Endpoint::new(1, 1, 11)?, Endpoint::new(2, 1, 21)?, Endpoint::new(USER, 1, 31)?];
+    let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::Udp(4500) };
+    // What would leave in clear, from before the first device on.
+    for host in &underlay.hosts[..2] {
+        host.run(&["nft", "add table inet watch"])?;
+        host.run(&[
+            "nft",
+            "add chain inet watch post { type filter hook postrouting priority 500; }",
+        ])?;
+        let clear = "add rule inet watch post udp dport { 4788, 4789 } rt ipsec missing counter";
+        host.run(&["nft", clear])?;
+    }
+    let mut kernel = Vec::new();
+    for node in [1, 2] {
+        let mut dataplane = underlay.start_with(node, Some(esp))?;
+        converge(&mut dataplane, &underlay.sealed(node, &endpoints)?)?;
+        kernel.push(dataplane);
+    }
+    let host = &underlay.hosts[usize::from(USER) - 1];
+    let config = SwitchConfig::new(underlay.address(USER), 1);
+    let mut user = host.enter(|| UserDataplane::start(config))?;
+    converge(&mut user, &underlay.sealed(USER, &endpoints)?)?;
+    for from in &endpoints {
+        for to in endpoints.iter().filter(|to| to.number != from.number) {
+            for address in to.addresses().iter() {
+                let pair = || format!("from {} to {address}", from.number);
+                ping(&from.netns, address).with_context(pair)?;
+                largest(&from.netns, address, mtu::overlay(1500, over_ipv6, true))
+                    .with_context(pair)?;
+                transfer(&from.netns, &to.netns, address, 1_000_000).with_context(pair)?;
+            }
+        }
+    }
+    for (host, dataplane) in underlay.hosts.iter().zip(&mut kernel) {
+        let counted = host.run(&["nft", "list table inet watch"])?;
+        ensure!(counted.contains("counter packets 0 bytes 0"), "in clear: {counted}");
+        converge(dataplane, &Desired::default())?;
+        ensure!(host.ip("xfrm state")?.is_empty() && host.ip("xfrm policy")?.is_empty());
+    }
+    Ok(())
+}
+
+/// A packet as large as the MTU gets through whole, and one octet more is not sent.
+fn largest(from: &Namespace, address: IpAddr, mtu: u16) -> Result<()> {
+    let headers = if address.is_ipv4() { 28 } else { 48 };
+    let ping = |length: u16| {
+        let (length, address) = (length.to_string(), address.to_string());
+        from.run(&["ping", "-M", "do", "-c", "1", "-W", "10", "-s", &length, &address])
+    };
+    ping(mtu - headers).context("a packet of the MTU")?;
+    ensure!(ping(mtu - headers + 1).is_err(), "a packet above the MTU is sent");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn e01_e06_kernel_and_user_nodes_share_an_encrypted_network_over_ipv4() -> Result<()> {
+    lab::isolated(|| sealed(false))
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn e01_e06_kernel_and_user_nodes_share_an_encrypted_network_over_ipv6() -> Result<()> {
+    lab::isolated(|| sealed(true))
 }
 
 /// Says hello and waits for the echo until told to stop. Returns how often.

@@ -7,7 +7,7 @@ use cargo_metadata::TargetKind;
 
 use crate::{
     report::Report,
-    setup, verify,
+    setup, verify, vm,
     workspace::{self, Workspace},
 };
 
@@ -31,6 +31,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             "--no-fail-fast",
         ]))
     });
+    report.stage("tests in a virtual machine", || vm::test(workspace));
     report.stage("fuzz targets", || check_fuzz_targets(workspace));
     for example in workspace.root_targets(&TargetKind::Example) {
         report.stage(&format!("example {example}"), || run_example(workspace, example));

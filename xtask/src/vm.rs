@@ -15,9 +15,10 @@
 mod boot;
 mod kernel;
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, io::BufReader, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::Message;
 use clap::Args;
 
 use self::boot::Boot;
@@ -40,6 +41,15 @@ const PACKAGES: [SystemPackage; 6] = [
     SystemPackage { name: "zstd", program: "zstd", needed_by: "unpacking its kernel" },
 ];
 
+/// Tests that are ignored elsewhere, because they need a kernel that has what ours may lack: the
+/// package and the target that they are in.
+const TESTS: [(&str, &str); 2] =
+    [("overlay-dataplane", "overlay_dataplane"), ("overlay", "dataplane")];
+/// Time for each of them, on a machine that is busy with others, too.
+const TEST_LIMIT: Duration = Duration::from_mins(15);
+/// Debian's package that brings the newest kernel of a series.
+const KERNEL: &str = "linux-image-6.12-amd64";
+
 /// A command and the machine for it.
 #[derive(Args)]
 pub(crate) struct VmArgs {
@@ -59,7 +69,7 @@ pub(crate) struct VmArgs {
     #[arg(long)]
     kvm: bool,
     /// Debian's package of the kernel
-    #[arg(long, value_name = "PACKAGE", default_value = "linux-image-6.12-amd64")]
+    #[arg(long, value_name = "PACKAGE", default_value = KERNEL)]
     kernel: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
@@ -78,16 +88,69 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<()> {
     let variables = variables.collect::<Result<Vec<_>>>()?;
     setup::provide(&PACKAGES)?;
     let kernel = kernel::provide(&workspace.target().join("vm"), &args.kernel)?;
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let status = Boot {
         kernel: &kernel,
         command: &args.command,
         variables: &variables,
         limit: Duration::from_secs(args.limit),
         memory_mib: args.memory,
-        cpus: args.cpus.unwrap_or(cpus),
+        cpus: args.cpus.unwrap_or_else(cpus),
         kvm: args.kvm,
     }
     .run()?;
     std::process::exit(status);
+}
+
+/// Runs the tests that need another kernel. Without root there is no virtual machine: that is said, and
+/// is an error in CI.
+pub(crate) fn test(workspace: &Workspace) -> Result<()> {
+    if !workspace::is_root() {
+        ensure!(!workspace::in_ci(), "the virtual machine needs root");
+        println!("SKIPPED: the virtual machine needs root");
+        return Ok(());
+    }
+    setup::provide(&PACKAGES)?;
+    let kernel = kernel::provide(&workspace.target().join("vm"), KERNEL)?;
+    for executable in executables(workspace)? {
+        let command = [executable.into(), "--ignored".into(), "--test-threads=1".into()];
+        let status = Boot {
+            kernel: &kernel,
+            command: &command,
+            variables: &[("CI", "true")],
+            limit: TEST_LIMIT,
+            memory_mib: 4096,
+            cpus: cpus(),
+            kvm: false,
+        }
+        .run()?;
+        ensure!(status == 0, "tests in the virtual machine: exit status {status}");
+    }
+    Ok(())
+}
+
+/// The executables of [`TESTS`], which are built if they are not.
+fn executables(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--locked", "--workspace", "--no-run", "--message-format=json"]);
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
+    let output = BufReader::new(child.stdout.take().context("no pipe")?);
+    let mut found = Vec::new();
+    for message in Message::parse_stream(output) {
+        let Message::CompilerArtifact(artifact) = message? else { continue };
+        let is_wanted = TESTS.iter().any(|(package, target)| {
+            artifact.target.name == *target
+                && workspace
+                    .members()
+                    .iter()
+                    .any(|p| p.id == artifact.package_id && p.name == *package)
+        });
+        found.extend(artifact.executable.filter(|_| is_wanted && artifact.profile.test));
+    }
+    ensure!(child.wait()?.success(), "the tests cannot be built");
+    ensure!(found.len() == TESTS.len(), "of {TESTS:?} there are {found:?}");
+    Ok(found.into_iter().map(Into::into).collect())
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(4)
 }

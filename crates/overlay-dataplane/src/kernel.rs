@@ -25,6 +25,7 @@
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
+//! - [`xfrm`]: security associations, and policies that leave no way around them
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
@@ -45,6 +46,7 @@ mod route;
 mod scaffold;
 mod services;
 mod stations;
+pub mod xfrm;
 
 #[cfg(test)]
 mod tests;

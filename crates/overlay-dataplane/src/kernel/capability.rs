@@ -12,6 +12,7 @@ use super::{
     members::MemberFilter,
     netlink::{Refusal, RouteSocket},
     netns::{self, NetNs},
+    xfrm,
 };
 use crate::Error;
 
@@ -42,6 +43,12 @@ const VETH: (&str, &str) = ("veth pairs", "modprobe veth (CONFIG_VETH)");
 const NFT: (&str, &str) = ("nf_tables", "modprobe nf_tables (CONFIG_NF_TABLES, _INET)");
 const LOCKED: (&str, &str) = ("locked bridge ports", "run Linux 5.18 or later");
 
+const ESP: (&str, &str) = (
+    "ESP for encrypted networks",
+    "modprobe esp4 esp6 (CONFIG_INET_ESP, CONFIG_INET6_ESP, CONFIG_CRYPTO_GCM); until then they are \
+     carried in user space",
+);
+
 /// That of the device that is tried, which nothing else in its namespace can have.
 const VNI: Vni = match Vni::new(Vni::MIN_OVERLAY) {
     Some(vni) => vni,
@@ -53,6 +60,15 @@ pub fn probe() -> Vec<Missing> {
     match netns::scratch(|netns| Ok(try_devices(netns, &RouteSocket::open()?))) {
         Ok(missing) => missing,
         Err(error) => vec![missing(NAMESPACES, &error)],
+    }
+}
+
+/// Tries what encrypted networks need beside that. `None` when it is all there.
+pub fn probe_esp() -> Option<Missing> {
+    let tried = netns::scratch(|_| Ok(xfrm::try_both_families(&RouteSocket::open_xfrm()?)));
+    match tried {
+        Ok(outcome) => outcome.err().map(|refusal| missing(ESP, &refusal)),
+        Err(error) => Some(missing(ESP, &error)),
     }
 }
 
@@ -115,6 +131,10 @@ mod tests {
 
     use super::*;
 
+    /// An association as `ip xfrm` makes it.
+    const ESP_STATE: &str = "xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode transport \
+                             aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223 128";
+
     #[test]
     fn n19_a_kernel_that_carries_networks_lacks_nothing_and_is_left_as_it_was() {
         if lab::skip() {
@@ -123,6 +143,9 @@ mod tests {
         let host = lab::Namespace::new().unwrap();
         let before = host.ip("-br link show").unwrap();
         assert_eq!(host.enter(probe), []);
+        // Whether it has ESP is another question.
+        let lacks_esp = host.enter(probe_esp).is_some();
+        assert_eq!(lacks_esp, host.ip(ESP_STATE).is_err());
         assert_eq!(host.ip("-br link show").unwrap(), before);
     }
 

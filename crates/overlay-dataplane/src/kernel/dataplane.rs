@@ -18,6 +18,7 @@ use super::{
     scaffold,
     services::{Services, Site},
     stations::{Change, Devices, Stations},
+    xfrm::{Esp, Protection},
 };
 use crate::{
     Error,
@@ -39,12 +40,14 @@ pub struct KernelConfig {
     pub data_path: IpAddr,
     /// UDP port of VXLAN.
     pub port: u16,
+    /// How encrypted networks are sealed; `None` when the kernel cannot: then they are refused.
+    pub esp: Option<Esp>,
 }
 
 impl KernelConfig {
-    /// Namespaces in `directory`, VXLAN from `data_path` on port 4789.
+    /// Namespaces in `directory`, VXLAN from `data_path` on port 4789, no encrypted networks.
     pub fn new(directory: impl Into<PathBuf>, data_path: IpAddr) -> Self {
-        Self { directory: directory.into(), data_path, port: 4789 }
+        Self { directory: directory.into(), data_path, port: 4789, esp: None }
     }
 }
 
@@ -64,6 +67,9 @@ pub struct KernelDataplane {
     /// Speaks to the host's namespace, which underlay and data-path address are in.
     pub(super) host: RouteSocket,
     pub(super) filter: Box<dyn MemberFilter>,
+    pub(super) protection: Option<Protection>,
+    /// Nothing gets around IPsec, as of the last look.
+    pub(super) enforced: bool,
     pub(super) state: State,
     pub(super) programmed: BTreeMap<NetworkId, Programmed>,
     pub(super) services: Services,
@@ -78,7 +84,11 @@ impl KernelDataplane {
             subject: "a netlink socket".into(),
             source: source.into(),
         };
+        let own = config.data_path;
+        let protection = config.esp.map(|esp| Protection::start(own, esp)).transpose()?;
         Ok(Self {
+            protection,
+            enforced: false,
             directory: Directory::new(config.directory.clone()),
             host: RouteSocket::open().map_err(failed)?,
             config,
@@ -89,8 +99,32 @@ impl KernelDataplane {
         })
     }
 
-    pub(super) const fn vxlan(&self, vni: Vni) -> Vxlan {
-        Vxlan { vni, local: self.config.data_path, port: self.config.port }
+    /// The VXLAN device of a network. `None` for an encrypted one where the kernel seals nothing.
+    pub(super) fn vxlan(&self, vni: Vni, encrypted: bool) -> Option<Vxlan> {
+        let port = if encrypted { self.config.esp?.vxlan_port } else { self.config.port };
+        Some(Vxlan { vni, local: self.config.data_path, port })
+    }
+
+    /// What the kernel's IPsec was heard and used for, as of the last look.
+    pub const fn protection(&self) -> Option<&Protection> {
+        self.protection.as_ref()
+    }
+
+    fn sealing(&mut self) -> Result<&mut Protection, Error> {
+        let missing = Error::Unsupported("seal frames: the kernel has no ESP");
+        self.protection.as_mut().ok_or(missing)
+    }
+
+    /// Leaves nothing of IPsec behind when nothing is sealed any more.
+    pub(super) fn relax(&mut self) -> Result<(), Error> {
+        let sealed = self.state.0.networks.values().any(|network| network.settings.encrypted);
+        match &mut self.protection {
+            Some(protection) if !sealed && protection.is_idle() => {
+                self.enforced = false;
+                protection.clear()
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply_one(&mut self, number: usize, op: Op) -> Result<(), Error> {
@@ -126,11 +160,20 @@ impl KernelDataplane {
                 }
                 Ok(())
             }
-            Op::AddInboundSa(_) | Op::SetOutboundSa { .. } => {
-                Err(Error::Unsupported("hold security associations: it has no xfrm layer yet"))
+            Op::AddInboundSa(sa) => self.sealing()?.add_inbound(&sa),
+            Op::SetOutboundSa { sa, greet } => {
+                let protection = self.sealing()?;
+                if protection.set_outbound(&sa)? && greet {
+                    return protection.greet(sa.id.peer);
+                }
+                Ok(())
             }
-            // What it never has, it has not.
-            Op::RemoveInboundSa(_) | Op::RemoveOutboundSa(_) => Ok(()),
+            Op::RemoveInboundSa(id) => {
+                self.protection.as_mut().map_or(Ok(()), |p| p.remove_inbound(id))
+            }
+            Op::RemoveOutboundSa(peer) => {
+                self.protection.as_mut().map_or(Ok(()), |p| p.remove_outbound(peer))
+            }
         }
     }
 
@@ -146,8 +189,8 @@ impl KernelDataplane {
         if old == Some(&settings) {
             return Ok(());
         }
-        if settings.encrypted {
-            return Err(Error::Unsupported("seal frames: it has no xfrm layer yet"));
+        if old.is_some_and(|old| old.encrypted != settings.encrypted && old.mtu != 0) {
+            return Err(Error::Unsupported("turn encryption on or off; remove the network first"));
         }
         if old.is_some_and(|old| old.vni != settings.vni) {
             return Err(Error::Unsupported("change the VNI of a network; remove it first"));
@@ -159,6 +202,11 @@ impl KernelDataplane {
         let file = self.directory.file(id, settings.vni);
         // One that is there and was not observed is let be: it may carry traffic.
         let is_new = old.is_none() && file.find()?.is_none();
+        if settings.encrypted {
+            // Before there is a device whose frames could leave in clear.
+            self.sealing()?.enforce()?;
+            self.enforced = true;
+        }
         if is_new {
             // Nobody may send into it before its members are known.
             self.filter.set(settings.vni, &BTreeSet::new())?;
@@ -192,7 +240,8 @@ impl KernelDataplane {
             file.create()?
         };
         let inside = file.socket(&netns)?;
-        let wanted = self.vxlan(settings.vni);
+        let missing = || Error::Unsupported("seal frames: the kernel has no ESP");
+        let wanted = self.vxlan(settings.vni, settings.encrypted).ok_or_else(missing)?;
         let found = scaffold::ensure(&self.host, &netns, &inside, settings, wanted)?;
         let programmed = self.programmed.entry(file.network).or_default();
         (programmed.bridge, programmed.devices) = (found.bridge, found.devices);
@@ -374,6 +423,9 @@ impl Dataplane for KernelDataplane {
             if let Some(result) = results.get_mut(number).filter(|result| result.is_ok()) {
                 *result = Err(error);
             }
+        }
+        if let Err(error) = self.relax() {
+            tracing::error!(%error, "policies of encrypted networks stay behind");
         }
         results
     }

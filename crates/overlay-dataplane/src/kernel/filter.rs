@@ -10,7 +10,11 @@ use overlay_types::Vni;
 
 use super::{
     members::{MemberFilter, Members},
-    nft::{Batch, Nft, NftError, admission, diff},
+    nft::{
+        Batch, Nft, NftError,
+        admission::{self, Ports},
+        diff,
+    },
 };
 use crate::Error;
 
@@ -18,7 +22,7 @@ use crate::Error;
 #[derive(Debug)]
 pub struct NftFilter {
     nft: Nft,
-    port: u16,
+    ports: Ports,
     /// Who shall be let in; `None` before the table that a process before this one left was read.
     members: Option<Members>,
     /// The table is as it was made.
@@ -26,9 +30,9 @@ pub struct NftFilter {
 }
 
 impl NftFilter {
-    /// A filter in the calling thread's namespace for VXLAN on UDP port `port`. Changes nothing yet.
-    pub fn open(port: u16) -> Result<Self, Error> {
-        Ok(Self { nft: Nft::open()?, port, members: None, whole: false })
+    /// A filter in the calling thread's namespace for VXLAN on these UDP ports. Changes nothing yet.
+    pub fn open(ports: impl Into<Ports>) -> Result<Self, Error> {
+        Ok(Self { nft: Nft::open()?, ports: ports.into(), members: None, whole: false })
     }
 
     fn read(&mut self) -> Result<&mut Members, NftError> {
@@ -36,7 +40,7 @@ impl NftFilter {
         let found = self.nft.observe(&admission::table_id())?;
         let left = || found.as_ref().map(admission::members).unwrap_or_default();
         let members = self.members.get_or_insert_with(left);
-        self.whole = found == Some(admission::table(self.port, members));
+        self.whole = found == Some(admission::table(self.ports, members));
         Ok(members)
     }
 
@@ -58,7 +62,7 @@ impl NftFilter {
         let mut wanted = members.clone();
         put(&mut wanted, vni, after);
         let found = self.nft.observe(&id)?;
-        let table = admission::table(self.port, &wanted);
+        let table = admission::table(self.ports, &wanted);
         self.nft.apply(&diff(&id, Some(&table), found.as_ref()))?;
         (self.members, self.whole) = (Some(wanted), true);
         Ok(())

@@ -27,6 +27,12 @@ impl KernelDataplane {
     /// Reads everything anew.
     pub(super) fn read(&mut self) -> Result<(), Error> {
         let members = self.filter.observe()?;
+        if let Some(protection) = &mut self.protection {
+            protection.observe()?;
+            self.enforced = protection.is_enforced()?;
+            self.state.0.inbound = protection.inbound();
+            self.state.0.outbound = protection.outbound();
+        }
         let mut known = core::mem::take(&mut self.state.0.networks);
         self.programmed.clear();
         let mut endpoints = BTreeSet::new();
@@ -42,7 +48,7 @@ impl KernelDataplane {
             self.programmed.insert(id, programmed);
         }
         self.services.keep(&endpoints);
-        Ok(())
+        self.relax()
     }
 
     fn read_services(&mut self, network: &mut Network, before: Option<&Network>) {
@@ -70,7 +76,12 @@ impl KernelDataplane {
         };
         let links = inside.dump(link::list(), Link::parse).map_err(read)?;
         let addresses = inside.dump(address::list(), Assigned::parse).map_err(read)?;
-        let found = scaffold::read(&links, &addresses, self.vxlan(file.vni));
+        // The device's port tells whether the network is encrypted.
+        let read_as = |encrypted| {
+            let wanted = self.vxlan(file.vni, encrypted)?;
+            scaffold::read(&links, &addresses, wanted, encrypted)
+        };
+        let found = read_as(false).or_else(|| read_as(true).filter(|_| self.enforced));
         let Some(found) = found else {
             // Ports that are there are shown as they are, to be unplugged or put again.
             let (mut network, programmed) = broken();

@@ -35,7 +35,12 @@ pub(super) struct Found {
 }
 
 /// Reads the devices. `None` when one is missing or not as [`ensure`] leaves it.
-pub(super) fn read(links: &[Link], addresses: &[Assigned], wanted: Vxlan) -> Option<Found> {
+pub(super) fn read(
+    links: &[Link],
+    addresses: &[Assigned],
+    wanted: Vxlan,
+    encrypted: bool,
+) -> Option<Found> {
     let bridge = find(links, BRIDGE)?;
     let vxlan = find(links, VXLAN)?;
     let multicast = match &bridge.alias[..] {
@@ -63,7 +68,7 @@ pub(super) fn read(links: &[Link], addresses: &[Assigned], wanted: Vxlan) -> Opt
         devices: Devices { vxlan: vxlan.index },
         settings: Settings {
             vni: wanted.vni,
-            encrypted: false,
+            encrypted,
             multicast,
             mtu: bridge.mtu.try_into().ok()?,
             subnets: own.map(subnet).collect(),

@@ -5,6 +5,7 @@ mod fleet;
 mod services;
 
 use core::{
+    cell::RefCell,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -18,7 +19,11 @@ use super::{
     filter::NftFilter,
     netlink::fuse,
     netns::NetNs,
-    nft::{Nft, Table, admission},
+    nft::{
+        Nft, Table,
+        admission::{self, Ports},
+    },
+    xfrm::{Encapsulation, Esp},
 };
 use crate::{
     Dataplane, Desired, Error, Op,
@@ -62,6 +67,21 @@ impl Lab {
         let veth = |name: &str| PortKind::Veth { name: name.into(), netns: self.container.path() };
         let ports = [veth("eth0"), veth("eth1")];
         Candidate { dataplane: self.start(), ports, encrypts: false }
+    }
+
+    /// As [`candidate`](Self::candidate), on a kernel with ESP.
+    fn sealing_candidate(&self) -> Candidate<KernelDataplane> {
+        let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::Udp(4500) };
+        let own = IpAddr::from([192, 0, 2, 1]);
+        let config = KernelConfig { esp: Some(esp), ..KernelConfig::new(&self.directory, own) };
+        let start = || {
+            let ports = Ports { plain: config.port, sealed: Some(esp.vxlan_port) };
+            KernelDataplane::start(config, Box::new(NftFilter::open(ports)?))
+        };
+        // Its address is where it takes ESP out of UDP.
+        self.host.ip("address add 192.0.2.1/32 dev lo").unwrap();
+        let dataplane = self.host.enter(start).unwrap();
+        Candidate { dataplane, encrypts: true, ..self.candidate() }
     }
 
     fn sample(&self) -> Desired {
@@ -138,6 +158,24 @@ fn in_lab(test: impl FnOnce(&Lab) + Send) {
     if !lab::skip() {
         lab::isolated(|| test(&Lab::new()));
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn d04_e06_sealing_kernel_dataplane_passes_the_conformance_suite() {
+    lab::isolated(|| {
+        let labs = RefCell::new(Vec::new());
+        check(|| {
+            let lab = Lab::new();
+            let candidate = lab.sealing_candidate();
+            labs.borrow_mut().push(lab);
+            candidate
+        });
+        // The last one removed everything.
+        let last = labs.take().pop().unwrap();
+        assert_eq!(last.host.ip("xfrm state").unwrap(), "");
+        assert_eq!(last.host.ip("xfrm policy").unwrap(), "");
+    });
 }
 
 #[test]

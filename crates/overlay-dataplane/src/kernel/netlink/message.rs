@@ -73,6 +73,12 @@ impl Message {
         self.measured()
     }
 
+    /// What stands behind its header.
+    #[cfg(test)]
+    pub(in crate::kernel) fn payload(&self) -> &[u8] {
+        &self.0[HEADER_LEN..]
+    }
+
     /// The message with a sequence number, and flags beside its own.
     pub(super) fn numbered(mut self, sequence: u32, flags: NlmF) -> Vec<u8> {
         let all = u16::from_ne_bytes([self.0[6], self.0[7]]) | flags.bits();

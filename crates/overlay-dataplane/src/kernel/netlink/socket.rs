@@ -33,7 +33,16 @@ pub(in crate::kernel) struct RouteSocket {
 impl RouteSocket {
     /// Opens a socket to the calling thread's namespace.
     pub(in crate::kernel) fn open() -> io::Result<Self> {
-        let socket = NlSocket::connect(NlFamily::Route, None, Groups::empty())?;
+        Self::open_for(NlFamily::Route)
+    }
+
+    /// As [`open`](Self::open), but to the kernel's IPsec.
+    pub(in crate::kernel) fn open_xfrm() -> io::Result<Self> {
+        Self::open_for(NlFamily::Xfrm)
+    }
+
+    fn open_for(family: NlFamily) -> io::Result<Self> {
+        let socket = NlSocket::connect(family, None, Groups::empty())?;
         socket.enable_ext_ack(true)?;
         // Without it the kernel ignores what a listing is to be limited to.
         socket.enable_strict_checking(true)?;

@@ -1,4 +1,4 @@
-//! **no-entry**: who may send frames into the plain networks of a node.
+//! **no-entry**: who may send frames into the networks of a node.
 //!
 //! ```text
 //! underlay ─► udp port? ─► (VNI, outer source) in members? ─yes─► VXLAN socket ─► network
@@ -17,7 +17,10 @@
 //! (Linux 5.11 and later refuse first fragments that do not get as far as the UDP header.)
 //!
 //! VNIs below [`Vni::MIN_OVERLAY`] are left to tunnels that people make by hand on the same port.
-//! Encrypted networks have another port, which xfrm policies guard.
+//!
+//! Encrypted networks have another port. What comes to it has to come out of IPsec, and what leaves for
+//! it has to go into IPsec. The policies of [`xfrm`](crate::kernel::xfrm) say the same: somebody who
+//! flushes one of both lets nothing out.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +44,22 @@ const PRIORITY: i32 = -300;
 /// Offset of the VNI behind the beginning of the UDP header (RFC 7348 §5).
 const VNI_OFFSET: u32 = 12;
 
-/// Data-path addresses of the other nodes on each plain network, by its VNI.
+/// UDP ports of VXLAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// That of plain networks.
+    pub plain: u16,
+    /// That of encrypted networks, which only IPsec may carry; `None` when the kernel has none.
+    pub sealed: Option<u16>,
+}
+
+impl From<u16> for Ports {
+    fn from(plain: u16) -> Self {
+        Self { plain, sealed: None }
+    }
+}
+
+/// Data-path addresses of the other nodes on each network, by its VNI.
 pub type Members = BTreeMap<Vni, BTreeSet<IpAddr>>;
 
 /// The table's name.
@@ -49,8 +67,9 @@ pub fn table_id() -> TableId {
     TableId::new(Family::Inet, "overlay_admission")
 }
 
-/// The table that admits these members' frames to UDP port `port`, and no other frames.
-pub fn table(port: u16, members: &Members) -> Table {
+/// The table that admits these members' frames to the UDP ports, and no other frames.
+pub fn table(ports: impl Into<Ports>, members: &Members) -> Table {
+    let ports = ports.into();
     let mut table =
         Table { comment: Some("overlay networks: who may send".into()), ..Table::default() };
     for (ipv6, name) in [false, true].into_iter().zip(MEMBERS) {
@@ -63,14 +82,21 @@ pub fn table(port: u16, members: &Members) -> Table {
         }
     }
     let hook = Hook::new(ChainKind::Filter, HookPoint::Input, PRIORITY);
-    let entry = Rule::new([
-        Expr::Meta { key: Meta::Protocol, to: R0 },
-        Expr::eq(R0, &[UDP]),
-        destination_port(R0),
-        Expr::eq(R0, &port.to_be_bytes()),
-        Expr::goto(JUDGE),
-    ]);
-    table.chains.insert("input".into(), Chain { hook: Some(hook), rules: vec![entry] });
+    let mut input = vec![addressed_to(ports.plain, [Expr::goto(JUDGE)])];
+    if let Some(port) = ports.sealed {
+        let secpath = Expr::Meta { key: Meta::SecPath, to: R0 };
+        let clear = addressed_to(port, [secpath, Expr::eq(R0, &[0]), Expr::Counter, DROP]);
+        input.push(clear.comment("in clear"));
+        input.push(addressed_to(port, [Expr::goto(JUDGE)]));
+        let output = addressed_to(
+            port,
+            [Expr::RouteHasXfrm { to: R0 }, Expr::eq(R0, &[0]), Expr::Counter, DROP],
+        );
+        let hook = Hook::new(ChainKind::Filter, HookPoint::Output, PRIORITY);
+        let rules = vec![output.comment("would leave in clear")];
+        table.chains.insert("output".into(), Chain { hook: Some(hook), rules });
+    }
+    table.chains.insert("input".into(), Chain { hook: Some(hook), rules: input });
     let judge = vec![
         admit(false).comment("from a member over IPv4"),
         admit(true).comment("from a member over IPv6"),
@@ -130,6 +156,17 @@ fn read_key(key: &Key) -> Option<(Vni, IpAddr)> {
 /// Loads the 24 bits of the VNI; the reserved octet behind them stays zero (RFC 7348 §5).
 const fn vni_in_network_order() -> Expr {
     Expr::Payload { base: Base::Transport, offset: VNI_OFFSET, len: 3, to: R0 }
+}
+
+/// Holds for UDP to a port.
+fn addressed_to(port: u16, then: impl IntoIterator<Item = Expr>) -> Rule {
+    let to_port = [
+        Expr::Meta { key: Meta::Protocol, to: R0 },
+        Expr::eq(R0, &[UDP]),
+        destination_port(R0),
+        Expr::eq(R0, &port.to_be_bytes()),
+    ];
+    Rule::new(to_port.into_iter().chain(then).collect::<Vec<_>>())
 }
 
 fn admit(ipv6: bool) -> Rule {

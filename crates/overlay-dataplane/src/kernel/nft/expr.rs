@@ -77,6 +77,8 @@ pub enum Meta {
     Protocol,
     /// Who it is for, `PACKET_*`.
     PacketType,
+    /// Whether it came out of IPsec, one octet.
+    SecPath,
 }
 
 /// What connection tracking knows of a packet's connection.
@@ -184,6 +186,8 @@ pub enum Expr {
     Payload { base: Base, offset: u32, len: u32, to: Reg },
     /// Changes octets of the packet; no checksum is corrected.
     SetPayload { base: Base, offset: u32, len: u32, from: Reg },
+    /// Loads whether IPsec is still to come, one octet, where packets leave.
+    RouteHasXfrm { to: Reg },
     /// Loads the type of an address, `RTN_*`, in the host's byte order.
     AddressType { of: FibAddress, to: Reg },
     /// Loads the name of the device that leads to the destination.

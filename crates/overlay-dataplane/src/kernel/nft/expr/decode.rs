@@ -3,7 +3,10 @@
 
 use super::{
     Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict,
-    encode::{FIB_DEVICE_NAME, REJECT_ICMPX, REJECT_PORT, REJECT_PROHIBITED, REJECT_RESET, family},
+    encode::{
+        FIB_DEVICE_NAME, NFT_RT_XFRM, REJECT_ICMPX, REJECT_PORT, REJECT_PROHIBITED, REJECT_RESET,
+        family,
+    },
 };
 use crate::kernel::nft::{attribute::Attributes, set::Data};
 
@@ -16,6 +19,7 @@ pub(in crate::kernel::nft) fn decode(name: &str, a: Attributes<'_>) -> Expr {
         "meta" => meta(a),
         "ct" => ct(a),
         "payload" => payload(a),
+        "rt" => rt(a),
         "fib" => fib(a),
         "immediate" => immediate(a),
         "bitwise" => bitwise(a),
@@ -93,6 +97,10 @@ fn payload(a: Attributes<'_>) -> Option<Expr> {
         }
         None => return None,
     })
+}
+
+fn rt(a: Attributes<'_>) -> Option<Expr> {
+    (a.u32(2)? == NFT_RT_XFRM).then_some(Expr::RouteHasXfrm { to: a.reg(1)? })
 }
 
 fn fib(a: Attributes<'_>) -> Option<Expr> {

@@ -3,6 +3,8 @@
 use super::{Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict};
 use crate::kernel::nft::attribute::Writer;
 
+/// What a routing decision is asked for: whether IPsec follows.
+pub(super) const NFT_RT_XFRM: u32 = 4;
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`.
 const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
@@ -18,7 +20,7 @@ pub(super) const REJECT_PORT: u8 = 1;
 pub(super) const REJECT_PROHIBITED: u8 = 3;
 
 impl Meta {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Mark,
         Self::InputIndex,
         Self::InputName,
@@ -26,6 +28,7 @@ impl Meta {
         Self::Family,
         Self::Protocol,
         Self::PacketType,
+        Self::SecPath,
     ];
 
     /// `NFT_META_*`.
@@ -38,6 +41,7 @@ impl Meta {
             Self::Family => 15,
             Self::Protocol => 16,
             Self::PacketType => 19,
+            Self::SecPath => 25,
         }
     }
 }
@@ -118,6 +122,7 @@ impl Expr {
             Self::Ct { .. } | Self::SetCt { .. } => "ct",
             Self::Payload { .. } | Self::SetPayload { .. } => "payload",
             Self::AddressType { .. } | Self::DeviceTo { .. } => "fib",
+            Self::RouteHasXfrm { .. } => "rt",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Bitwise { .. } | Self::ShiftRight { .. } => "bitwise",
             Self::ToHostOrder { .. } => "byteorder",
@@ -144,6 +149,7 @@ impl Expr {
             Self::Meta { .. }
             | Self::Ct { .. }
             | Self::Payload { .. }
+            | Self::RouteHasXfrm { .. }
             | Self::AddressType { .. }
             | Self::DeviceTo { .. } => {
                 self.encode_load(w);
@@ -176,6 +182,10 @@ impl Expr {
                 w.u32(2, *base as u32);
                 w.u32(3, *offset);
                 w.u32(4, *len);
+            }
+            Self::RouteHasXfrm { to } => {
+                w.reg(1, *to);
+                w.u32(2, NFT_RT_XFRM);
             }
             Self::AddressType { of, to } => {
                 w.reg(1, *to);

@@ -1,0 +1,318 @@
+//! A node's associations and policies in the kernel, as one value.
+//!
+//! ```text
+//!  association of this process ──► known: shown, counted, removed when told
+//!  association of one before it ──► orphan: carries on until another one of its peer is in use
+//! ```
+//!
+//! The kernel counts packets for as long as an association is there. One that is made again with the
+//! same keys goes on behind what it sealed before, because a nonce that is used twice gives the
+//! plaintext away (RFC 4106 §3).
+
+use core::net::{IpAddr, SocketAddr};
+use std::{collections::BTreeMap, net::UdpSocket};
+
+use nix::errno::Errno;
+use overlay_crypto::esp::SaId;
+use overlay_types::NodeId;
+
+use super::{
+    super::netlink::{Refusal, RouteSocket},
+    association::{self, Association, Found, Place},
+    encapsulation,
+    policy::{self, Policy},
+};
+use crate::{Error, sa::Sa};
+
+/// How far an association goes on behind the number that it was last seen to seal with: further than
+/// it can have come since, and not so far that the receiver guesses the upper half wrong (RFC 4303
+/// appendix A2).
+const LEAP: u64 = 1 << 31;
+
+/// How ESP travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// In UDP from and to this port (RFC 3948).
+    Udp(u16),
+    /// As IP protocol 50.
+    None,
+}
+
+/// What is sealed, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Esp {
+    /// UDP port of VXLAN that only ESP may carry.
+    pub vxlan_port: u16,
+    /// How ESP travels.
+    pub encapsulation: Encapsulation,
+}
+
+/// The kernel's IPsec for this node's encrypted networks.
+#[derive(Debug)]
+pub struct Protection {
+    /// Data-path address of this node.
+    own: IpAddr,
+    esp: Esp,
+    socket: RouteSocket,
+    /// Takes ESP out of UDP while it is open.
+    _encapsulation: Option<UdpSocket>,
+    /// Sends greetings.
+    greeter: UdpSocket,
+    inbound: BTreeMap<SaId, Place>,
+    outbound: BTreeMap<NodeId, (SaId, Place)>,
+    found: BTreeMap<Place, Found>,
+    /// Where associations that seal no more have to go on, should they be asked for again.
+    retired: BTreeMap<SaId, u64>,
+}
+
+impl Protection {
+    /// In the calling thread's namespace. Changes no association or policy.
+    pub fn start(own: IpAddr, esp: Esp) -> Result<Self, Error> {
+        let failed = |source: std::io::Error| Error::Kernel {
+            step: "open",
+            subject: "an xfrm socket".into(),
+            source: source.into(),
+        };
+        let any: SocketAddr = (own, 0).into();
+        let greeter = UdpSocket::bind(any);
+        let encapsulation = match esp.encapsulation {
+            Encapsulation::None => None,
+            Encapsulation::Udp(port) => {
+                let address = (own, port).into();
+                let opened = encapsulation::open(address);
+                Some(opened.map_err(|source| Error::Socket { address, source })?)
+            }
+        };
+        Ok(Self {
+            own,
+            esp,
+            socket: RouteSocket::open_xfrm().map_err(failed)?,
+            _encapsulation: encapsulation,
+            greeter: greeter.map_err(|source| Error::Socket { address: any, source })?,
+            inbound: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+            found: BTreeMap::new(),
+            retired: BTreeMap::new(),
+        })
+    }
+
+    /// Has both policies. Before a VXLAN device of an encrypted network comes up, and again when
+    /// [`is_enforced`](Self::is_enforced) says that one is gone.
+    pub fn enforce(&self) -> Result<(), Error> {
+        self.policies().iter().try_for_each(|policy| {
+            let failed = |source| kernel("put", "the policy of encrypted networks", source);
+            self.socket.request(policy.put()).map_err(failed)
+        })
+    }
+
+    /// Whether both policies are there.
+    pub fn is_enforced(&self) -> Result<bool, Error> {
+        let wanted = self.policies();
+        let which = |payload: &[u8]| wanted.iter().position(|policy| policy.is(payload));
+        let found = self.socket.dump(policy::list(), which);
+        let found = found.map_err(|source| kernel("list", "policies", source))?;
+        Ok((0..wanted.len()).all(|index| found.contains(&index)))
+    }
+
+    /// No association of this process is there.
+    pub fn is_idle(&self) -> bool {
+        self.inbound.is_empty() && self.outbound.is_empty()
+    }
+
+    /// Removes all that is ours: associations, then the policies, so that nothing is ever in clear.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        self.observe()?;
+        for place in core::mem::take(&mut self.found).into_keys() {
+            self.remove(place)?;
+        }
+        self.inbound.clear();
+        self.outbound.clear();
+        for policy in self.policies() {
+            absent_is_fine(self.socket.request(policy.remove()))
+                .map_err(|source| kernel("remove", "the policy of encrypted networks", source))?;
+        }
+        Ok(())
+    }
+
+    /// Reads all associations anew. Removes those of an earlier process that nobody needs any more.
+    pub fn observe(&mut self) -> Result<(), Error> {
+        let Esp { vxlan_port: port, encapsulation } = self.esp;
+        let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
+        let found = self.socket.dump(association::list(), parse);
+        let found = found.map_err(|source| kernel("list", "associations", source))?;
+        self.found = found.into_iter().map(|found| (found.place, found)).collect();
+        for place in self.needless_orphans() {
+            self.remove(place)?;
+        }
+        Ok(())
+    }
+
+    /// Associations that are opened with, and where their packets come from.
+    pub fn inbound(&self) -> BTreeMap<SaId, IpAddr> {
+        let whole = self.inbound.iter().filter_map(|(id, place)| Some((*id, self.whole(place)?)));
+        whole.map(|(id, found)| (id, found.source)).collect()
+    }
+
+    /// Association that each peer's packets are sealed with, and where they go.
+    pub fn outbound(&self) -> BTreeMap<NodeId, (SaId, IpAddr)> {
+        let known = self.outbound.iter();
+        let whole =
+            known.filter_map(|(peer, (id, place))| self.whole(place).map(|_| (peer, id, place)));
+        whole.map(|(peer, id, place)| (*peer, (*id, place.destination))).collect()
+    }
+
+    /// Associations that something came with, as of the last look.
+    pub fn heard(&self) -> impl Iterator<Item = SaId> {
+        let known = self.inbound.iter();
+        known.filter(|(_, place)| self.packets(place) > 0).map(|(id, _)| *id)
+    }
+
+    /// Packets and octets that each outbound association carried, as of the last look.
+    pub fn outbound_use(&self) -> impl Iterator<Item = (SaId, u64, u64)> {
+        let known = self.outbound.values();
+        known.filter_map(|(id, place)| self.found.get(place).map(|f| (*id, f.packets, f.octets)))
+    }
+
+    /// Opens with it too.
+    pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), Error> {
+        let place = self.put(sa, sa.address, self.own, 0)?;
+        self.inbound.insert(sa.id, place);
+        Ok(())
+    }
+
+    /// Seals with it for its peer, and with no other. Says whether it was not in use already.
+    pub fn set_outbound(&mut self, sa: &Sa) -> Result<bool, Error> {
+        let peer = sa.id.peer;
+        let place = Place { destination: sa.address, spi: sa.keys.spi };
+        if self.outbound.get(&peer) == Some(&(sa.id, place)) && self.whole(&place).is_some() {
+            return Ok(false);
+        }
+        let last = self.retired.remove(&sa.id).unwrap_or(0);
+        self.put(sa, self.own, sa.address, last)?;
+        let old = self.outbound.insert(peer, (sa.id, place));
+        if let Some((id, old)) = old.filter(|(_, old)| *old != place) {
+            self.retire(id, old)?;
+        }
+        // Those of an earlier process for the same address.
+        let known: Vec<Place> = self.outbound.values().map(|(_, place)| *place).collect();
+        let others = self.found.values().filter(|found| found.place.destination == sa.address);
+        let orphans = others.map(|found| found.place).filter(|place| !known.contains(place));
+        for orphan in orphans.collect::<Vec<_>>() {
+            self.remove(orphan)?;
+        }
+        Ok(true)
+    }
+
+    /// Opens with it no more.
+    pub fn remove_inbound(&mut self, id: SaId) -> Result<(), Error> {
+        let Some(place) = self.inbound.get(&id).copied() else { return Ok(()) };
+        self.remove(place)?;
+        self.inbound.remove(&id);
+        Ok(())
+    }
+
+    /// Seals for the peer no more.
+    pub fn remove_outbound(&mut self, peer: NodeId) -> Result<(), Error> {
+        let Some((id, place)) = self.outbound.get(&peer).copied() else { return Ok(()) };
+        self.retire(id, place)?;
+        self.outbound.remove(&peer);
+        Ok(())
+    }
+
+    /// Sends the peer an empty datagram, so that it hears the association.
+    pub fn greet(&self, peer: NodeId) -> Result<(), Error> {
+        let Some((_, place)) = self.outbound.get(&peer) else { return Ok(()) };
+        let address = SocketAddr::new(place.destination, self.esp.vxlan_port);
+        match self.greeter.send_to(&[], address) {
+            // What a former greeting met at its end.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            sent => sent.map(drop).map_err(|source| Error::Socket { address, source }),
+        }
+    }
+
+    const fn policies(&self) -> [Policy; 2] {
+        Policy::both(self.own, self.esp.vxlan_port)
+    }
+
+    fn put(
+        &mut self,
+        sa: &Sa,
+        source: IpAddr,
+        destination: IpAddr,
+        last: u64,
+    ) -> Result<Place, Error> {
+        let Esp { vxlan_port: port, encapsulation } = self.esp;
+        let place = Place { destination, spi: sa.keys.spi };
+        let association =
+            Association { source, destination, port, encapsulation, keys: &sa.keys, last };
+        let failed = |source| kernel("make", &format!("association {}", sa.keys.spi), source);
+        match self.socket.request(association.put()) {
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                // One of ours that is not whole is in its place. Somebody else's stays.
+                let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
+                let found = self.socket.get(place.get(), parse).map_err(failed)?;
+                let found = found.ok_or_else(|| failed(refusal))?;
+                if !(found.whole && found.source == source) {
+                    self.remove(place)?;
+                    let association =
+                        Association { last: last.max(found.last + LEAP), ..association };
+                    self.socket.request(association.put()).map_err(failed)?;
+                }
+            }
+            outcome => outcome.map_err(failed)?,
+        }
+        let made = Found { place, source, whole: true, packets: 0, octets: 0, last };
+        self.found.insert(place, made);
+        Ok(place)
+    }
+
+    /// Removes an outbound association and remembers how far it came.
+    fn retire(&mut self, id: SaId, place: Place) -> Result<(), Error> {
+        let Esp { vxlan_port: port, encapsulation } = self.esp;
+        let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
+        let found = self.socket.get(place.get(), parse);
+        let found = found.map_err(|source| kernel("read", "an association", source))?;
+        let last = found.or_else(|| self.found.get(&place).copied()).map_or(0, |found| found.last);
+        self.remove(place)?;
+        self.retired.insert(id, last + LEAP);
+        Ok(())
+    }
+
+    fn remove(&mut self, place: Place) -> Result<(), Error> {
+        absent_is_fine(self.socket.request(place.remove()))
+            .map_err(|source| kernel("remove", &format!("association {}", place.spi), source))?;
+        self.found.remove(&place);
+        Ok(())
+    }
+
+    fn whole(&self, place: &Place) -> Option<&Found> {
+        self.found.get(place).filter(|found| found.whole)
+    }
+
+    fn packets(&self, place: &Place) -> u64 {
+        self.found.get(place).map_or(0, |found| found.packets)
+    }
+
+    /// Inbound associations of an earlier process whose peers use another one by now.
+    fn needless_orphans(&self) -> Vec<Place> {
+        let known: Vec<&Place> = self.inbound.values().collect();
+        let in_use = |source: IpAddr| {
+            let known = known.iter().filter_map(|place| self.found.get(place));
+            known.into_iter().any(|found| found.source == source && found.packets > 0)
+        };
+        let inward = self.found.values().filter(|found| found.place.destination == self.own);
+        let orphans = inward.filter(|found| !known.contains(&&found.place));
+        orphans.filter(|orphan| in_use(orphan.source)).map(|orphan| orphan.place).collect()
+    }
+}
+
+fn absent_is_fine(outcome: Result<(), Refusal>) -> Result<(), Refusal> {
+    match outcome {
+        Err(refusal) if matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn kernel(step: &'static str, subject: &str, source: Refusal) -> Error {
+    Error::Kernel { step, subject: subject.to_owned(), source }
+}

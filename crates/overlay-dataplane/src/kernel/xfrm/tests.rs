@@ -1,0 +1,122 @@
+//! On a kernel with ESP: two hosts, one socket each, and what is on the wire between them.
+
+use core::{net::IpAddr, time::Duration};
+use std::{net::UdpSocket, sync::Arc};
+
+use overlay_crypto::{
+    aead::AeadKey,
+    esp::{SaId, SaKeys, Salt},
+};
+use overlay_testkit::lab::Namespace;
+use overlay_types::{Epoch, NodeId, Spi};
+
+use super::{Encapsulation, Esp, Protection};
+use crate::sa::Sa;
+
+/// The port that only ESP may carry.
+const PORT: u16 = 4788;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Host {
+    netns: Namespace,
+    node: NodeId,
+    address: IpAddr,
+}
+
+impl Host {
+    fn protection(&self, encapsulation: Encapsulation) -> Protection {
+        let esp = Esp { vxlan_port: PORT, encapsulation };
+        self.netns.enter(|| Protection::start(self.address, esp)).unwrap()
+    }
+
+    fn socket(&self) -> UdpSocket {
+        let socket = self.netns.enter(|| UdpSocket::bind((self.address, PORT))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+}
+
+fn hosts(over_ipv6: bool) -> [Host; 2] {
+    let hosts = [1_u8, 2].map(|number| {
+        let address: IpAddr = if over_ipv6 {
+            [0xfd00, 0, 0, 0, 0, 0, 0, number.into()].into()
+        } else {
+            [192, 0, 2, number].into()
+        };
+        Host { netns: Namespace::new().unwrap(), node: NodeId::from_u128(number.into()), address }
+    });
+    hosts[0].netns.connect("cable", &hosts[1].netns, "cable").unwrap();
+    for host in &hosts {
+        let length = if over_ipv6 { "64 nodad" } else { "24" };
+        host.netns.ip(&format!("address add {}/{length} dev cable", host.address)).unwrap();
+    }
+    hosts
+}
+
+/// What `from` sends to `to` with in an epoch, as the host `at` knows it.
+fn association(from: &Host, to: &Host, at: &Host, epoch: u64) -> Sa {
+    let number = 0x1000 + epoch as u32 * 16 + u32::from(from.node.to_u128() as u16);
+    let spi = Spi::new(number).unwrap();
+    let key = AeadKey::from_bytes([number as u8; 32]);
+    let keys = Arc::new(SaKeys { spi, key, salt: Salt([7; 4]) });
+    let peer = if at.node == from.node { to } else { from };
+    Sa { id: SaId { peer: peer.node, epoch: Epoch::new(epoch), spi }, address: peer.address, keys }
+}
+
+fn install(a: &Host, b: &Host, at: &Host, protection: &mut Protection, epoch: u64) {
+    let (inbound, outbound) = if at.node == a.node { (b, a) } else { (a, b) };
+    let other = outbound_peer(a, b, at);
+    protection.add_inbound(&association(inbound, at, at, epoch)).unwrap();
+    assert!(protection.set_outbound(&association(outbound, other, at, epoch)).unwrap());
+}
+
+fn outbound_peer<'a>(a: &'a Host, b: &'a Host, at: &Host) -> &'a Host {
+    if at.node == a.node { b } else { a }
+}
+
+fn sends(from: &UdpSocket, to: &UdpSocket, text: &[u8]) {
+    from.send_to(text, to.local_addr().unwrap()).unwrap();
+    let mut buffer = [0; 100];
+    let (length, source) = to.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], text);
+    assert_eq!(source, from.local_addr().unwrap());
+}
+
+fn check(over_ipv6: bool, encapsulation: Encapsulation) {
+    let [a, b] = hosts(over_ipv6);
+    let before = [&a, &b].map(|host| host.netns.ip("xfrm state").unwrap());
+    let mut protections = [&a, &b].map(|host| host.protection(encapsulation));
+    let (from, to) = (a.socket(), b.socket());
+    sends(&from, &to, b"nothing is enforced yet");
+    for (host, protection) in [&a, &b].iter().zip(&mut protections) {
+        assert!(!protection.is_enforced().unwrap());
+        protection.enforce().unwrap();
+        assert!(protection.is_enforced().unwrap());
+        protection.enforce().unwrap();
+        install(&a, &b, host, protection, 1);
+    }
+    sends(&from, &to, b"sealed");
+    sends(&to, &from, b"and back");
+    for protection in &mut protections {
+        protection.observe().unwrap();
+        assert_eq!(protection.heard().count(), 1);
+        assert_eq!(protection.outbound_use().map(|(_, packets, _)| packets).sum::<u64>(), 1);
+        assert_eq!(protection.inbound().len(), 1);
+        assert_eq!(protection.outbound().len(), 1);
+    }
+    for protection in &mut protections {
+        protection.clear().unwrap();
+    }
+    assert_eq!([&a, &b].map(|host| host.netns.ip("xfrm state").unwrap()), before);
+    assert_eq!([&a, &b].map(|host| host.netns.ip("xfrm policy").unwrap()), [""; 2]);
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP"]
+fn e01_e05_what_goes_to_the_encrypted_port_is_sealed() {
+    for over_ipv6 in [false, true] {
+        for encapsulation in [Encapsulation::Udp(4500), Encapsulation::None] {
+            check(over_ipv6, encapsulation);
+        }
+    }
+}
