@@ -52,6 +52,13 @@ struct Known {
     seen: Option<Seen>,
 }
 
+impl Known {
+    /// There may be anything.
+    fn nothing() -> Self {
+        Self { is_there: true, ..Self::default() }
+    }
+}
+
 /// When it was looked at: the namespace, and the number of its transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
@@ -106,7 +113,7 @@ impl<'a> Room<'a> {
     fn generation(&mut self) -> Result<u32, String> {
         super::call().map_err(said)?;
         let generation = self.nft.generation().map_err(said)?;
-        Ok(generation.unwrap_or(0))
+        generation.ok_or_else(|| "the kernel does not number the transactions of its rules".into())
     }
 
     fn observe(&mut self) -> Result<Option<Table>, String> {
@@ -199,6 +206,21 @@ impl<'a> Room<'a> {
         self.apply(&batch)
     }
 
+    /// Takes the table away, and the flows that it made.
+    fn withdraw(&mut self, known: &Known) -> Result<(), String> {
+        if !known.is_there {
+            return Ok(());
+        }
+        if known.is_intact {
+            // No more new flows; a crash from here on leaves a table that is not intact.
+            let mut batch = Batch::new();
+            batch.flush_chain(&self.site.table_id(), vip::LOOK_UP);
+            self.apply(&batch)?;
+        }
+        self.cut(&Cut::all(known.content.faces().keys()))?;
+        self.delete_table()
+    }
+
     /// Whether nobody else was at the rules meanwhile.
     fn was_alone(&mut self) -> Result<bool, String> {
         Ok(self.generation()? == self.seen.generation)
@@ -229,13 +251,19 @@ impl Services {
         known: Option<&Network>,
     ) -> BTreeMap<ServiceId, Service> {
         for site in network.locals.iter().filter_map(|(id, local)| Site::of(*id, local)) {
-            let table = self.tables.get(&site.endpoint);
-            let is_idle = known.is_some_and(|known| known.services.is_empty())
-                && table.is_some_and(|table| table.seen.is_some() && !table.is_there);
-            if !is_idle && let Err(reason) = self.look(&site) {
-                // It shows as an endpoint that is to be put again.
+            let is_idle = known.is_some_and(|known| known.services.is_empty());
+            if is_idle && !self.has_table(site.endpoint) {
+                continue;
+            }
+            if let Err(reason) = self.look(&site) {
                 tracing::debug!(endpoint = %site.endpoint, reason, "a table of services cannot be read");
-                self.tables.insert(site.endpoint, Known::default());
+                if known.is_none() {
+                    // Without nf_tables there are networks all the same.
+                    self.tables.remove(&site.endpoint);
+                } else {
+                    // It shows as an endpoint that is to be put again.
+                    self.tables.insert(site.endpoint, Known::nothing());
+                }
             }
         }
         let says = || {
@@ -244,6 +272,10 @@ impl Services {
             contents.find(|content| !content.is_empty()).map(Content::as_services)
         };
         known.map(|known| known.services.clone()).or_else(says).unwrap_or_default()
+    }
+
+    fn has_table(&self, endpoint: EndpointId) -> bool {
+        self.tables.get(&endpoint).is_some_and(|table| table.is_there)
     }
 
     fn look(&mut self, site: &Site) -> Result<(), String> {
@@ -277,12 +309,13 @@ impl Services {
             let names: Option<BTreeSet<_>> = changed.map(|c| c.keys().copied().collect());
             for site in network.locals.iter().filter_map(|(id, local)| Site::of(*id, local)) {
                 let put = endpoints.get(&(*id, site.endpoint));
-                if put.is_none() && changed.is_none() {
+                let is_idle = network.services.is_empty() && !self.has_table(site.endpoint);
+                if put.is_none() && changed.is_none() || is_idle {
                     continue;
                 }
                 let scope = names.as_ref().filter(|_| put.is_none());
                 if let Err(reason) = self.program(&site, &network.services, scope) {
-                    self.tables.insert(site.endpoint, Known::default());
+                    self.tables.insert(site.endpoint, Known::nothing());
                     let ops = put.into_iter().chain(changed.into_iter().flat_map(BTreeMap::values));
                     failed.extend(ops.map(|op| (*op, site.failed(reason.clone()))));
                 }
@@ -317,20 +350,18 @@ impl Services {
     }
 
     fn take_away(&mut self, site: &Site) -> Result<(), String> {
-        let mut known = self.tables.remove(&site.endpoint).unwrap_or_default();
-        let Some(mut room) = Room::enter(site)? else { return Ok(()) };
-        room.refresh(&mut known)?;
-        if !known.is_there {
+        if !self.has_table(site.endpoint) {
             return Ok(());
         }
-        if known.is_intact {
-            // No more new flows; a crash from here on leaves a table that is not intact.
-            let mut batch = Batch::new();
-            batch.flush_chain(&site.table_id(), vip::LOOK_UP);
-            room.apply(&batch)?;
+        let mut known = self.tables.remove(&site.endpoint).unwrap_or_else(Known::nothing);
+        // As long as it is not known to be gone.
+        self.tables.insert(site.endpoint, Known::nothing());
+        if let Some(mut room) = Room::enter(site)? {
+            room.refresh(&mut known)?;
+            room.withdraw(&known)?;
         }
-        room.cut(&Cut::all(known.content.faces().keys()))?;
-        room.delete_table()
+        self.tables.remove(&site.endpoint);
+        Ok(())
     }
 }
 

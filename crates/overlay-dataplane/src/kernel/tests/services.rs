@@ -3,14 +3,17 @@
 use core::net::{IpAddr, SocketAddr};
 use std::{io, time::Instant};
 
-use overlay_testkit::lab;
+use overlay_testkit::lab::{self, Namespace};
 use overlay_types::ServiceId;
+use socket2::{Domain, Socket, Type};
 
 use super::{
     super::netlink::fuse,
     fleet::{Fleet, PORT, PORTS, ask, count, endpoint, ip, of_container, of_service},
 };
 use crate::{Desired, Op, desired::LocalEndpoint, diff};
+
+const SCTP: i32 = 132;
 
 fn vip(number: u16, ipv6: bool) -> SocketAddr {
     SocketAddr::new(ip(of_service(number), ipv6), PORT)
@@ -193,8 +196,8 @@ fn s01_a_flow_to_the_backend_itself_is_another_one() {
                 let sockets = pair.map(|to| {
                     let open = || -> io::Result<std::net::UdpSocket> {
                         let domain =
-                            if ipv6 { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 };
-                        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+                            if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+                        let socket = Socket::new(domain, Type::DGRAM, None)?;
                         socket.set_reuse_port(true)?;
                         socket.bind(&SocketAddr::new(own, port).into())?;
                         socket.connect(&to.into())?;
@@ -437,5 +440,105 @@ fn d01_each_network_of_a_container_has_its_own_services() {
         fleet.desired.networks.remove(&id);
         fleet.converge();
         assert_eq!(fleet.ruleset(0), one);
+    });
+}
+
+/// A namespace behind a container reaches services by it.
+#[test]
+fn s01_what_a_container_forwards_reaches_services_too() {
+    with_fleet(2, |mut fleet| {
+        let _server = fleet.server(1);
+        fleet.serve(1, &[1], &[]);
+        let inner = Namespace::new().unwrap();
+        fleet.containers[0].connect("inner", &inner, "eth0").unwrap();
+        for (ipv6, outside, inside) in
+            [(false, "10.99.0.1/24", "10.99.0.2/24"), (true, "fd99::1/64", "fd99::2/64")]
+        {
+            let version = if ipv6 { "-6" } else { "-4" };
+            let nodad = if ipv6 { "nodad" } else { "" };
+            fleet.containers[0].ip(&format!("address add {outside} dev inner {nodad}")).unwrap();
+            inner.ip(&format!("address add {inside} dev eth0 {nodad}")).unwrap();
+            let via = outside.split('/').next().unwrap();
+            inner.ip(&format!("{version} route add default via {via}")).unwrap();
+        }
+        fleet.containers[0]
+            .enter(|| {
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+                std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+            })
+            .unwrap();
+        let masquerade = "add table inet theirs; add chain inet theirs out \
+            { type nat hook postrouting priority 100; }; \
+            add rule inet theirs out oifname eth0 masquerade";
+        fleet.containers[0].run(&["nft", masquerade]).unwrap();
+        fleet.containers.push(inner);
+        for ipv6 in [false, true] {
+            assert_eq!(ask(&fleet.udp(2, vip(1, ipv6))).unwrap(), 1);
+            assert_eq!(ask(&fleet.tcp(2, vip(1, ipv6)).unwrap()).unwrap(), 1);
+        }
+        fleet.serve(1, &[], &[]);
+        for ipv6 in [false, true] {
+            let error = fleet.tcp(2, vip(1, ipv6)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    });
+}
+
+#[test]
+fn s01_sctp_is_translated() {
+    with_fleet(2, |mut fleet| {
+        fleet.serve(1, &[1], &[]);
+        let raw = |number: usize| {
+            let open = || Socket::new(Domain::IPV4, Type::RAW, Some(SCTP.into()));
+            fleet.containers[number].enter(open).unwrap()
+        };
+        let server = raw(1);
+        server.set_read_timeout(Some(super::DEADLINE)).unwrap();
+        raw(0).send_to(&sctp_init(), &vip(1, false).into()).unwrap();
+        let mut buffer = [0; 128];
+        let length = io::Read::read(&mut &server, &mut buffer).unwrap();
+        assert_eq!(
+            IpAddr::from([buffer[16], buffer[17], buffer[18], buffer[19]]),
+            ip(of_container(1), false)
+        );
+        assert_eq!(buffer[20..length], sctp_init());
+    });
+}
+
+/// RFC 9260 §3.3.2, from port 5000 to 80. No port changes, so its checksum does not.
+fn sctp_init() -> Vec<u8> {
+    let mut packet = [5000_u16.to_be_bytes(), PORT.to_be_bytes()].concat();
+    packet.extend([0; 8]); // verification tag, checksum
+    packet.extend([1, 0, 0, 20]);
+    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let checksum = crc32c::crc32c(&packet);
+    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+    packet
+}
+
+#[test]
+fn s01_thousands_of_services_are_put_compared_changed_and_taken_over() {
+    with_fleet(2, |mut fleet| {
+        let _server = fleet.server(1);
+        fleet.serve(1, &[1], &[]);
+        let one = fleet.network().services[&ServiceId::from_u128(1)].clone();
+        for number in 1..2_000 {
+            let service = crate::desired::Service { vips: of_service(number), ..one.clone() };
+            fleet.network().services.insert(ServiceId::from_u128(number.into()), service);
+        }
+        fleet.converge();
+        assert_eq!(fleet.table(0).unwrap().sets["vips6"].elements.len(), 1999);
+        assert_eq!(ask(&fleet.udp(0, vip(1999, true))).unwrap(), 1);
+        // A change among them is as large as a change without them.
+        let changes = fuse::changes();
+        fleet.serve(1500, &[0, 1], &[]);
+        assert!(fuse::changes() - changes < 30, "{}", fuse::changes() - changes);
+        fleet.dataplane = fleet.lab.start();
+        let changes = fuse::changes();
+        fleet.converge();
+        assert_eq!(fuse::changes(), changes);
+        fleet.network().services.clear();
+        fleet.converge();
+        assert_eq!(fleet.table(0), None);
     });
 }
