@@ -13,7 +13,7 @@ use std::{
 
 use neli::consts::{nl::NlmF, rtnl::Rtm};
 use nix::{
-    libc::O_NONBLOCK,
+    libc::{ENXIO, O_NONBLOCK},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::{
@@ -60,6 +60,8 @@ impl NetNs {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
                 Ok(None)
             }
+            // A socket cannot even be opened.
+            Err(error) if error.raw_os_error() == Some(ENXIO) => Ok(None),
             found => found.map(Some),
         }
     }

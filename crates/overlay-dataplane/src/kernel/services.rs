@@ -21,7 +21,7 @@ use super::{
             self,
             change::write,
             content::{Content, Delta},
-            plan::{Cut, Plan, plan},
+            plan::{Cut, Plan, plan, portions},
         },
     },
 };
@@ -29,6 +29,9 @@ use crate::{
     Error,
     desired::{LocalEndpoint, Network, PortKind, Service},
 };
+
+/// Octets of an element in a transaction: less than 100. The socket counts what it holds of it, too.
+const OCTETS_PER_ELEMENT: usize = 250;
 
 /// Tables of local endpoints, as they were last read or made, and what is to be done to them.
 #[derive(Debug, Default)]
@@ -121,6 +124,11 @@ impl<'a> Room<'a> {
         self.nft.observe(&self.site.table_id()).map_err(said)
     }
 
+    /// Whether the endpoint was in another namespace. The next comparison shows where it is now.
+    fn is_another(&self, known: &Known) -> bool {
+        known.seen.is_some_and(|seen| seen.inode != self.seen.inode)
+    }
+
     /// Reads the table, unless nothing was changed since.
     fn refresh(&mut self, known: &mut Known) -> Result<(), String> {
         if known.seen == Some(self.seen) {
@@ -160,11 +168,12 @@ impl<'a> Room<'a> {
 
     fn carry_out(&mut self, known: &mut Known, plan: Plan) -> Result<(), String> {
         let Plan { changes, cut, ends } = plan;
-        for delta in changes {
+        let load = self.nft.room() / OCTETS_PER_ELEMENT;
+        for delta in portions(changes, load) {
             self.change(known, delta)?;
         }
         self.cut(&cut)?;
-        for delta in ends {
+        for delta in portions(ends, load) {
             self.change(known, delta)?;
         }
         if known.content.is_empty() && known.is_there {
@@ -333,6 +342,9 @@ impl Services {
     ) -> Result<(), String> {
         let Some(mut room) = Room::enter(site)? else { return Ok(()) };
         let known = self.tables.entry(site.endpoint).or_default();
+        if room.is_another(known) {
+            return Ok(());
+        }
         room.refresh(known)?;
         if !known.is_intact {
             room.mend(known)?;
@@ -356,7 +368,7 @@ impl Services {
         let mut known = self.tables.remove(&site.endpoint).unwrap_or_else(Known::nothing);
         // As long as it is not known to be gone.
         self.tables.insert(site.endpoint, Known::nothing());
-        if let Some(mut room) = Room::enter(site)? {
+        if let Some(mut room) = Room::enter(site)?.filter(|room| !room.is_another(&known)) {
             room.refresh(&mut known)?;
             room.withdraw(&known)?;
         }

@@ -22,7 +22,7 @@ use neli::{
 use nix::{
     errno::Errno,
     sched::{CloneFlags, setns},
-    sys::socket::{setsockopt, sockopt},
+    sys::socket::{getsockopt, setsockopt, sockopt},
 };
 
 use super::{
@@ -61,6 +61,7 @@ const READINGS: usize = 16;
 /// nf_tables of one namespace.
 pub struct Nft {
     socket: NlSocket,
+    room: usize,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -97,7 +98,8 @@ impl Nft {
         if setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).is_err() {
             setsockopt(&fd, sockopt::RcvBuf, &BUFFER).map_err(|e| failed("enlarge")(e.into()))?;
         }
-        Ok(Self { socket, sequence: 0, buffer: vec![0; RECEIVE_ROOM] })
+        let room = getsockopt(&fd, sockopt::SndBuf).map_err(|e| failed("measure")(e.into()))?;
+        Ok(Self { socket, room, sequence: 0, buffer: vec![0; RECEIVE_ROOM] })
     }
 
     /// Opens a socket in the namespace that the file at `path` stands for.
@@ -114,6 +116,11 @@ impl Nft {
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Octets of the largest transaction.
+    pub(in crate::kernel) const fn room(&self) -> usize {
+        self.room
     }
 
     /// Makes all changes of a batch, or none.

@@ -3,15 +3,19 @@
 //!
 //! ```text
 //!  output      ─┬─ through the endpoint's device? ── vip ── address in vips4, vips6? ── service_ID
-//!  prerouting  ─┘                                                                        │    │
-//!              translated ◄── backends4_N: address and turn → backend ◄── one after the other  │
-//!                                                                                             │
-//!           echo: by this namespace itself, TCP: reset, else: unreachable ◄── unanswered ◄────┘
+//!  prerouting  ─┘                                     │                                      │
+//!              translated ◄── backends4_N: address and turn → backend ◄── one after the other┘
+//!                                                     │
+//!                       address in addresses4, addresses6? ── unanswered
+//!                                                                 │
+//!  echo: by this namespace itself, TCP: reset, else: unreachable ◄┘
 //! ```
 //!
 //! - What a service's chain says depends on the number of its backends alone; who they are is in the
 //!   maps, by address and turn. So a change writes that chain and the turns that it moves, whatever
 //!   else there is.
+//! - After a transaction the kernel goes through all chains that verdict maps lead to. So a service's chain
+//!   is as short as can be: what becomes of connections that no backend gets is said once.
 //! - Turns from [`PARKED`] on never come: there are the backends that keep flows and get none. What
 //!   is to lose its flows is there until they are cut, so that a crash in between is made up for.
 //! - A backend's element ends with the id of its endpoint, which nothing but [`read`] looks at.
@@ -45,6 +49,8 @@ const UNANSWERED: &str = "unanswered";
 const SERVICE: &str = "service_";
 /// Virtual addresses, by their version of IP.
 const VIPS: [&str; 2] = ["vips4", "vips6"];
+/// The same, as sets.
+const ADDRESSES: [&str; 2] = ["addresses4", "addresses6"];
 /// Turns of virtual addresses, by their version of IP. A number follows.
 const BACKENDS: [&str; 2] = ["backends4_", "backends6_"];
 /// Maps that the turns are spread over. For each element that comes the kernel goes through the rules
@@ -71,14 +77,19 @@ pub(in crate::kernel) fn table(device: &str, content: &Content) -> Table {
         ..Table::default()
     };
     add_hooks(&mut table, device);
-    for name in VIPS {
-        table.sets.insert(name.into(), Set::new(vips(name == VIPS[1])));
+    for ipv6 in [false, true] {
+        let at = usize::from(ipv6);
+        table.sets.insert(VIPS[at].into(), Set::new(vips(ipv6)));
+        table.sets.insert(ADDRESSES[at].into(), Set::new(addresses(ipv6)));
     }
     for (vip, face) in content.faces() {
         let ipv6 = vip.is_ipv6();
         if let Some(service) = face.service {
-            let map = table.sets.get_mut(VIPS[usize::from(ipv6)]);
-            map.map(|map| map.elements.insert(vip_key(*vip), Some(goto(service))));
+            let at = usize::from(ipv6);
+            for (name, data) in [(VIPS[at], Some(jump(service))), (ADDRESSES[at], None)] {
+                let set = table.sets.get_mut(name);
+                set.map(|set| set.elements.insert(vip_key(*vip), data));
+            }
         }
         let map = table.sets.entry(shard(*vip)).or_insert_with(|| Set::new(turns(ipv6)));
         map.elements.extend(elements(*vip, face).map(|(key, data)| (key, Some(data))));
@@ -98,7 +109,7 @@ pub(in crate::kernel) fn read(table: &Table) -> Content {
     }
     for name in VIPS {
         for (key, data) in table.sets.get(name).iter().flat_map(|set| &set.elements) {
-            if let (Some(vip), Some(Data::Verdict(Verdict::Goto(chain)))) =
+            if let (Some(vip), Some(Data::Verdict(Verdict::Jump(chain)))) =
                 (address(&key.first), data)
             {
                 content.add_vip(vip, service_of(chain));
@@ -149,7 +160,8 @@ fn add_hooks(table: &mut Table, device: &str) {
         let rules = vec![Rule::new([device, Expr::eq(R0, &name), Expr::jump(LOOK_UP)])];
         table.chains.insert(chain.into(), Chain { hook, rules });
     }
-    let rules = [false, true].map(look_up).to_vec();
+    let mut rules = [false, true].map(look_up).to_vec();
+    rules.extend([false, true].map(give_up));
     table.chains.insert(LOOK_UP.into(), Chain { hook: None, rules });
     table.chains.insert(UNANSWERED.into(), Chain { hook: None, rules: unanswered() });
 }
@@ -158,6 +170,14 @@ fn look_up(ipv6: bool) -> Rule {
     let [family, is_it] = version(ipv6);
     let verdict = Expr::LookupVerdict { set: VIPS[usize::from(ipv6)].into(), from: R0 };
     Rule::new([family, is_it, destination(ipv6, R0), verdict])
+}
+
+/// For a virtual address whose backends did not get the connection.
+fn give_up(ipv6: bool) -> Rule {
+    let [family, is_it] = version(ipv6);
+    let set = ADDRESSES[usize::from(ipv6)].into();
+    let is_virtual = Expr::Lookup { set, from: R0, to: None };
+    Rule::new([family, is_it, destination(ipv6, R0), is_virtual, Expr::goto(UNANSWERED)])
 }
 
 fn unanswered() -> Vec<Rule> {
@@ -177,8 +197,7 @@ fn unanswered() -> Vec<Rule> {
 
 /// The chain of a service with so many backends on each of its addresses that has any.
 fn chain(lots: &[(IpAddr, usize)]) -> Chain {
-    let mut rules: Vec<_> = lots.iter().map(|(vip, turns)| balance(*vip, *turns)).collect();
-    rules.push(Rule::new([Expr::goto(UNANSWERED)]));
+    let rules = lots.iter().map(|(vip, turns)| balance(*vip, *turns)).collect();
     Chain { hook: None, rules }
 }
 
@@ -207,6 +226,10 @@ fn vips(ipv6: bool) -> SetSpec {
     SetSpec::verdict_map([ip(ipv6)])
 }
 
+fn addresses(ipv6: bool) -> SetSpec {
+    SetSpec::set([ip(ipv6)])
+}
+
 /// An id has as many octets as an IPv6 address.
 fn turns(ipv6: bool) -> SetSpec {
     SetSpec::map([ip(ipv6), Field::Mark], [ip(ipv6), Field::Ipv6])
@@ -229,8 +252,8 @@ fn service_of(chain: &str) -> Option<ServiceId> {
     chain.strip_prefix(SERVICE)?.parse().ok()
 }
 
-fn goto(service: ServiceId) -> Data {
-    Data::Verdict(Verdict::Goto(chain_name(service)))
+fn jump(service: ServiceId) -> Data {
+    Data::Verdict(Verdict::Jump(chain_name(service)))
 }
 
 fn vip_key(vip: IpAddr) -> Key {

@@ -133,8 +133,13 @@ impl Fleet {
 
     /// A flow of UDP from a container to an address.
     pub(super) fn udp(&self, from: usize, to: SocketAddr) -> UdpSocket {
-        let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-        let socket = self.containers[from].enter(|| UdpSocket::bind(any)).unwrap();
+        self.udp_from(from, 0, to)
+    }
+
+    /// The same from a port. Connection tracking remembers flows of sockets that are closed.
+    pub(super) fn udp_from(&self, from: usize, port: u16, to: SocketAddr) -> UdpSocket {
+        let any: IpAddr = if to.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
+        let socket = self.containers[from].enter(|| UdpSocket::bind((any, port))).unwrap();
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
         socket

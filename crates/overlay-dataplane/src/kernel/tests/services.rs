@@ -33,13 +33,14 @@ fn s01_new_connections_are_spread_evenly_and_answers_come_from_the_virtual_addre
         let _servers: Vec<_> = backends.iter().map(|number| fleet.server(*number)).collect();
         // Sockets that are connected take answers from the virtual address only.
         let mut answers = Vec::new();
-        for _ in 0..(1 << 16) / u32::from(PORTS) {
-            let socket = fleet.udp(0, vip(1, false));
+        for number in 0..4096 {
+            let socket = fleet.udp_from(0, 10_000 + number, vip(1, false));
             for port in PORT..PORT + PORTS {
                 socket.connect(SocketAddr::new(vip(1, false).ip(), port)).unwrap();
                 answers.push(ask(&socket).unwrap());
             }
         }
+        assert_eq!(answers.len(), 1 << 16);
         let even = answers.len() / backends.len();
         let spread = count(answers.into_iter());
         assert_eq!(spread.len(), backends.len());
@@ -87,7 +88,8 @@ fn s01_flows_stay_with_their_backend_through_updates_drain_and_restart() {
             for (first, stream) in &tcp {
                 assert_eq!(ask(stream).unwrap(), *first, "update {update}");
             }
-            let new = (0..8).map(|n| fleet.udp(0, vip(1, n % 2 == 0)));
+            let port = |n| 10_000 + update as u16 * 8 + n;
+            let new = (0..8).map(|n| fleet.udp_from(0, port(n), vip(1, n % 2 == 0)));
             let new = count(new.map(|socket| ask(&socket).unwrap()));
             assert!(new.keys().all(|n| backends.contains(&usize::from(*n))), "{new:?}");
         }
@@ -195,8 +197,7 @@ fn s01_a_flow_to_the_backend_itself_is_another_one() {
             for (port, pair) in [(5001, [direct, vip(1, ipv6)]), (5002, [vip(1, ipv6), direct])] {
                 let sockets = pair.map(|to| {
                     let open = || -> io::Result<std::net::UdpSocket> {
-                        let domain =
-                            if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+                        let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
                         let socket = Socket::new(domain, Type::DGRAM, None)?;
                         socket.set_reuse_port(true)?;
                         socket.bind(&SocketAddr::new(own, port).into())?;
@@ -311,7 +312,9 @@ fn d06_what_was_changed_by_hand_in_a_container_is_put_back() {
             format!("add set {table} more {{ type ipv4_addr; }}"),
             format!("flush map {table} vips4"),
             format!("delete element {table} vips6 {{ fd00:1::1:1 }}"),
-            format!("add element {table} vips4 {{ 10.0.128.9 : goto {service} }}"),
+            format!("add element {table} vips4 {{ 10.0.128.9 : jump {service} }}"),
+            format!("add element {table} vips4 {{ 10.0.128.10 : goto {service} }}"),
+            format!("flush set {table} addresses4"),
             format!("flush map {table} backends4_1"),
             format!("add element {table} backends4_1 {{ 10.0.128.1 . 7 : 10.0.1.9 . :: }}"),
             format!("add element {table} backends4_2 {{ 10.0.128.66 . 0 : 10.0.1.9 . :: }}"),
@@ -364,7 +367,7 @@ fn d05_the_nft_command_shows_what_was_asked_for() {
             let elements = of("map", name).unwrap()["elem"].clone();
             for number in [1_u16, 2] {
                 let chain = format!("service_{}", ServiceId::from_u128(number.into()));
-                let verdict = serde_json::json!({"goto": {"target": chain}});
+                let verdict = serde_json::json!({"jump": {"target": chain}});
                 let element = serde_json::json!([vip(number, ipv6).ip().to_string(), verdict]);
                 assert!(elements.as_array().unwrap().contains(&element), "{elements}");
                 assert!(of("chain", &chain).is_some());

@@ -3,10 +3,12 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
+use overlay_types::ServiceId;
+
 use super::{
-    Data, Key, VIPS, chain, chain_name,
+    ADDRESSES, Data, Key, VIPS, addresses, chain, chain_name,
     content::{Content, Delta, Face},
-    elements, goto, shard, turns, vip_key, vips,
+    elements, jump, shard, turns, vip_key, vips,
 };
 use crate::kernel::nft::{batch::Batch, set::SetSpec, table::TableId};
 
@@ -42,15 +44,15 @@ pub(in crate::kernel) fn write(batch: &mut Batch, id: &TableId, before: &Content
         .collect();
     for (service, _) in &rewritten {
         if before.services().contains_key(service) {
-            batch.flush_chain(id, &chain_name(*service));
+            flush(batch, id, before, *service);
         } else {
             batch.add_chain(id, &chain_name(*service), None);
         }
     }
     let removed = delta.services.iter().filter(|(_, vips)| vips.is_none());
-    let removed: BTreeSet<_> = removed.map(|(service, _)| chain_name(*service)).collect();
-    for name in &removed {
-        batch.flush_chain(id, name);
+    let removed: BTreeSet<_> = removed.map(|(service, _)| *service).collect();
+    for service in &removed {
+        flush(batch, id, before, *service);
     }
     for (name, map) in &maps {
         batch.delete_elements(id, name, &map.spec, &map.gone);
@@ -71,8 +73,16 @@ pub(in crate::kernel) fn write(batch: &mut Batch, id: &TableId, before: &Content
             batch.delete_set(id, name);
         }
     }
-    for name in &removed {
-        batch.delete_chain(id, name);
+    for service in &removed {
+        batch.delete_chain(id, &chain_name(*service));
+    }
+}
+
+/// Deletes the rules of a chain that has any.
+fn flush(batch: &mut Batch, id: &TableId, before: &Content, service: ServiceId) {
+    let vips = before.services().get(&service).copied().unwrap_or_default();
+    if !before.lots(vips.iter()).is_empty() {
+        batch.flush_chain(id, &chain_name(service));
     }
 }
 
@@ -107,12 +117,17 @@ fn compare_owner(
     if before == after {
         return;
     }
-    let ipv6 = vip.is_ipv6();
-    let map = map_of(maps, VIPS[usize::from(ipv6)].into(), vips(ipv6));
+    let (ipv6, at) = (vip.is_ipv6(), usize::from(vip.is_ipv6()));
+    if before.is_none() || after.is_none() {
+        let set = map_of(maps, ADDRESSES[at].into(), addresses(ipv6));
+        set.gone.extend(before.map(|_| vip_key(vip)));
+        set.come.extend(after.map(|_| (vip_key(vip), None)));
+    }
+    let map = map_of(maps, VIPS[at].into(), vips(ipv6));
     if before.is_some() {
         map.gone.push(vip_key(vip));
     }
-    map.come.extend(after.map(|service| (vip_key(vip), Some(goto(service)))));
+    map.come.extend(after.map(|service| (vip_key(vip), Some(jump(service)))));
 }
 
 fn compare_turns(

@@ -20,15 +20,13 @@ use overlay_types::{Addresses, EndpointId, ServiceId};
 use super::content::{Content, Delta, Face, Target};
 use crate::desired::Service;
 
-/// Elements in one transaction. A chain weighs as much as some of them; an element has less than 100
-/// octets, and a socket without privileges takes 400 000.
-const LOAD: usize = 1500;
+/// A chain with its rules is as large as so many elements.
 const CHAIN: usize = 25;
 
 /// What is to be done.
 #[derive(Debug, Default)]
 pub(in crate::kernel) struct Plan {
-    /// Changes before the cut, each in a transaction of its own.
+    /// Changes before the cut, one service after the other.
     pub(in crate::kernel) changes: Vec<Delta>,
     /// Flows that are to end.
     pub(in crate::kernel) cut: Cut,
@@ -104,7 +102,7 @@ pub(in crate::kernel) fn plan(
             owned.entry(vip).or_insert(*id);
         }
     }
-    let mut planner = Planner { content, plan: Plan::default(), load: [LOAD; 2] };
+    let mut planner = Planner { content, plan: Plan::default() };
     for id in &touched {
         planner.take_away(*id, services.get(id), &owned);
     }
@@ -120,8 +118,6 @@ pub(in crate::kernel) fn plan(
 struct Planner<'a> {
     content: &'a Content,
     plan: Plan,
-    /// Of the last change and the last end.
-    load: [usize; 2],
 }
 
 impl Planner<'_> {
@@ -194,30 +190,32 @@ impl Planner<'_> {
     }
 
     fn change(&mut self, delta: Delta) {
-        add(&mut self.plan.changes, &mut self.load[0], delta);
+        self.plan.changes.extend((delta != Delta::default()).then_some(delta));
     }
 
     fn end(&mut self, delta: Delta) {
-        add(&mut self.plan.ends, &mut self.load[1], delta);
+        self.plan.ends.extend((delta != Delta::default()).then_some(delta));
     }
 }
 
-/// Adds to the last transaction, or to a new one when that has enough.
-fn add(steps: &mut Vec<Delta>, load: &mut usize, delta: Delta) {
-    if delta == Delta::default() {
-        return;
+/// Puts changes together, as many as `load` elements and no fewer than one: each is to be a transaction,
+/// after which the kernel goes through all of the table.
+pub(in crate::kernel) fn portions(deltas: Vec<Delta>, load: usize) -> Vec<Delta> {
+    let mut portions: Vec<Delta> = Vec::new();
+    let mut room = 0;
+    for delta in deltas {
+        let faces = delta.faces.values().flatten().map(|face| face.targets().count());
+        let weight = CHAIN * (delta.services.len() + delta.faces.len()) + faces.sum::<usize>();
+        if let Some(last) = portions.last_mut().filter(|_| weight <= room) {
+            room -= weight;
+            last.services.extend(delta.services);
+            last.faces.extend(delta.faces);
+        } else {
+            room = load.saturating_sub(weight);
+            portions.push(delta);
+        }
     }
-    let faces = delta.faces.values().flatten().map(|face| face.targets().count());
-    let weight = CHAIN * (delta.services.len() + delta.faces.len()) + faces.sum::<usize>();
-    if *load + weight > LOAD {
-        steps.push(Delta::default());
-        *load = 0;
-    }
-    *load += weight;
-    if let Some(last) = steps.last_mut() {
-        last.services.extend(delta.services);
-        last.faces.extend(delta.faces);
-    }
+    portions
 }
 
 /// What a virtual address leads to before the cut, and behind it.

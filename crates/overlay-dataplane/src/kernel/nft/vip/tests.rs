@@ -151,7 +151,7 @@ fn s01_a_change_writes_what_changed_and_no_more() {
     let mut batch = Batch::new();
     change::write(&mut batch, &table_id(ME), &content, &one.changes[0]);
     let written: Vec<_> = batch.changes().collect();
-    assert_eq!(written.len(), 8, "flush, 2 rules and the end, elements of 2 maps: {written:#?}");
+    assert_eq!(written.len(), 7, "flush, 2 rules, elements of 2 maps: {written:#?}");
     assert_eq!(one.ends.len(), 1);
 
     wanted.remove(&id);
@@ -171,4 +171,21 @@ fn s01_endpoints_do_not_all_begin_with_the_same_backend() {
     };
     let begun: BTreeSet<_> = (0..100).map(first).collect();
     assert_eq!(begun.len(), 10);
+}
+
+#[test]
+fn s01_changes_are_put_together_as_far_as_there_is_room() {
+    let wanted: Wanted = (1..100)
+        .map(|number| (ServiceId::from_u128(number.into()), service(2000 + number, 0..3, &[])))
+        .collect();
+    let changes = plan(&Content::default(), &wanted, None, ME).changes;
+    for (load, expected) in [(0, 99), (200, 50), (usize::MAX, 1)] {
+        let mut content = Content::default();
+        let portions = plan::portions(changes.clone(), load);
+        assert_eq!(portions.len(), expected);
+        for delta in portions {
+            content.patch(delta);
+        }
+        assert_eq!(content.services().len(), 99);
+    }
 }
