@@ -150,6 +150,14 @@ pub struct Running {
 }
 
 impl Running {
+    /// The process, as this one sees it.
+    ///
+    /// # Panics
+    /// Never: it is there until it was waited for.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it was not waited for").id()
+    }
+
     /// Waits for the end and returns what was printed. Fails when the command did.
     pub fn wait(mut self) -> Result<String> {
         let child = self.child.take().context("waited twice")?;

@@ -90,6 +90,11 @@ impl NodeHandle {
         client.detach_endpoint(request).await?;
         if let Some(id) = found.and_then(|endpoint| endpoint.id.parse().ok()) {
             forget_port(&member, id)?;
+            // Whoever detaches may want the name of its interface for the next. One that cannot be
+            // unplugged now is unplugged later.
+            let mut progress = member.reconciler.progress();
+            let gone = progress.wait_for(|progress| !progress.plugged.contains(&id));
+            let _ = tokio::time::timeout(ATTACH_PATIENCE, gone).await;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs
+//! - `adopt`, `rules`, `vanished`: what the run before left; what others do to the host's rules; namespaces of endpoints that end
 //! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
@@ -30,6 +31,7 @@
 //! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
+mod adopt;
 mod agent;
 mod api;
 mod backoff;
@@ -60,7 +62,9 @@ mod renewal;
 mod role;
 mod roots;
 mod routes;
+mod rules;
 mod state_file;
+mod vanished;
 mod vault;
 
 pub use config::Config;

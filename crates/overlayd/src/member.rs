@@ -42,6 +42,7 @@ use crate::{
     renewal::Renewal,
     role::RoleFollower,
     roots::RootFollower,
+    vanished,
 };
 
 /// A node in its cluster. Dropping it stops everything that runs.
@@ -177,6 +178,8 @@ impl Member {
             Arc::clone(&self.gossip),
             node,
         ));
+        let (shared, reconciler) = (Arc::clone(&self.shared), Arc::clone(&self.reconciler));
+        tasks.spawn(vanished::release(managers.clone(), shared, reconciler));
         tasks.spawn(follow_members(Judged {
             members: self.gossip.members(),
             managers: managers.clone(),

@@ -14,8 +14,8 @@ use std::{
 use overlay_cluster::control;
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
-    Dataplane, Op,
-    desired::{self, Local},
+    Dataplane, Desired, Observed, Op,
+    desired::{self, Local, Network},
     diff,
     sa::SaSet,
     user::{
@@ -23,15 +23,18 @@ use overlay_dataplane::{
         ports::MemoryPort,
     },
 };
-use overlay_types::{DataplaneKind, EndpointId, Epoch, NodeId, Revision};
+use overlay_types::{DataplaneKind, EndpointId, Epoch, NetworkId, NodeId, Revision};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::{
+    adopt,
     agent::Viewer,
     clock::ClockWatch,
     dataplane::{NodeDataplane, carrier, remove_all},
     keys::{Keys, Report},
     ports::{Port, Ports},
+    rules::RulesWatch,
+    vanished::Vanished,
 };
 
 /// Longest time between two full comparisons: what was changed by hand is put back within it.
@@ -49,6 +52,8 @@ pub(crate) struct Progress {
     pub(crate) failures: BTreeMap<EndpointId, String>,
     /// Endpoints that are plugged in.
     pub(crate) plugged: BTreeSet<EndpointId>,
+    /// Endpoints that are to be detached: their namespaces ended.
+    pub(crate) released: BTreeSet<EndpointId>,
     /// Epochs whose keys this node holds.
     pub(crate) epochs: BTreeSet<Epoch>,
 }
@@ -115,8 +120,7 @@ impl Shared {
         }
     }
 
-    fn desired(&self, keys: &Keys) -> (Revision, desired::Desired) {
-        let ports = self.ports.all();
+    fn desired(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> (Revision, Desired) {
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
@@ -139,6 +143,8 @@ impl Shared {
 pub(crate) struct Reconciler {
     wake: mpsc::SyncSender<Wake>,
     progress: watch::Receiver<Progress>,
+    /// On a node of the kernel dataplane.
+    rules: Option<RulesWatch>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -163,8 +169,19 @@ impl Reconciler {
         let (publish, progress) = watch::channel(Progress::default());
         let (reports, receiver) = async_mpsc::channel(REPORTS);
         let thread = thread::Builder::new().name("overlay-reconcile".to_owned());
-        let thread = thread.spawn(move || run(&shared, keys, &wakes, &publish, &reports))?;
-        Ok((Self { wake, progress, thread: Some(thread) }, receiver))
+        let rules = watch_rules(shared.kind, wake.clone());
+        let worker = Worker {
+            shared,
+            keys,
+            progress: publish,
+            reports,
+            vanished: Vanished::default(),
+            wanted: BTreeMap::new(),
+            spared: false,
+            told: BTreeSet::new(),
+        };
+        let thread = thread.spawn(move || worker.run(&wakes))?;
+        Ok((Self { wake, progress, rules, thread: Some(thread) }, receiver))
     }
 
     /// Something changed.
@@ -197,6 +214,7 @@ impl Reconciler {
 
 impl Drop for Reconciler {
     fn drop(&mut self) {
+        self.rules = None;
         // Blocks for the rest of a turn at most.
         let _ = self.wake.send(Wake::Stop);
         if let Some(thread) = self.thread.take() {
@@ -205,75 +223,147 @@ impl Drop for Reconciler {
     }
 }
 
-fn run(
-    shared: &Shared,
-    mut keys: Keys,
-    wakes: &mpsc::Receiver<Wake>,
-    progress: &watch::Sender<Progress>,
-    reports: &async_mpsc::Sender<Report>,
-) {
-    let mut clock = ClockWatch::default();
-    loop {
-        if let Some(jump) = clock.look(control::now(), Instant::now()) {
-            tracing::warn!(%jump, "the time of day jumped; certificates and key rotation go by it");
-        }
-        let wait = turn(shared, &mut keys, progress, reports);
-        match wakes.recv_timeout(wait) {
-            Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-            // Whoever asked waits.
-            Ok(Wake::Show(answer)) => drop(answer.send(keys.sas().clone())),
-            Ok(Wake::Clear(answer)) => {
-                let cleared = remove_all(&mut *shared.dataplane());
-                let _ = answer.send(cleared.map(drop));
-                return;
-            }
-            Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-        }
+/// Without it, what others do to rules is put back by the next periodic comparison.
+fn watch_rules(kind: DataplaneKind, wake: mpsc::SyncSender<Wake>) -> Option<RulesWatch> {
+    if kind == DataplaneKind::User {
+        return None;
     }
+    let watch = RulesWatch::start(move || drop(wake.try_send(Wake::Look)));
+    watch
+        .inspect_err(|error| tracing::warn!(%error, "changes of the host's rules are not heard"))
+        .ok()
 }
 
-/// One look at everything. Returns when to look again.
-fn turn(
-    shared: &Shared,
-    keys: &mut Keys,
-    progress: &watch::Sender<Progress>,
-    reports: &async_mpsc::Sender<Report>,
-) -> Duration {
-    let now = Instant::now();
-    let (heard, used) = noticed(&shared.dataplane());
-    keys.notice(heard, used);
-    let (due, wait) = shared.viewer.read(|view| {
-        keys.follow(view, control::now(), now);
-        keys.step(view, now)
-    });
-    shared.prune_ports();
-    let (revision, desired) = shared.desired(keys);
-    let mut dataplane = shared.dataplane();
-    let refused = match dataplane.observe() {
-        Ok(observed) => apply(&mut dataplane, diff(&desired, &observed)),
-        Err(error) => {
-            tracing::error!(%error, "the dataplane cannot be read");
-            return FULL_COMPARISON;
+/// What the loop keeps from one turn to the next.
+struct Worker {
+    shared: Arc<Shared>,
+    keys: Keys,
+    progress: watch::Sender<Progress>,
+    reports: async_mpsc::Sender<Report>,
+    vanished: Vanished,
+    /// Networks as they were to be after the last turn.
+    wanted: BTreeMap<NetworkId, Network>,
+    /// The last turn left something for when a manager is heard.
+    spared: bool,
+    /// What was refused in the last turn, and logged.
+    told: BTreeSet<String>,
+}
+
+impl Worker {
+    fn run(mut self, wakes: &mpsc::Receiver<Wake>) {
+        let mut clock = ClockWatch::default();
+        loop {
+            if let Some(jump) = clock.look(control::now(), Instant::now()) {
+                tracing::warn!(%jump, "the time of day jumped; certificates and key rotation go by it");
+            }
+            let wait = self.turn();
+            match wakes.recv_timeout(wait) {
+                Ok(Wake::Look) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                // Whoever asked waits.
+                Ok(Wake::Show(answer)) => drop(answer.send(self.keys.sas().clone())),
+                Ok(Wake::Clear(answer)) => {
+                    let cleared = remove_all(&mut *self.shared.dataplane());
+                    // Whoever asked waits.
+                    let _ = answer.send(cleared.map(drop));
+                    return;
+                }
+                Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
         }
-    };
-    drop(dataplane);
-    let locals = desired.networks.values().flat_map(|network| network.locals.keys()).copied();
-    let plugged = locals.filter(|id| !refused.endpoints.contains_key(id)).collect();
-    progress.send_modify(|progress| {
-        progress.revision = revision;
-        progress.failures = refused.endpoints;
-        progress.plugged = plugged;
-        progress.epochs = keys.epochs().collect();
-    });
-    for report in due {
-        if refused.receive && matches!(report, Report::Ready { .. }) {
-            // Peers would send what cannot be opened here.
-            continue;
-        }
-        // No room: it is repeated.
-        let _ = reports.try_send(report);
     }
-    wait.map_or(FULL_COMPARISON, |wait| wait.min(FULL_COMPARISON))
+
+    /// One look at everything. Returns when to look again.
+    fn turn(&mut self) -> Duration {
+        let shared = Arc::clone(&self.shared);
+        let now = Instant::now();
+        let (heard, used) = noticed(&shared.dataplane());
+        self.keys.notice(heard, used);
+        let (due, wait) = shared.viewer.read(|view| {
+            self.keys.follow(view, control::now(), now);
+            self.keys.step(view, now)
+        });
+        shared.prune_ports();
+        let mut ports = shared.ports.all();
+        let (gone, released) = self.vanished.look(&mut ports, now);
+        let (revision, desired) = shared.desired(&self.keys, ports);
+        let mut dataplane = shared.dataplane();
+        let mut refused = match dataplane.observe() {
+            Ok(observed) => {
+                let ops = self.changes(&desired, &observed);
+                self.apply(&mut dataplane, ops)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the dataplane cannot be read");
+                return FULL_COMPARISON;
+            }
+        };
+        drop(dataplane);
+        for id in gone {
+            let reason = "its network namespace has ended";
+            refused.endpoints.entry(id).or_insert_with(|| reason.to_owned());
+        }
+        let locals = desired.networks.values().flat_map(|network| network.locals.keys()).copied();
+        let plugged = locals.filter(|id| !refused.endpoints.contains_key(id)).collect();
+        self.wanted = desired.networks;
+        self.progress.send_modify(|progress| {
+            progress.revision = revision;
+            progress.failures = refused.endpoints;
+            progress.plugged = plugged;
+            progress.released = released;
+            progress.epochs = self.keys.epochs().collect();
+        });
+        for report in due {
+            if refused.receive && matches!(report, Report::Ready { .. }) {
+                // Peers would send what cannot be opened here.
+                continue;
+            }
+            // No room: it is repeated.
+            let _ = self.reports.try_send(report);
+        }
+        wait.map_or(FULL_COMPARISON, |wait| wait.min(FULL_COMPARISON))
+    }
+
+    fn changes(&mut self, desired: &Desired, observed: &Observed) -> Vec<Op> {
+        let mut ops = diff(desired, observed);
+        let count = ops.len();
+        if self.shared.viewer.read_heard(|_| ()).is_none() {
+            adopt::spare(&mut ops, desired, observed);
+        }
+        let was_spared = core::mem::replace(&mut self.spared, ops.len() < count);
+        if !was_spared && !ops.is_empty() && self.told.is_empty() && self.wanted == desired.networks
+        {
+            let differ =
+                |(id, network): &(&NetworkId, &Network)| observed.networks.get(id) != Some(network);
+            let networks: Vec<_> = desired.networks.iter().filter(differ).map(|n| n.0).collect();
+            if !networks.is_empty() {
+                tracing::warn!(?networks, "somebody changed the dataplane; it is put back");
+            }
+        }
+        ops
+    }
+
+    fn apply(&mut self, dataplane: &mut NodeDataplane, ops: Vec<Op>) -> Refused {
+        let subjects: Vec<Subject> = ops.iter().map(subject).collect();
+        let mut refused = Refused::default();
+        let mut told = BTreeSet::new();
+        for (subject, result) in subjects.into_iter().zip(dataplane.apply(ops)) {
+            let Err(error) = result else { continue };
+            let text = format!("{subject:?}: {error}");
+            if !self.told.contains(&text) {
+                tracing::error!(%error, ?subject, "the dataplane refuses a change");
+            }
+            told.insert(text);
+            match subject {
+                Subject::Endpoint(endpoint) => {
+                    refused.endpoints.insert(endpoint, error.to_string());
+                }
+                Subject::Receive => refused.receive = true,
+                Subject::Other => {}
+            }
+        }
+        self.told = told;
+        refused
+    }
 }
 
 /// What the dataplane refused in one turn.
@@ -291,23 +381,6 @@ enum Subject {
     Endpoint(EndpointId),
     Receive,
     Other,
-}
-
-fn apply(dataplane: &mut NodeDataplane, ops: Vec<Op>) -> Refused {
-    let subjects: Vec<Subject> = ops.iter().map(subject).collect();
-    let mut refused = Refused::default();
-    for (subject, result) in subjects.into_iter().zip(dataplane.apply(ops)) {
-        let Err(error) = result else { continue };
-        tracing::error!(%error, ?subject, "the dataplane refuses a change");
-        match subject {
-            Subject::Endpoint(endpoint) => {
-                refused.endpoints.insert(endpoint, error.to_string());
-            }
-            Subject::Receive => refused.receive = true,
-            Subject::Other => {}
-        }
-    }
-    refused
 }
 
 fn subject(op: &Op) -> Subject {

@@ -178,6 +178,10 @@ impl UserDataplane {
             }
         }
         self.switch.swap(Arc::new(Tables::new(self.tables.values().cloned())))?;
+        if !self.released.is_empty() {
+            // Devices that were unplugged are gone when this ends: others may want their names.
+            self.switch.barrier()?;
+        }
         self.free.append(&mut self.released);
         Ok(())
     }

@@ -1,7 +1,9 @@
 use overlay_dataplane::{
     conformance::{self, Candidate},
+    desired::Settings,
     fake::FakeDataplane,
 };
+use overlay_types::Vni;
 
 use super::*;
 
@@ -17,4 +19,45 @@ fn d04_both_kinds_of_nodes_pass_the_conformance_suite() {
     for kernel in [false, true] {
         conformance::check(|| Candidate::new(node(kernel)));
     }
+}
+
+/// What each side of a node is told of a plain network, an encrypted one and their end.
+#[test]
+fn d03_plain_networks_go_to_the_kernel_and_encrypted_ones_to_the_switch() {
+    let [plain, sealed] = [1, 2].map(NetworkId::from_u128);
+    let put = |id: NetworkId, encrypted| {
+        let vni = Vni::for_overlay(5000 + id.to_u128() as u32).unwrap();
+        let (multicast, mtu, subnets) = (false, 1400, Vec::new());
+        Op::PutNetwork(id, Settings { vni, encrypted, multicast, mtu, subnets })
+    };
+    let ops = vec![
+        put(plain, false),
+        put(sealed, true),
+        Op::SetMembers(plain, BTreeSet::new()),
+        Op::SetMembers(sealed, BTreeSet::new()),
+        Op::RemoveNetwork(plain),
+        Op::RemoveNetwork(sealed),
+    ];
+    let of = |id: NetworkId, ops: &[Op]| -> Vec<Op> {
+        let about = |op: &&Op| match op {
+            Op::PutNetwork(other, _) | Op::SetMembers(other, _) | Op::RemoveNetwork(other) => {
+                *other == id
+            }
+            _ => false,
+        };
+        ops.iter().filter(about).cloned().collect()
+    };
+    let mut kernel_node = node(true);
+    assert!(kernel_node.apply(ops.clone()).iter().all(Result::is_ok));
+    assert_eq!(kernel_node.kernel.as_ref().unwrap().log(), of(plain, &ops));
+    assert_eq!(kernel_node.user.log(), of(sealed, &ops));
+    let mut user_node = node(false);
+    assert!(user_node.apply(ops.clone()).iter().all(Result::is_ok));
+    assert_eq!(user_node.user.log(), ops);
+
+    // What a run before this one left in the kernel is removed there.
+    let mut kernel_node = node(true);
+    kernel_node.kernel.as_mut().unwrap().apply(ops[..1].to_vec());
+    assert_eq!(remove_all(&mut kernel_node).unwrap(), 1);
+    assert_eq!(kernel_node.observe().unwrap(), Observed::default());
 }

@@ -5,7 +5,7 @@
 //!  container ══ host 2 (daemon) ──┴── wire (a bridge)
 //! ```
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use overlay_api::v1::{
     self, endpoint_port::Namespace as PortNamespace, endpoints_client::EndpointsClient,
@@ -69,11 +69,32 @@ impl Hosts {
         self.wire.ip(&format!("link set to{number} master wire")).unwrap();
         let address = Ipv4Addr::new(192, 0, 2, number);
         netns.ip(&format!("address add {address}/24 dev cable")).unwrap();
+        self.add_in(netns, dataplane);
+    }
+
+    /// Starts a daemon on a host that is there.
+    pub(crate) fn add_in(&mut self, netns: Arc<Namespace>, dataplane: &str) {
+        let number = self.hosts.len() as u8 + 1;
+        let address = Ipv4Addr::new(192, 0, 2, number);
         let flags = ["--dataplane", dataplane, "--name", &format!("host{number}")];
         let flags = flags.map(str::to_owned).to_vec();
         let way = Way { through: Vec::new(), flags, host: Some(Arc::clone(&netns)) };
         let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), address, "info", way);
         self.hosts.push(Host { netns, daemon });
+    }
+
+    /// Attaches an endpoint through a node that may not have found a manager yet.
+    pub(crate) async fn attach_again(
+        &self,
+        place: usize,
+        network: &str,
+        interface: &str,
+        namespace: PortNamespace,
+    ) -> v1::Endpoint {
+        until("an endpoint is attached", async || {
+            self.hosts[place].attach(network, interface, namespace.clone()).await.ok()
+        })
+        .await
     }
 
     /// Makes an attachable network.
@@ -132,18 +153,29 @@ impl Host {
         left.unwrap().into_inner().remains
     }
 
+    /// Endpoints of this node.
+    pub(crate) async fn list(&self) -> Vec<v1::Endpoint> {
+        let status = local(&self.daemon).await.get_status(v1::GetStatusRequest {}).await;
+        let filter = v1::EndpointFilter {
+            nodes: vec![status.unwrap().into_inner().node],
+            ..Default::default()
+        };
+        let request = v1::ListEndpointsRequest { filter: Some(filter), ..Default::default() };
+        self.endpoints().await.list_endpoints(request).await.unwrap().into_inner().endpoints
+    }
+
+    /// Files of the namespaces of networks.
+    pub(crate) fn namespaces(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.daemon.folder.path().join("netns"));
+        entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
     /// What there is on the host: links, rules, and namespaces of networks.
     pub(crate) fn listing(&self) -> String {
         let links = self.netns.ip("-br link show").unwrap();
         let rules = self.netns.run(&["nft", "list", "ruleset"]).unwrap();
-        let netns = self.daemon.folder.path().join("netns");
-        format!("{links}\n{rules}\n{:?}", names(&netns))
+        format!("{links}\n{rules}\n{:?}", self.namespaces())
     }
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// The file that stands for a container's namespace.

@@ -82,6 +82,12 @@ enum Listing<T> {
     Torn,
 }
 
+/// A socket as the standard library has it.
+pub(super) fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
+    // SAFETY: the socket is open for as long as it is borrowed here.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
 impl Nft {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> Result<Self, NftError> {
@@ -89,8 +95,7 @@ impl Nft {
         let socket = NlSocket::connect(NlFamily::Netfilter, None, Groups::empty())
             .map_err(failed("open"))?;
         socket.enable_ext_ack(true).map_err(failed("ask for error texts of"))?;
-        // SAFETY: `socket` is open, and stays so for longer than this borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+        let fd = borrow(&socket);
         // Beyond the system's limit where that is allowed, else up to it.
         if setsockopt(&fd, sockopt::SndBufForce, &BUFFER).is_err() {
             setsockopt(&fd, sockopt::SndBuf, &BUFFER).map_err(|e| failed("enlarge")(e.into()))?;

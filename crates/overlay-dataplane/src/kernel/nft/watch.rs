@@ -1,7 +1,7 @@
 //! Learns at once that somebody changed the rules, so that what a firewall's reload or a flush took
 //! away is back before the next periodic comparison.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use neli::{
     consts::socket::{Msg, NlFamily},
@@ -10,7 +10,7 @@ use neli::{
 };
 use nix::errno::Errno;
 
-use super::error::NftError;
+use super::{error::NftError, socket::borrow};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -55,8 +55,8 @@ impl Watch {
 }
 
 /// Readable when there is something to ask about: for `poll`, or a runtime's equivalent.
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrow(&self.socket)
     }
 }

@@ -1,0 +1,78 @@
+//! What a start does to what the run before it left: until a manager was heard, the view is that of the
+//! disk, which may lack the last second.
+
+use overlay_dataplane::{Desired, Observed, Op};
+
+/// Leaves those operations that take nothing away from what is there.
+pub(crate) fn spare(ops: &mut Vec<Op>, desired: &Desired, observed: &Observed) {
+    ops.retain_mut(|op| match op {
+        // What is to be there is made anew, because it is broken.
+        Op::RemoveNetwork(id) => desired.networks.contains_key(id),
+        Op::RemoveLocal(id, endpoint) => {
+            desired.networks.get(id).is_some_and(|network| network.locals.contains_key(endpoint))
+        }
+        Op::RemoveRemote(..) | Op::RemoveService(..) => false,
+        Op::SetMembers(id, members) => {
+            let there = observed.networks.get(id).into_iter().flat_map(|n| &n.members);
+            // An unspecified one shows that they are not enforced.
+            members.extend(there.filter(|address| !address.is_unspecified()));
+            true
+        }
+        _ => true,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use overlay_dataplane::{
+        Dataplane,
+        desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
+        diff,
+        fake::FakeDataplane,
+    };
+    use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, Vni};
+
+    use super::*;
+
+    fn network(vni: u32, members: &[u8], endpoints: &[u128]) -> Network {
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut network = Network::new(Settings {
+            vni: Vni::for_overlay(vni).unwrap(),
+            encrypted: false,
+            multicast: false,
+            mtu: 1450,
+            subnets: Vec::new(),
+        });
+        network.members = members.iter().map(|last| address(*last)).collect();
+        let (mac, addresses, port) =
+            (MacAddr::default(), Addresses::default(), PortKind::default());
+        for id in endpoints {
+            let remote = RemoteEndpoint { mac, addresses, node: address(1) };
+            network.remotes.insert(EndpointId::from_u128(100 + id), remote);
+            let local = LocalEndpoint { mac, addresses, port: port.clone() };
+            network.locals.insert(EndpointId::from_u128(*id), local);
+        }
+        network
+    }
+
+    #[test]
+    fn d05_an_old_view_adds_and_takes_nothing_away() {
+        let [a, b, c] = [1, 2, 3].map(NetworkId::from_u128);
+        let mut dataplane = FakeDataplane::new();
+        let there = [(a, network(5001, &[1, 2], &[1, 2])), (b, network(5002, &[1], &[3]))];
+        dataplane.state_mut().networks.extend(there);
+        let mut desired = Desired::default();
+        desired.networks.insert(a, network(5001, &[1, 3], &[1, 4]));
+        desired.networks.insert(c, network(5003, &[1], &[5]));
+        let observed = dataplane.observe().unwrap();
+        let mut ops = diff(&desired, &observed);
+        spare(&mut ops, &desired, &observed);
+        assert!(dataplane.apply(ops).iter().all(Result::is_ok));
+        let found = dataplane.observe().unwrap().networks;
+        assert_eq!(found[&a], network(5001, &[1, 2, 3], &[1, 2, 4]));
+        assert_eq!(found[&b], observed.networks[&b]);
+        assert_eq!(found[&c], desired.networks[&c]);
+    }
+}
