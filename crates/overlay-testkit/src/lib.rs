@@ -8,7 +8,9 @@
 //! - [`lab`]: network namespaces that tests make, gone when the test is
 //! - [`objects`]: a node and a cluster to begin with
 //! - [`sim`]: a simulated datagram network and its clock; the same seed gives the same run
+//! - [`traffic`]: connections and questions between namespaces
 
 pub mod lab;
 pub mod objects;
 pub mod sim;
+pub mod traffic;

@@ -14,10 +14,13 @@ use overlay_dataplane::kernel::nft::{
     Batch,
     admission::{self, Members},
 };
-use overlay_testkit::lab::{self, Namespace};
+use overlay_testkit::{
+    lab::{self, Namespace},
+    traffic::resumed,
+};
 use overlay_types::Vni;
 
-use crate::host::{Host, resumed};
+use crate::host::Host;
 
 const PORT: u16 = 4789;
 /// Port of a UDP socket behind each VXLAN device.

@@ -4,10 +4,13 @@ use core::net::SocketAddr;
 
 use anyhow::Result;
 use overlay_dataplane::kernel::nft::forwarding;
-use overlay_testkit::lab;
+use overlay_testkit::{
+    lab,
+    traffic::{connect, is_refused, listen},
+};
 use overlay_types::Protocol;
 
-use crate::gateway::{BRIDGE, Site, connect, inside, is_refused, listen, outer};
+use crate::gateway::{BRIDGE, Site, inside, outer};
 
 /// What Docker leaves, and a rule of an administrator.
 const DOCKER: &str = "*filter

@@ -1,7 +1,5 @@
 //! A namespace with its nf_tables, and the `nft` command in it.
 
-use std::io;
-
 use anyhow::{Context, Result, ensure};
 use overlay_dataplane::kernel::nft::{Nft, Table, TableId, diff};
 use overlay_testkit::lab::Namespace;
@@ -68,15 +66,5 @@ impl Host {
         let expressions = rule["expr"].as_array().context("no expressions")?;
         let counter = expressions.iter().find_map(|e| e["counter"]["packets"].as_u64());
         counter.context("no counter")
-    }
-}
-
-/// Calls again what a signal interrupts: a socket with a time limit is not resumed by itself.
-pub(crate) fn resumed<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
     }
 }

@@ -5,13 +5,16 @@ use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
 use overlay_dataplane::kernel::nft::endpoint;
-use overlay_testkit::lab::{self, Namespace};
+use overlay_testkit::{
+    lab::{self, Namespace},
+    traffic::{ask, connect, is_refused, listen, resumed},
+};
 use overlay_types::Protocol;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    gateway::{Site, ask, connect, inside, is_refused, listen, outer, set},
-    host::{Host, resumed},
+    gateway::{Site, inside, outer, set},
+    host::Host,
 };
 
 const SCTP: i32 = 132;
