@@ -187,8 +187,10 @@ fn s16_a_port_answers_on_the_overlay_address_too() -> Result<()> {
         peer.ip(&format!("address add {}/{length} dev eth0", outer(ipv6, 9)))?;
     }
     let ports = [(Protocol::Tcp, 8080, 80), (Protocol::Tcp, 80, 81), (Protocol::Udp, 5353, 53)];
-    let table = endpoint::table([outer(false, 1), outer(true, 1)], &ports);
-    own.put(&endpoint::table_id(), Some(&table))?;
+    let addresses = [outer(false, 1), outer(true, 1)].into_iter().collect();
+    let published = ports.map(|(protocol, port, target)| (addresses, protocol, port, target));
+    let table = endpoint::table(published);
+    own.put(&endpoint::table_id(), table.as_ref())?;
     for ipv6 in [false, true] {
         let address = outer(ipv6, 1);
         let listener = listen(&own.namespace, address, 80)?;

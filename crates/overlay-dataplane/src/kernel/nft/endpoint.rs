@@ -4,8 +4,6 @@
 //! The port leads to the same address, so what the gateway has translated already, for the endpoint's
 //! address on the bridge, is not translated twice.
 
-use core::net::IpAddr;
-
 use overlay_types::{Addresses, Protocol};
 
 use super::{
@@ -18,19 +16,25 @@ pub fn table_id() -> TableId {
     TableId::new(Family::Inet, "overlay_endpoint")
 }
 
-/// The table for these addresses of an endpoint, and these ports: protocol, published, target.
-pub fn table(addresses: impl IntoIterator<Item = IpAddr>, ports: &[(Protocol, u16, u16)]) -> Table {
-    let mut published = Ports::new();
-    for address in addresses {
-        let mut addresses = Addresses::default();
-        addresses.set(address);
-        for (protocol, port, target) in ports {
-            let host = HostPort { protocol: *protocol, address: Some(address), port: *port };
-            published.insert(host, Target { addresses, port: *target });
+/// The table for what the endpoints of a namespace publish: their addresses, protocol, published port
+/// and target. `None` when no port is another one than its target.
+pub fn table(
+    published: impl IntoIterator<Item = (Addresses, Protocol, u16, u16)>,
+) -> Option<Table> {
+    let mut ports = Ports::new();
+    for (addresses, protocol, port, target) in published {
+        for address in addresses.iter().filter(|_| port != target) {
+            let host = HostPort { protocol, address: Some(address), port };
+            let addresses = [address].into_iter().collect();
+            // Of a port that leads elsewhere on each address of the host, the first one counts.
+            ports.entry(host).or_insert(Target { addresses, port: target });
         }
+    }
+    if ports.is_empty() {
+        return None;
     }
     let comment = Some("overlay networks: published ports".into());
     let mut table = Table { comment, ..Table::default() };
-    publish::add_to(&mut table, &published);
-    table
+    publish::add_to(&mut table, &ports);
+    Some(table)
 }
