@@ -1,6 +1,7 @@
 //! What one node's dataplane should be: the whole state, as a value.
 
 pub mod derive;
+pub mod uplink;
 
 use core::net::IpAddr;
 use std::{
@@ -11,6 +12,7 @@ use std::{
 use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Vni};
 
 pub use derive::{Local, derive};
+pub use uplink::{Publisher, Uplink, Uplinks, uplinks};
 
 use crate::sa::SaSet;
 

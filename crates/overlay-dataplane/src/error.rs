@@ -4,9 +4,12 @@ use core::net::SocketAddr;
 use std::{io, path::PathBuf};
 
 use overlay_crypto::CryptoError;
-use overlay_types::{EndpointId, NetworkId, Vni};
+use overlay_types::{EndpointId, NetworkId, PortSpec, Subnet, Vni};
 
-use crate::kernel::{netlink::Refusal, nft::NftError};
+use crate::kernel::{
+    netlink::Refusal,
+    nft::{NftError, reservation::PortTaken},
+};
 
 /// A dataplane could not do what it was told. What was tried is named; anything that had been
 /// done for it is undone, unless the message says otherwise.
@@ -70,7 +73,7 @@ pub enum Error {
         /// The kernel's words.
         source: Refusal,
     },
-    /// The filter of members could not be read or changed.
+    /// Rules of nf_tables could not be read or changed.
     #[error(transparent)]
     Filter(#[from] NftError),
     /// Virtual addresses of services could not be programmed for an endpoint.
@@ -88,6 +91,53 @@ pub enum Error {
         name: String,
         /// The namespace.
         path: PathBuf,
+    },
+    /// A subnet of the gateway bridge is in use.
+    #[error(
+        "subnet {subnet} of the gateway bridge overlaps {other}, which is in use; choose another with gateway-subnet"
+    )]
+    GatewayOverlap {
+        /// The subnet that the bridge has, or was to get.
+        subnet: Subnet,
+        /// What this host routes, or a network has.
+        other: Subnet,
+    },
+    /// This host routes all that could be the gateway bridge's.
+    #[error(
+        "no subnet for the gateway bridge is free in 172.16.0.0/12 and 192.168.0.0/16; give one with gateway-subnet"
+    )]
+    NoGatewaySubnet,
+    /// All addresses of the gateway bridge are in use.
+    #[error("all addresses of subnet {0} of the gateway bridge are in use")]
+    GatewayFull(Subnet),
+    /// What has the gateway bridge's name cannot be one.
+    #[error("device {name} cannot be the gateway bridge: {reason}")]
+    GatewayDevice {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A setting of the host could not be read or changed.
+    #[error("cannot {step} setting {path}: {source}")]
+    Setting {
+        /// What was tried.
+        step: &'static str,
+        /// The file below `/proc/sys`.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A port cannot be published, because somebody has it.
+    #[error(transparent)]
+    PortTaken(#[from] PortTaken),
+    /// A port cannot be published as asked for.
+    #[error("cannot publish port {port}: {reason}")]
+    Publish {
+        /// The port.
+        port: PortSpec,
+        /// Why not.
+        reason: &'static str,
     },
     /// The switch's thread could not be started or woken.
     #[error("cannot run the switch: {0}")]

@@ -26,6 +26,7 @@
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them
+//! - [`gateway`]: the way out of containers, and their published ports; beside the dataplane
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
@@ -34,6 +35,7 @@ mod conntrack;
 mod dataplane;
 mod directory;
 pub mod filter;
+pub mod gateway;
 mod link;
 pub mod members;
 mod neighbor;
@@ -52,6 +54,7 @@ pub mod xfrm;
 mod tests;
 
 pub use dataplane::{KernelConfig, KernelDataplane};
+pub use gateway::{GatewayConfig, KernelGateway};
 pub use netns::of_process;
 
 /// MTU of an interface of the calling thread's namespace, which `/sys` may be of another one than.

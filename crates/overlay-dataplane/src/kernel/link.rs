@@ -9,7 +9,10 @@ use neli::consts::{
 };
 use overlay_types::{MacAddr, Vni};
 
-use super::netlink::{Attributes, Message, family, text};
+use super::{
+    netlink::{Attributes, Message, family, text},
+    nft::gateway::PortMode,
+};
 
 /// `struct ifinfomsg`: family, type, index, flags, mask of flags.
 const HEADER_LEN: usize = 16;
@@ -26,6 +29,7 @@ const ADDR_GEN_NONE: u8 = 1;
 const INET_CONF: u16 = 1;
 const FORWARDING: u16 = 1;
 const RP_FILTER: u16 = 8;
+const ROUTE_LOCALNET: u16 = 26;
 /// `IFLA_BR_MCAST_SNOOPING`.
 const BRIDGE_SNOOPING: u16 = 23;
 
@@ -44,6 +48,7 @@ mod vxlan {
 
 /// Attributes of linux/if_link.h's bridge ports.
 mod port {
+    pub(super) const MODE: u16 = 4;
     pub(super) const LEARNING: u16 = 8;
     pub(super) const UNICAST_FLOOD: u16 = 9;
     pub(super) const MCAST_FLOOD: u16 = 27;
@@ -87,6 +92,7 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: Vec<u8>,
     pub(super) alias: Vec<u8>,
+    pub(super) group: u32,
     pub(super) up: bool,
     pub(super) mac: MacAddr,
     pub(super) mtu: u32,
@@ -98,7 +104,11 @@ pub(super) struct Link {
     pub(super) kind: Kind,
     /// `None` when it is no bridge port, or one that learns, floods or is isolated.
     pub(super) port: Option<PortFlags>,
+    /// How it is kept apart from other ports, if it is a bridge port.
+    pub(super) mode: Option<PortMode>,
     pub(super) snooping: bool,
+    /// Packets for 127.0.0.0/8 may come in by it.
+    pub(super) routes_loopback: bool,
 }
 
 impl Link {
@@ -115,11 +125,14 @@ impl Link {
             Some(b"veth") => Kind::Veth,
             _ => Kind::Other,
         };
+        let slave = info.nested(IflaInfo::SlaveData);
+        let v4 = attributes.nested(Ifla::AfSpec).nested(u16::from(family::V4));
         let bytes = |kind| attributes.get(kind).map(text).unwrap_or_default().to_vec();
         Some(Self {
             index: word(4),
             name: bytes(Ifla::Ifname),
             alias: bytes(Ifla::Ifalias),
+            group: attributes.u32(Ifla::Group).unwrap_or_default(),
             up: word(8) & Iff::UP.bits() != 0,
             mac: attributes.mac(Ifla::Address).unwrap_or_default(),
             mtu: attributes.u32(Ifla::Mtu).unwrap_or_default(),
@@ -128,9 +141,20 @@ impl Link {
             peer_netns: attributes.u32(Ifla::LinkNetnsid),
             snooping: kind == Kind::Bridge && data.u8(BRIDGE_SNOOPING) != Some(0),
             kind,
-            port: parse_port(info.nested(IflaInfo::SlaveData)),
+            port: parse_port(slave),
+            mode: slave.u8(port::ISOLATED).map(|isolated| PortMode {
+                isolated: isolated != 0,
+                hairpin: slave.u8(port::MODE).is_some_and(|mode| mode != 0),
+            }),
+            routes_loopback: setting(v4, ROUTE_LOCALNET) == Some(1),
         })
     }
+}
+
+/// A device's setting of IPv4. The kernel lists them without their numbers, from 1 on.
+fn setting(v4: Attributes<'_>, number: u16) -> Option<u32> {
+    let value = v4.get(INET_CONF)?.chunks_exact(4).nth(usize::from(number) - 1)?;
+    value.try_into().ok().map(u32::from_ne_bytes)
 }
 
 fn parse_vxlan(data: Attributes<'_>) -> Option<Vxlan> {
@@ -265,6 +289,25 @@ pub(super) fn set_port(index: u32, flags: PortFlags) -> Message {
                 .put_u8(port::NEIGH_SUPPRESS, 0)
                 .put_u8(port::ISOLATED, 0)
                 .put_u8(port::LOCKED, flags.locked.into())
+        })
+    })
+}
+
+/// How a bridge port is kept apart from others.
+pub(super) fn set_port_mode(index: u32, mode: PortMode) -> Message {
+    set(index).nest(Ifla::Linkinfo, |info| {
+        info.put(IflaInfo::SlaveKind, b"bridge").nest(IflaInfo::SlaveData, |data| {
+            data.put_u8(port::ISOLATED, mode.isolated.into())
+                .put_u8(port::MODE, mode.hairpin.into())
+        })
+    })
+}
+
+/// Packets for 127.0.0.0/8 may come in by the device, and answers to them go out.
+pub(super) fn route_loopback(message: Message) -> Message {
+    message.nest(Ifla::AfSpec, |families| {
+        families.nest(u16::from(family::V4), |v4| {
+            v4.nest(INET_CONF, |conf| conf.put_u32(ROUTE_LOCALNET, 1))
         })
     })
 }

@@ -109,6 +109,17 @@ impl Entry {
     }
 }
 
+/// A neighbour that answered once: the device that it is behind, and its address.
+pub(super) fn known(payload: &[u8]) -> Option<(u32, IpAddr)> {
+    let (header, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
+    let link = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+    let state = Nud::from_bits_retain(u16::from_ne_bytes([header[8], header[9]]));
+    let attributes = Attributes::new(rest);
+    let absent = state.intersects(Nud::FAILED | Nud::INCOMPLETE | Nud::NOARP);
+    let (address, _) = (attributes.ip(Nda::Dst)?, attributes.mac(Nda::Lladdr)?);
+    (!absent).then_some((link, address))
+}
+
 /// Lists the forwarding entries of the bridges and VXLAN devices of a namespace.
 pub(super) fn list_forwarding() -> Message {
     list(family::BRIDGE)

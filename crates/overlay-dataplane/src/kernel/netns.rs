@@ -49,6 +49,11 @@ impl NetNs {
         Ok(Self(file))
     }
 
+    /// The calling thread's.
+    pub(super) fn own() -> io::Result<Self> {
+        Self::open(Path::new(OWN))
+    }
+
     /// A number that no other namespace of this host has while this one lives.
     pub(super) fn inode(&self) -> io::Result<u64> {
         Ok(fstat(&self.0)?.st_ino)
@@ -135,7 +140,7 @@ pub(super) fn scratch<T: Send>(
 ) -> io::Result<T> {
     on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        inside(&NetNs::open(Path::new(OWN))?)
+        inside(&NetNs::own()?)
     })
 }
 

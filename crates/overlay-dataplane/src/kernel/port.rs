@@ -34,7 +34,7 @@ const TAIL: usize = 13;
 /// What a port's alias begins with. The endpoint's id and the path of its namespace follow.
 const TAG: &str = "overlay endpoint ";
 /// Octets of an alias (`IFALIASZ` of linux/if.h, and a zero).
-const ALIAS_LEN: usize = 255;
+pub(super) const ALIAS_LEN: usize = 255;
 
 /// Where ports are plugged in.
 #[derive(Debug, Clone, Copy)]
@@ -284,7 +284,7 @@ impl Board<'_> {
 }
 
 /// A namespace that ended has a number for a while, under which nothing is found any more.
-fn unless_gone<T>(found: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
+pub(super) fn unless_gone<T>(found: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
     match found {
         Err(Refusal { errno: Errno::EINVAL, .. }) => Ok(None),
         found => found.map(Some),
@@ -352,7 +352,7 @@ fn identify(port: &Link) -> Option<(EndpointId, PathBuf)> {
 
 /// Where IPv6 is off for new interfaces, as container engines have it. Where this cannot be
 /// written, the kernel says so when the address is added.
-fn allow_ipv6(netns: &NetNs, interface: &str) {
+pub(super) fn allow_ipv6(netns: &NetNs, interface: &str) {
     let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     let _ = netns.enter(|| {
         if fs::read(&file)?.first() == Some(&b'1') {

@@ -143,3 +143,46 @@ fn an_endpoint_that_is_not_plugged_in_yet_is_not_there() {
     let desired = derive(&view(), &BTreeSet::new(), &none);
     assert_eq!(desired.networks[&of(1)].locals, BTreeMap::new());
 }
+
+/// A container is a namespace: its endpoints share one way out, if a network of them has any.
+#[test]
+fn n18_a_container_has_a_way_out_unless_all_its_networks_are_internal() {
+    let mut publishing = endpoint(1, 1, 1, None);
+    let Object::Endpoint(e) = &mut publishing else { unreachable!() };
+    let ports = overlay_types::PortSpec::parse("8080:80").unwrap();
+    e.extras = Some(Box::new(overlay_types::object::EndpointExtras {
+        ports: ports.clone(),
+        ..Default::default()
+    }));
+    let objects = [
+        node(1),
+        node(2),
+        network(1, |_| {}),
+        network(2, |draft| draft.internal = true),
+        publishing,
+        endpoint(2, 2, 1, None),
+        endpoint(3, 2, 1, None),
+        endpoint(4, 1, 1, None),
+        endpoint(5, 1, 2, None),
+    ];
+    let mut view = View::default();
+    view.apply(Revision::new(1), objects.map(Change::Put));
+    let veth = |path: &str| PortKind::Veth { name: "eth0".into(), netns: path.into() };
+    let tap =
+        |netns: Option<&str>| PortKind::Tap { name: "tap0".into(), netns: netns.map(Into::into) };
+    let ports_of = [
+        (1, veth("/run/netns/both")),
+        (2, tap(Some("/run/netns/both"))),
+        (3, veth("/run/netns/inner")),
+        (4, tap(None)),
+        (5, veth("/run/netns/elsewhere")),
+    ];
+    let plugged = ports_of.map(|(id, port)| (EndpointId::from_u128(id), port)).into();
+    let uplinks = super::super::uplinks(&view, NodeId::from_u128(1), &plugged);
+    let all: Vec<_> = uplinks.containers.keys().map(|path| path.display().to_string()).collect();
+    assert_eq!(all, ["/run/netns/both"]);
+    let uplink = uplinks.containers.values().next().unwrap();
+    let endpoints: Vec<_> = uplink.endpoints.iter().map(|(id, p)| (*id, p.ports.clone())).collect();
+    assert_eq!(endpoints, [(EndpointId::from_u128(1), ports)]);
+    assert_eq!((uplink.subnets.len(), uplinks.subnets.len()), (2, 2));
+}

@@ -70,6 +70,13 @@ impl PortMode {
     }
 }
 
+/// Where bridges hand no packets to the firewall.
+impl Default for PortMode {
+    fn default() -> Self {
+        Self::new(false, false)
+    }
+}
+
 /// The table's name.
 pub fn table_id() -> TableId {
     TableId::new(Family::Inet, "overlay_gateway")

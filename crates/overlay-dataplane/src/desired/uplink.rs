@@ -1,0 +1,69 @@
+//! The ways out of a node's containers, and what they publish (N18, S15, S16).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use overlay_types::{Addresses, EndpointId, NodeId, PortSpec, Subnet, View};
+
+use super::PortKind;
+
+/// Ways out of all containers of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uplinks {
+    /// By the file that stands for the container's namespace.
+    pub containers: BTreeMap<PathBuf, Uplink>,
+    /// Subnets of the cluster's networks: the gateway bridge's overlaps none of them.
+    pub subnets: BTreeSet<Subnet>,
+}
+
+/// The way out of one container, for all its endpoints that are on networks which have one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uplink {
+    /// What its endpoints publish.
+    pub endpoints: BTreeMap<EndpointId, Publisher>,
+    /// Subnets of the networks that it is on, with those that have no way out.
+    pub subnets: BTreeSet<Subnet>,
+}
+
+/// What an endpoint publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Publisher {
+    /// Its addresses on its network: published ports answer there too.
+    pub addresses: Addresses,
+    /// Its ports. One without a published port is not published.
+    pub ports: Vec<PortSpec>,
+}
+
+/// The ways out that `view` asks of a node whose endpoints are plugged in like this.
+///
+/// A container has one when an endpoint of it is on a network that is not `internal`. Endpoints
+/// without a namespace of their own have the host's way out.
+pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>) -> Uplinks {
+    let networks = view.networks().values();
+    let subnets = networks.flat_map(|network| network.subnets.iter().map(|s| s.subnet));
+    let mut uplinks = Uplinks { containers: BTreeMap::new(), subnets: subnets.collect() };
+    for (id, port) in ports {
+        let (Some(netns), Some(endpoint)) = (container(port), view.endpoints().get(id)) else {
+            continue;
+        };
+        let network = view.networks().get(&endpoint.network);
+        let Some(network) = network.filter(|_| endpoint.node == node) else { continue };
+        let uplink = uplinks.containers.entry(netns.to_owned()).or_default();
+        uplink.subnets.extend(network.subnets.iter().map(|s| s.subnet));
+        if !network.spec.internal {
+            let ports = endpoint.ports().to_vec();
+            uplink.endpoints.insert(*id, Publisher { addresses: endpoint.addresses, ports });
+        }
+    }
+    uplinks.containers.retain(|_, uplink| !uplink.endpoints.is_empty());
+    uplinks
+}
+
+fn container(port: &PortKind) -> Option<&Path> {
+    match port {
+        PortKind::Veth { netns, .. } | PortKind::Tap { netns: Some(netns), .. } => Some(netns),
+        PortKind::Memory | PortKind::Tap { netns: None, .. } => None,
+    }
+}
