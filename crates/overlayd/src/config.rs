@@ -13,7 +13,8 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use overlay_cluster::state::RotationPolicy;
-use overlay_dataplane::kernel;
+use overlay_dataplane::kernel::{self, GatewayConfig};
+use overlay_types::Subnet;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeError;
@@ -46,6 +47,12 @@ pub struct Config {
     /// Directory of the namespaces that the kernel dataplane makes for networks; `None`: `netns` beside
     /// the socket. Others must not write to it.
     pub netns_dir: Option<PathBuf>,
+    /// Name of the bridge that containers go out by, on a node of the kernel dataplane; empty: they have
+    /// no way out, and publish no ports. One that is there is used as it is.
+    pub gateway_bridge: String,
+    /// Its subnets, at most one of each version of IP, if it has to be made; none: one of IPv4 that the
+    /// host does not route.
+    pub gateway_subnet: Vec<Subnet>,
     /// Longest wait of a key rotation for nodes that count as alive, in whole seconds. A manager's.
     #[serde(with = "seconds")]
     pub rotation_grace: Duration,
@@ -98,6 +105,8 @@ impl Default for Config {
             underlay_mtu: None,
             dataplane: DataplaneSetting::Auto,
             netns_dir: None,
+            gateway_bridge: GatewayConfig::BRIDGE.to_owned(),
+            gateway_subnet: Vec::new(),
             rotation_grace: grace,
             rotation_drain: drain,
             metrics_addr: None,
@@ -160,6 +169,15 @@ impl Config {
         // Two daemons of one host have two sockets.
         let beside = || self.socket.parent().unwrap_or(Path::new(".")).join("netns");
         self.netns_dir.clone().unwrap_or_else(beside)
+    }
+
+    /// The gateway of containers, if there is to be one.
+    pub(crate) fn gateway(&self) -> Result<Option<GatewayConfig>, NodeError> {
+        if self.gateway_bridge.is_empty() {
+            return Ok(None);
+        }
+        let config = GatewayConfig::new(&*self.gateway_bridge, self.gateway_subnet.clone());
+        config.map(Some).map_err(|error| NodeError::Config(error.to_string()))
     }
 
     /// How long a key rotation waits.

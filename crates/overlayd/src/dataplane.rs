@@ -6,9 +6,11 @@
 //!              └ encrypted ones, associations ─► switch ─► UDP 4500 (and 4789)
 //! ```
 //!
+//! Beside both is the [gateway](NodeGateway): containers' way out and their published ports.
 //! The kernel's path has no ESP yet, so a kernel node carries encrypted networks as a user node does.
 
 mod choice;
+mod gateway;
 
 use core::net::IpAddr;
 use std::{
@@ -23,7 +25,10 @@ use overlay_dataplane::{
 };
 use overlay_types::{DataplaneKind, NetworkId, View};
 
-pub(crate) use self::choice::Choice;
+pub(crate) use self::{
+    choice::Choice,
+    gateway::{NodeGateway, sweep as sweep_gateway},
+};
 
 /// UDP port of VXLAN that a filter is opened with which shall only go.
 const ANY_PORT: u16 = 4789;

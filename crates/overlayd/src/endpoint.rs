@@ -7,7 +7,7 @@ use overlay_api::{
     v1::{self, endpoints_client::EndpointsClient},
 };
 use overlay_dataplane::user::ports::MemoryPort;
-use overlay_types::{EndpointId, SpecError, View};
+use overlay_types::{Endpoint, EndpointId, Network, SpecError, View};
 use tonic::{Code, Status};
 
 use crate::{
@@ -47,7 +47,9 @@ impl NodeHandle {
             .and_then(|endpoint| endpoint.id.parse().ok())
             .ok_or_else(|| Status::internal("the manager's answer has no endpoint"))?;
         let encrypted = answer.network.as_ref().and_then(|n| n.spec.as_ref()).map(|s| s.encrypted);
-        let plugged = match member.shared.refusal(&port, encrypted.unwrap_or_default()) {
+        let refusal = member.shared.refusal(&port, encrypted.unwrap_or_default());
+        let refusal = refusal.or_else(|| publish_refusal(&member, &port, &answer));
+        let plugged = match refusal {
             Some(reason) => Err(reason),
             None => plug(&member, id, port).await,
         };
@@ -131,6 +133,17 @@ impl NodeHandle {
     pub fn is_plugged(&self, endpoint: EndpointId) -> Result<bool, NodeError> {
         Ok(self.member()?.reconciler.progress().borrow().plugged.contains(&endpoint))
     }
+}
+
+/// Why its ports cannot be published here, if it has any.
+fn publish_refusal(
+    member: &Member,
+    port: &Port,
+    answer: &v1::AttachEndpointResponse,
+) -> Option<String> {
+    let endpoint = Endpoint::try_from(answer.endpoint.clone()?).ok()?;
+    let network = Network::try_from(answer.network.clone()?).ok()?;
+    member.shared.publish_refusal(port, &endpoint, &network)
 }
 
 fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use overlay_types::number::from_digits;
+use overlay_types::{Subnet, number::from_digits};
 use overlayd::{Config, NodeError};
 use serde::Serialize;
 
@@ -80,6 +80,14 @@ struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     netns_dir: Option<PathBuf>,
+    /// Bridge that containers go out by, of the kernel dataplane; empty for no way out
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_bridge: Option<String>,
+    /// Subnet of that bridge, one of each version of IP; a free one of IPv4 if not given
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gateway_subnet: Vec<Subnet>,
     /// Seconds that a key rotation waits for nodes that count as alive; a manager's
     #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,6 +162,7 @@ mod tests {
             data_path_addr: Some([192, 0, 2, 1].into()),
             underlay_mtu: Some(1500),
             netns_dir: Some("/run/netns".into()),
+            gateway_subnet: vec!["172.20.0.0/16".parse().unwrap()],
             metrics_addr: Some(([192, 0, 2, 1], 9100).into()),
             ..Config::default()
         };

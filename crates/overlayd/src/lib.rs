@@ -21,7 +21,8 @@
 //!   one, and how long it may be silent
 //! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
-//! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs
+//! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs; the way out
+//!   of containers and their published ports
 //! - `adopt`, `rules`, `vanished`: what the run before left; what others do to the host's rules; namespaces of endpoints that end
 //! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
 //!   Prometheus; their sockets; how many local callers there may be

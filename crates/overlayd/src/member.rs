@@ -31,7 +31,7 @@ use crate::{
     agent::{self, Viewer},
     config::Addresses,
     control_plane::{ControlPlane, Heard},
-    dataplane::{Choice, NodeDataplane, Site},
+    dataplane::{Choice, NodeDataplane, NodeGateway, Site},
     disk::Disk,
     keys::{Keys, Report},
     liveness::{self, Judge},
@@ -86,6 +86,7 @@ impl Member {
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
         let site = Site { netns_dir: &netns_dir, data_path, view: &view };
         let dataplane = NodeDataplane::start(choice.kind, &site)?;
+        let gateway = NodeGateway::start(choice.kind, config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
         let managers = control_plane.managers().clone();
@@ -93,7 +94,8 @@ impl Member {
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
         let (node, kind) = (identity.node, choice.kind);
-        let shared = Arc::new(Shared::new(viewer.clone(), node, kind, mtu, ports, dataplane));
+        let shared =
+            Arc::new(Shared::new(viewer.clone(), node, kind, mtu, ports, (dataplane, gateway)));
         let keys = Keys::new(identity.cluster, identity.node, rand::random());
         let (reconciler, reports) =
             Reconciler::start(Arc::clone(&shared), keys).map_err(|source| NodeError::File {

@@ -25,7 +25,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     Config, NodeError, api,
-    dataplane::{Choice, sweep},
+    dataplane::{Choice, sweep, sweep_gateway},
     disk::Disk,
     lifecycle,
     listen::unix_listener,
@@ -43,6 +43,7 @@ pub struct NodeBuilder(Config);
 impl NodeBuilder {
     /// Opens the data directory, and chooses the dataplane by what this host has. Nothing runs yet.
     pub fn build(self) -> Result<Node, NodeError> {
+        self.0.gateway()?;
         let choice = Choice::make(&self.0)?;
         let disk = Disk::open(&self.0.data_dir)?;
         let inner = Inner {
@@ -159,6 +160,7 @@ impl NodeHandle {
         let Some(credentials) = disk.credentials(control::now())? else {
             // It left a cluster and ended before it had removed what it had.
             sweep(choice.kind, &config.netns_dir());
+            sweep_gateway(choice.kind, config.gateway()?);
             return Ok(());
         };
         let member = lifecycle::resume(config, choice, disk, &credentials).await?;

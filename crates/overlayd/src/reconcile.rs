@@ -15,7 +15,7 @@ use overlay_cluster::control;
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Desired, Observed, Op,
-    desired::{self, Local, Network},
+    desired::{self, Local, Network, Uplinks},
     diff,
     sa::SaSet,
     user::{
@@ -23,14 +23,16 @@ use overlay_dataplane::{
         ports::MemoryPort,
     },
 };
-use overlay_types::{DataplaneKind, EndpointId, Epoch, NetworkId, NodeId, Revision};
+use overlay_types::{
+    DataplaneKind, Endpoint, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId, Revision,
+};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::{
     adopt,
     agent::Viewer,
     clock::ClockWatch,
-    dataplane::{NodeDataplane, carrier, remove_all},
+    dataplane::{NodeDataplane, NodeGateway, carrier, remove_all},
     keys::{Keys, Report},
     ports::{Port, Ports},
     rules::RulesWatch,
@@ -70,6 +72,7 @@ pub(crate) struct Shared {
     /// Those of the switch, to be read while a turn has the dataplane.
     pub(crate) counters: Arc<Counters>,
     dataplane: Mutex<NodeDataplane>,
+    gateway: Mutex<NodeGateway>,
 }
 
 impl Shared {
@@ -79,7 +82,7 @@ impl Shared {
         kind: DataplaneKind,
         underlay_mtu: u16,
         ports: Ports,
-        dataplane: NodeDataplane,
+        (dataplane, gateway): (NodeDataplane, NodeGateway),
     ) -> Self {
         Self {
             viewer,
@@ -90,11 +93,16 @@ impl Shared {
             dead: Mutex::default(),
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
+            gateway: Mutex::new(gateway),
         }
     }
 
     pub(crate) fn dataplane(&self) -> MutexGuard<'_, NodeDataplane> {
         self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gateway(&self) -> MutexGuard<'_, NodeGateway> {
+        self.gateway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_memory_port(&self, endpoint: EndpointId) -> Option<MemoryPort> {
@@ -111,6 +119,17 @@ impl Shared {
         })
     }
 
+    /// Why this node cannot publish the ports of an endpoint that is plugged in like this, if it cannot.
+    pub(crate) fn publish_refusal(
+        &self,
+        port: &Port,
+        endpoint: &Endpoint,
+        network: &ReplicatedNetwork,
+    ) -> Option<String> {
+        let kind = port.clone().kind(carrier(self.kind, network.spec.encrypted));
+        self.gateway().refusal(endpoint, network, &kind)
+    }
+
     fn prune_ports(&self) {
         let pruned = self.viewer.read_heard(|view| self.ports.prune(view, self.node));
         if pruned == Some(true)
@@ -120,7 +139,11 @@ impl Shared {
         }
     }
 
-    fn desired(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> (Revision, Desired) {
+    fn desired(
+        &self,
+        keys: &Keys,
+        ports: BTreeMap<EndpointId, Port>,
+    ) -> (Revision, Desired, Uplinks) {
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
@@ -133,7 +156,7 @@ impl Shared {
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.
             desired.sas.outbound.retain(|_, sa| !sa.address.is_unspecified());
-            (view.revision(), desired)
+            (view.revision(), desired, desired::uplinks(view, self.node, &local.ports))
         })
     }
 }
@@ -262,9 +285,10 @@ impl Worker {
                 // Whoever asked waits.
                 Ok(Wake::Show(answer)) => drop(answer.send(self.keys.sas().clone())),
                 Ok(Wake::Clear(answer)) => {
-                    let cleared = remove_all(&mut *self.shared.dataplane());
+                    let networks = remove_all(&mut *self.shared.dataplane()).map(drop);
+                    let gateway = self.shared.gateway().clear();
                     // Whoever asked waits.
-                    let _ = answer.send(cleared.map(drop));
+                    let _ = answer.send(networks.and(gateway));
                     return;
                 }
                 Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -285,7 +309,7 @@ impl Worker {
         shared.prune_ports();
         let mut ports = shared.ports.all();
         let (gone, released) = self.vanished.look(&mut ports, now);
-        let (revision, desired) = shared.desired(&self.keys, ports);
+        let (revision, desired, uplinks) = shared.desired(&self.keys, ports);
         let mut dataplane = shared.dataplane();
         let mut refused = match dataplane.observe() {
             Ok(observed) => {
@@ -298,6 +322,9 @@ impl Worker {
             }
         };
         drop(dataplane);
+        for (endpoint, reason) in shared.gateway().turn(&uplinks) {
+            refused.endpoints.entry(endpoint).or_insert(reason);
+        }
         for id in gone {
             let reason = "its network namespace has ended";
             refused.endpoints.entry(id).or_insert_with(|| reason.to_owned());

@@ -46,6 +46,7 @@ use overlay_types::{EndpointId, SpecError, Subnet};
 
 use self::plan::{GatewayOp, NetNsId, Observed, Wanted, host_port};
 use super::{
+    link::{self, Link},
     netlink::RouteSocket,
     netns::NetNs,
     nft::{
@@ -297,6 +298,13 @@ impl KernelGateway {
                 outcome.refused.push((all, error.into()));
             }
         }
+    }
+
+    /// Whether there are devices of ours, of this run or a former one. Anybody may ask.
+    pub fn has_left(&self) -> Result<bool, Error> {
+        let failed = |source| Error::Kernel { step: "list", subject: "devices".into(), source };
+        let links = self.host.dump(link::list(), Link::parse).map_err(failed)?;
+        Ok(links.iter().any(|link| uplink::is_ours(link) || observation::is_ours(link)))
     }
 
     /// Chains of others on this host that drop what is forwarded, and that are left alone.

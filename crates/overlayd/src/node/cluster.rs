@@ -12,7 +12,11 @@ use overlay_cluster::{
 };
 
 use super::{Inner, NodeHandle};
-use crate::{NodeError, dataplane::sweep, lifecycle, lock, recovery};
+use crate::{
+    NodeError,
+    dataplane::{sweep, sweep_gateway},
+    lifecycle, lock, recovery,
+};
 
 impl NodeHandle {
     fn check_alone(&self) -> Result<(), NodeError> {
@@ -149,6 +153,7 @@ impl NodeHandle {
         let _busy = self.0.busy.lock().await;
         if self.is_locked() && request.force {
             sweep(self.0.choice.kind, &self.0.config.netns_dir());
+            sweep_gateway(self.0.choice.kind, self.0.config.gateway()?);
             self.0.disk.forget();
             let remains = "this manager is locked and could tell nobody".to_owned();
             return Ok(v1::LeaveClusterResponse { remains });

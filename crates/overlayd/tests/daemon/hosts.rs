@@ -12,6 +12,7 @@ use overlay_api::v1::{
     networks_client::NetworksClient,
 };
 use overlay_testkit::lab::{self, Namespace};
+use overlay_types::PortSpec;
 use tonic::{Status, transport::Channel};
 
 use crate::{
@@ -133,7 +134,20 @@ impl Host {
         interface: &str,
         namespace: impl Into<Option<PortNamespace>>,
     ) -> Result<v1::Endpoint, Status> {
-        let spec = v1::EndpointSpec { network: network.to_owned(), ..Default::default() };
+        self.publish(network, interface, namespace, &[]).await
+    }
+
+    /// Attaches an endpoint that publishes ports.
+    pub(crate) async fn publish(
+        &self,
+        network: &str,
+        interface: &str,
+        namespace: impl Into<Option<PortNamespace>>,
+        ports: &[&str],
+    ) -> Result<v1::Endpoint, Status> {
+        let ports = ports.iter().flat_map(|text| PortSpec::parse(text).unwrap());
+        let ports = ports.map(|port| (&port).into()).collect();
+        let spec = v1::EndpointSpec { network: network.to_owned(), ports, ..Default::default() };
         let port =
             v1::EndpointPort { interface: interface.to_owned(), namespace: namespace.into() };
         let request =

@@ -5,6 +5,7 @@ mod calls;
 mod cases;
 mod descriptors;
 mod full_disk;
+mod gateway;
 mod hosts;
 mod kernel;
 mod kill;

@@ -84,7 +84,7 @@ impl KernelGateway {
         let name = self.config.bridge.as_bytes();
         for link in links {
             let Some((id, path)) = uplink::identify(link) else {
-                let other_bridge = link.kind == Kind::Bridge && link.name != name && is_ours(link);
+                let other_bridge = link.name != name && is_ours(link);
                 if other_bridge || uplink::is_ours(link) {
                     observed.stale.push(link.index);
                 }
@@ -165,6 +165,7 @@ fn read_inside(netns: &NetNs) -> Result<Inside, Error> {
     Ok(Inside { default_routes: [has(true), has(false)], table })
 }
 
-fn is_ours(bridge: &Link) -> bool {
-    bridge.group == GROUP || bridge.alias == ALIAS
+/// Whether a device is a gateway bridge that was made here.
+pub(super) fn is_ours(bridge: &Link) -> bool {
+    bridge.kind == Kind::Bridge && (bridge.group == GROUP || bridge.alias == ALIAS)
 }
