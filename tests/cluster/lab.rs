@@ -1,9 +1,15 @@
 //! Nodes for tests: each in a folder and on a loopback address of its own.
 
 use core::{net::IpAddr, time::Duration};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
-use overlay_api::{client::connect_unix, v1};
+use overlay_api::{
+    client::connect_unix,
+    v1::{self, local_node_client::LocalNodeClient},
+};
 use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
@@ -39,10 +45,15 @@ impl Lab {
 
     /// Starts a node that is in no cluster. Returns its place.
     pub(crate) async fn start(&mut self) -> usize {
+        self.start_with(|_| {}).await
+    }
+
+    /// As [`start`](Self::start), with settings of its own.
+    pub(crate) async fn start_with(&mut self, set: impl FnOnce(&mut Config)) -> usize {
         let place = self.nodes.len();
         let address = IpAddr::from([127, 50, self.test, place as u8 + 1]);
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
+        let mut config = Config {
             data_dir: folder.path().join("data"),
             socket: folder.path().join("socket"),
             name: Some(format!("node{}", place + 1)),
@@ -51,6 +62,7 @@ impl Lab {
             dataplane: DataplaneSetting::User,
             ..Config::default()
         };
+        set(&mut config);
         let (handle, running) = launch(config.clone());
         let node = LabNode { handle, address, config, _folder: folder, running: Some(running) };
         node.channel().await;
@@ -94,6 +106,13 @@ impl LabNode {
             connect_unix(&self.config.socket).await.ok()
         })
         .await
+    }
+
+    /// What the node counts.
+    pub(crate) async fn counters(&self) -> HashMap<String, u64> {
+        let mut local = LocalNodeClient::new(self.channel().await);
+        let status = local.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
+        status.counters.into_iter().collect()
     }
 
     /// Stops the node in order.

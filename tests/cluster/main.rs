@@ -11,6 +11,7 @@ mod lock;
 mod membership;
 mod metrics;
 mod moving;
+mod names;
 mod network;
 mod protocol;
 mod recovery;

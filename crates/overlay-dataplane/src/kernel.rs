@@ -55,7 +55,7 @@ mod tests;
 
 pub use dataplane::{KernelConfig, KernelDataplane};
 pub use gateway::{GatewayConfig, KernelGateway};
-pub use netns::of_process;
+pub use netns::{NetNs, NetNsId, of_process, set_loopback_up};
 
 /// MTU of an interface of the calling thread's namespace, which `/sys` may be of another one than.
 /// `None` when there is none of this name.

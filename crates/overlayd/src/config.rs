@@ -17,7 +17,10 @@ use overlay_dataplane::kernel::{self, GatewayConfig};
 use overlay_types::Subnet;
 use serde::{Deserialize, Serialize};
 
-use crate::NodeError;
+use crate::{
+    NodeError,
+    resolvers::{self, SearchDomain, Upstream},
+};
 
 /// The configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,12 @@ pub struct Config {
     /// A manager's.
     #[serde(with = "seconds")]
     pub rotation_drain: Duration,
+    /// Name servers that endpoints ask about names of others, from their own namespaces; none: those of
+    /// the host that they can reach.
+    pub dns_upstream: Vec<Upstream>,
+    /// Domains that endpoints search names in, in the `resolv.conf` that an attachment gives; none: the
+    /// host's; `.`: nowhere.
+    pub dns_search: Vec<SearchDomain>,
     /// Address of the HTTP server for Prometheus, `GET /metrics`; `None`: there is none. Whoever
     /// reaches it reads names of networks and what the node does.
     pub metrics_addr: Option<SocketAddr>,
@@ -109,6 +118,8 @@ impl Default for Config {
             gateway_subnet: Vec::new(),
             rotation_grace: grace,
             rotation_drain: drain,
+            dns_upstream: Vec::new(),
+            dns_search: Vec::new(),
             metrics_addr: None,
             log: "info".to_owned(),
         }
@@ -183,6 +194,12 @@ impl Config {
     /// How long a key rotation waits.
     pub(crate) const fn rotation(&self) -> RotationPolicy {
         RotationPolicy { grace: self.rotation_grace, drain: self.rotation_drain }
+    }
+
+    /// How endpoints resolve names of others.
+    pub(crate) fn names(&self) -> resolvers::Settings {
+        let (upstreams, search) = (self.dns_upstream.clone(), self.dns_search.clone());
+        resolvers::Settings { upstreams, search }
     }
 
     /// Name of the node.

@@ -23,7 +23,8 @@ const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
 
 impl NodeHandle {
     /// Attaches an endpoint to this node and waits until it is plugged in. Without a port in the
-    /// request it is a port in memory, for [`take_memory_port`](Self::take_memory_port).
+    /// request it is a port in memory, for [`take_memory_port`](Self::take_memory_port). In a network
+    /// namespace of its own it gets a name server, which the answer's `resolv_conf` leads to.
     pub async fn attach(
         &self,
         mut request: v1::AttachEndpointRequest,
@@ -40,7 +41,7 @@ impl NodeHandle {
             return Err(invalid("node", &spec.node, reason));
         }
         let mut client = EndpointsClient::new(member.managers.channel().await?);
-        let answer = client.attach_endpoint(request).await?.into_inner();
+        let mut answer = client.attach_endpoint(request).await?.into_inner();
         let id: EndpointId = answer
             .endpoint
             .as_ref()
@@ -63,6 +64,7 @@ impl NodeHandle {
                 }
             });
         }
+        answer.resolv_conf = member.shared.resolvers.resolv_conf(id).unwrap_or_default();
         Ok(answer)
     }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use overlay_types::{Subnet, number::from_digits};
-use overlayd::{Config, NodeError};
+use overlayd::{Config, NodeError, SearchDomain, Upstream};
 use serde::Serialize;
 
 /// The overlay network daemon.
@@ -96,6 +96,14 @@ struct Settings {
     #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation_drain: Option<u64>,
+    /// Name server that endpoints ask about names of others; may be repeated; the host's if not given
+    #[arg(long, value_parser = parsed::<Upstream>)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_upstream: Vec<String>,
+    /// Domain that endpoints search names in, . for none; may be repeated; the host's if not given
+    #[arg(long, value_parser = parsed::<SearchDomain>)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_search: Vec<String>,
     /// Address and port to answer Prometheus at; none if not given
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +124,11 @@ impl Flags {
 /// Reads a number as specs do: digits, and no sign, which clap's own parsers take.
 fn number<T: FromStr>(text: &str) -> Result<T, String> {
     from_digits(text).ok_or_else(|| "expected a number in digits, in range".to_owned())
+}
+
+/// Text that the configuration will read as a `T`.
+fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<String, String> {
+    text.parse::<T>().map(|_| text.to_owned())
 }
 
 /// A configuration as a file that says what each setting is for.

@@ -28,6 +28,7 @@
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
+//! - `resolvers`: a name server in each network namespace of endpoints
 //! - `lifecycle`, `role`: init, join and leave; promotion and demotion
 //! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
@@ -60,6 +61,7 @@ mod reconcile;
 mod recovery;
 mod relay;
 mod renewal;
+mod resolvers;
 mod role;
 mod roots;
 mod routes;
@@ -71,3 +73,4 @@ mod vault;
 pub use config::Config;
 pub use error::NodeError;
 pub use node::{Node, NodeHandle};
+pub use resolvers::{SearchDomain, Upstream};

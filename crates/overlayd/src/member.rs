@@ -40,6 +40,7 @@ use crate::{
     ports::Ports,
     reconcile::{Reconciler, Shared},
     renewal::Renewal,
+    resolvers::Resolvers,
     role::RoleFollower,
     roots::RootFollower,
     vanished,
@@ -94,8 +95,10 @@ impl Member {
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
         let (node, kind) = (identity.node, choice.kind);
-        let shared =
-            Arc::new(Shared::new(viewer.clone(), node, kind, mtu, ports, (dataplane, gateway)));
+        let resolvers = Resolvers::new(viewer.names(), config.names());
+        let parts = (dataplane, gateway);
+        let shared = Shared::new(viewer.clone(), node, kind, mtu, ports, resolvers, parts);
+        let shared = Arc::new(shared);
         let keys = Keys::new(identity.cluster, identity.node, rand::random());
         let (reconciler, reports) =
             Reconciler::start(Arc::clone(&shared), keys).map_err(|source| NodeError::File {

@@ -77,6 +77,7 @@ impl Figures {
         let mut figures = Self::default();
         figures.node(member);
         figures.switch(member);
+        figures.names(member);
         figures.gossip(member).await;
         if let Some(control) = member.control() {
             figures.control(&control);
@@ -142,6 +143,22 @@ impl Figures {
             MetricType::Counter,
             &["event"],
             events.map(|(event, count)| (vec![event.name().to_owned()], count as f64)),
+        );
+    }
+
+    fn names(&mut self, member: &Member) {
+        let names = member.shared.resolvers.figures();
+        let (serving, failed) = (names.serving as f64, names.failed as f64);
+        let help = "Namespaces of endpoints in which a name server answers";
+        self.gauge("dns_resolvers", help, serving);
+        let help = "Namespaces of endpoints that should have one and do not";
+        self.gauge("dns_resolvers_failed", help, failed);
+        self.family(
+            "dns_queries",
+            "Queries that these name servers took, by what became of them",
+            MetricType::Counter,
+            &["outcome"],
+            names.counts.outcomes().map(|(outcome, n)| (vec![outcome.name().to_owned()], n as f64)),
         );
     }
 

@@ -296,6 +296,13 @@ impl NodeHandle {
         for (event, count) in switch.events() {
             counters.insert(format!("dataplane.{}", event.name()), count);
         }
+        let names = member.shared.resolvers.figures();
+        counters.insert("dns.resolvers".to_owned(), names.serving as u64);
+        counters.insert("dns.resolvers_failed".to_owned(), names.failed as u64);
+        counters.insert("dns.queries".to_owned(), names.counts.queries);
+        for (outcome, count) in names.counts.outcomes() {
+            counters.insert(format!("dns.{}", outcome.name()), count);
+        }
         let gossip = member.gossip.counters().await?;
         counters.insert("gossip.datagrams_in".to_owned(), gossip.datagrams_in);
         counters.insert("gossip.datagrams_out".to_owned(), gossip.datagrams_out);

@@ -35,6 +35,7 @@ use crate::{
     dataplane::{NodeDataplane, NodeGateway, carrier, remove_all},
     keys::{Keys, Report},
     ports::{Port, Ports},
+    resolvers::{self, Resolvers},
     rules::RulesWatch,
     vanished::Vanished,
 };
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) kind: DataplaneKind,
     pub(crate) underlay_mtu: u16,
     pub(crate) ports: Ports,
+    pub(crate) resolvers: Resolvers,
     pub(crate) dead: Mutex<BTreeSet<NodeId>>,
     /// Those of the switch, to be read while a turn has the dataplane.
     pub(crate) counters: Arc<Counters>,
@@ -82,6 +84,7 @@ impl Shared {
         kind: DataplaneKind,
         underlay_mtu: u16,
         ports: Ports,
+        resolvers: Resolvers,
         (dataplane, gateway): (NodeDataplane, NodeGateway),
     ) -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Shared {
             kind,
             underlay_mtu,
             ports,
+            resolvers,
             dead: Mutex::default(),
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
@@ -325,6 +329,8 @@ impl Worker {
         for (endpoint, reason) in shared.gateway().turn(&uplinks) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
+        let seats = shared.viewer.read(|view| resolvers::seats(view, &desired));
+        let look_at_names = shared.resolvers.follow(&seats, now);
         for id in gone {
             let reason = "its network namespace has ended";
             refused.endpoints.entry(id).or_insert_with(|| reason.to_owned());
@@ -347,7 +353,7 @@ impl Worker {
             // No room: it is repeated.
             let _ = self.reports.try_send(report);
         }
-        wait.map_or(FULL_COMPARISON, |wait| wait.min(FULL_COMPARISON))
+        wait.unwrap_or(FULL_COMPARISON).min(look_at_names).min(FULL_COMPARISON)
     }
 
     fn changes(&mut self, desired: &Desired, observed: &Observed) -> Vec<Op> {

@@ -53,6 +53,8 @@ impl v1::endpoints_server::Endpoints for Api {
             Answer::Endpoint(endpoint) => Ok(Response::new(v1::AttachEndpointResponse {
                 endpoint: Some((&endpoint).into()),
                 network: Some((&network).into()),
+                // Its node knows.
+                resolv_conf: String::new(),
             })),
             other => Err(unexpected(&other)),
         }

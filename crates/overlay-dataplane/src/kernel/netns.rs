@@ -23,6 +23,7 @@ use nix::{
 };
 
 use super::netlink::{Attributes, Message, Refusal, RouteSocket};
+use crate::user::ports::interface;
 
 /// `struct rtgenmsg` and padding.
 const GENERIC_LEN: usize = 4;
@@ -33,13 +34,18 @@ const NSID_FD: u16 = 3;
 /// The namespace of the thread that opens it.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// An open namespace. It lives at least as long as this value.
+/// An open network namespace. It lives at least as long as this value.
 #[derive(Debug)]
-pub(super) struct NetNs(File);
+pub struct NetNs(File);
+
+/// Which namespace it is: the same by every path that leads to it, and no other's while it lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NetNsId(u64);
 
 impl NetNs {
-    /// Opens the namespace that a file stands for: a bind mount of one, or `/proc/PID/ns/net`.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the namespace that a file stands for: a bind mount of one, or `/proc/PID/ns/net`. A file
+    /// that stands for none is refused as invalid input.
+    pub fn open(path: &Path) -> io::Result<Self> {
         // A pipe would block.
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
         if fstatfs(&file)?.filesystem_type() != NSFS_MAGIC {
@@ -49,9 +55,14 @@ impl NetNs {
         Ok(Self(file))
     }
 
-    /// The calling thread's.
-    pub(super) fn own() -> io::Result<Self> {
+    /// Opens that of the calling thread.
+    pub fn own() -> io::Result<Self> {
         Self::open(Path::new(OWN))
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> io::Result<NetNsId> {
+        self.inode().map(NetNsId)
     }
 
     /// A number that no other namespace of this host has while this one lives.
@@ -101,11 +112,9 @@ impl NetNs {
         }
     }
 
-    /// Runs `inside` on a thread of its own that is in the namespace.
-    pub(super) fn enter<T: Send>(
-        &self,
-        inside: impl FnOnce() -> io::Result<T> + Send,
-    ) -> io::Result<T> {
+    /// Runs `inside` on a thread of its own that is in the namespace, and ends with it. Sockets that it
+    /// opens stay in there, whoever uses them.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         on_a_thread(|| {
             setns(&self.0, CloneFlags::CLONE_NEWNET)?;
             inside()
@@ -142,6 +151,11 @@ pub(super) fn scratch<T: Send>(
         unshare(CloneFlags::CLONE_NEWNET)?;
         inside(&NetNs::own()?)
     })
+}
+
+/// Brings up the loopback device of the calling thread's namespace: in a new one it is down.
+pub fn set_loopback_up() -> io::Result<()> {
+    interface::set_up("lo")
 }
 
 /// The file that stands for the namespace of a process.

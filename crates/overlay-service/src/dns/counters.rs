@@ -1,6 +1,9 @@
 //! What became of the queries of a server.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::{
+    ops::AddAssign,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Numbers since the server started. Each query ends in one of those behind `queries`, so that
 /// their sum is less than `queries` only by what is on its way to an upstream.
@@ -20,6 +23,32 @@ pub struct Counts {
     pub malformed: u64,
 }
 
+impl Counts {
+    /// What became of queries, each outcome with its number.
+    pub fn outcomes(self) -> impl Iterator<Item = (Outcome, u64)> {
+        [
+            (Outcome::Answered, self.answered),
+            (Outcome::Forwarded, self.forwarded),
+            (Outcome::Refused, self.refused),
+            (Outcome::Failed, self.failed),
+            (Outcome::Malformed, self.malformed),
+        ]
+        .into_iter()
+    }
+}
+
+impl AddAssign for Counts {
+    /// Sums over several servers.
+    fn add_assign(&mut self, other: Self) {
+        self.queries += other.queries;
+        self.answered += other.answered;
+        self.forwarded += other.forwarded;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.malformed += other.malformed;
+    }
+}
+
 /// What became of a query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -33,6 +62,19 @@ pub enum Outcome {
     Failed,
     /// Not a query that can be read.
     Malformed,
+}
+
+impl Outcome {
+    /// A short stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Forwarded => "forwarded",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use core::{net::SocketAddr, time::Duration};
 use std::{io, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -54,7 +54,7 @@ impl Server {
         let shared = Shared {
             directory,
             scope: ArcSwap::from_pointee(scope),
-            forwarder,
+            forwarder: ArcSwapOption::new(forwarder.map(Arc::new)),
             waiting: Arc::new(Semaphore::new(MAX_FORWARDS)),
             counters: Counters::default(),
         };
@@ -77,6 +77,11 @@ impl Server {
         self.shared.scope.store(Arc::new(scope));
     }
 
+    /// Changes who is asked about names of others, from the next query on.
+    pub fn set_forwarder(&self, forwarder: Option<Forwarder>) {
+        self.shared.forwarder.store(forwarder.map(Arc::new));
+    }
+
     /// What became of the queries so far.
     pub fn counts(&self) -> Counts {
         self.shared.counters.read()
@@ -92,7 +97,7 @@ impl Server {
 struct Shared {
     directory: SharedDirectory,
     scope: ArcSwap<Scope>,
-    forwarder: Option<Forwarder>,
+    forwarder: ArcSwapOption<Forwarder>,
     /// One permit per question that may wait for an upstream.
     waiting: Arc<Semaphore>,
     counters: Counters,
@@ -108,7 +113,7 @@ enum Action {
 /// A question on its way to an upstream.
 struct Pending {
     query: Box<Query>,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -127,7 +132,7 @@ impl Shared {
             }
             Reaction::Reply { bytes, outcome } => reply(outcome, bytes),
             Reaction::Forward(query) => {
-                let Some(forwarder) = self.forwarder.clone() else {
+                let Some(forwarder) = self.forwarder.load_full() else {
                     return reply(Outcome::Refused, query.refusal());
                 };
                 let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {

@@ -1,7 +1,11 @@
 //! `endpoint attach|ls|inspect|detach`
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{self, Path, PathBuf};
+use std::{
+    fs::File,
+    io::Write,
+    path::{self, Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use overlay_api::v1::{self, endpoint_port::Namespace};
@@ -59,11 +63,21 @@ pub(crate) struct Attach {
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
     /// Network namespace that gets the interface, like /run/netns/web [default: the daemon's own]
-    #[arg(long, value_name = "PATH", requires = "interface", conflicts_with = "pid")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "interface",
+        conflicts_with = "pid",
+        group = "namespace"
+    )]
     netns: Option<PathBuf>,
     /// Process whose network namespace gets the interface; its end detaches the endpoint
-    #[arg(long, value_parser = flag::number::<u32>, requires = "interface")]
+    #[arg(long, value_parser = flag::number::<u32>, requires = "interface", group = "namespace")]
     pid: Option<u32>,
+    /// Write what the endpoint's /etc/resolv.conf has to say to this file, like
+    /// /etc/netns/web/resolv.conf
+    #[arg(long, value_name = "FILE", requires = "namespace")]
+    resolv_conf: Option<PathBuf>,
 }
 
 impl Attach {
@@ -109,6 +123,24 @@ fn absolute(given: &Path) -> Result<String, SpecError> {
     text.map_err(|_| refuse("the path must be UTF-8".into()))
 }
 
+/// A file that is there and can be written to; what it holds is kept until it is filled.
+struct Writable<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Writable<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let opened = File::options().write(true).create(true).truncate(false).open(path);
+        Ok(Self { path, file: opened.map_err(Failure::of_file(path))? })
+    }
+
+    fn fill(mut self, text: &str) -> Result<(), Failure> {
+        let filled = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
+        filled.map_err(Failure::of_file(self.path))
+    }
+}
+
 /// `endpoint ls`
 #[derive(Args, Debug)]
 pub(crate) struct Ls {
@@ -126,11 +158,15 @@ impl Verb {
             Self::Attach(attach) => {
                 let request = attach.request()?;
                 let node = session.connect().await?;
+                // A file that cannot be written is known before anything is done.
+                let file = attach.resolv_conf.as_deref().map(Writable::open).transpose()?;
                 let answer = node.endpoints().attach_endpoint(request).await?.into_inner();
+                let written = file.map(|file| file.fill(&answer.resolv_conf)).transpose();
                 let endpoint = answer.endpoint.ok_or(Failure::Incomplete("endpoint"))?;
                 // It is attached: a failing look-up of names must not hide that.
                 let names = names_with_services(&node).await.unwrap_or_default();
-                Ok(session.format.created(&Endpoint::new(endpoint, &names)).into())
+                let output = session.format.created(&Endpoint::new(endpoint, &names));
+                Ok(Report { output, failures: written.err().into_iter().collect() })
             }
             Self::Ls(Ls { network, list: flag::List { filters, listing } }) => {
                 let mut filter = filters.endpoints()?;
@@ -221,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn s05_a_resolv_conf_is_replaced_whole_once_there_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 192.0.2.1 # and more\n").unwrap();
+        let file = Writable::open(&path).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("nameserver 192"));
+        file.fill("nameserver 127.0.0.11\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "nameserver 127.0.0.11\n");
+        assert!(Writable::open(&folder.path().join("gone/resolv.conf")).is_err());
+    }
+
+    #[test]
     fn o02_a_relative_namespace_is_the_callers() {
         let attach = parse("--network net --interface eth0 --netns ns").unwrap();
         let expected = std::env::current_dir().unwrap().join("ns");
@@ -263,6 +311,7 @@ mod tests {
     #[case("--network n --pid 7")]
     #[case("--network n --interface eth0 --pid 7 --netns /run/netns/web")]
     #[case("--network n --interface eth0 --pid +7")]
+    #[case("--network n --interface eth0 --resolv-conf /etc/netns/web/resolv.conf")]
     fn o02_a_wrong_grammar_is_a_usage_error(#[case] line: &str) {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2);
     }

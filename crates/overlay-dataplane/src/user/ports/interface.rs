@@ -167,6 +167,11 @@ impl<'a> Interface<'a> {
     }
 }
 
+/// Brings up a device of the calling thread's namespace.
+pub(crate) fn set_up(name: &str) -> io::Result<()> {
+    Interface::open(name)?.set_up()
+}
+
 /// Whether `name` can be that of a network device (`dev_valid_name` of the kernel).
 pub fn is_device_name(name: &str) -> bool {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '%' || c == '\0';
