@@ -161,6 +161,10 @@ async fn s05_names_of_others_are_asked_from_the_container_and_never_from_an_inte
     assert!(container.ask("nothing.example A").unwrap().contains("status: NXDOMAIN"));
     let before = upstream.asked();
     assert!(before >= 3);
+    // What was asked before comes from the cache, until the way out is gone.
+    assert_eq!(container.dig("EXAMPLE.com A").as_deref(), Some("198.51.100.7"));
+    assert!(container.ask("+tcp nothing.example A").unwrap().contains("status: NXDOMAIN"));
+    assert_eq!(upstream.asked(), before);
 
     lab.nodes[0].handle.detach(&attached.endpoint.unwrap().id).await.unwrap();
     for question in ["example.com A", "nothing.example A"] {
@@ -169,6 +173,7 @@ async fn s05_names_of_others_are_asked_from_the_container_and_never_from_an_inte
     assert_eq!(upstream.asked(), before);
     let status = container.status(&lab, 0).await;
     assert_eq!(status["dns.resolvers"], 1);
+    assert_eq!(status["dns.cached"], 2);
     assert!(status["dns.refused"] >= 3 && status["dns.forwarded"] >= 3, "{status:?}");
     assert!(status["dns.queries"] >= status["dns.refused"] + status["dns.forwarded"]);
 }

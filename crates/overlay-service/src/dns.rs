@@ -3,14 +3,20 @@
 //! ```text
 //! socket ──► react: message ──► resolve(current directory, scope) ──► reply ──► socket
 //!                                        │ none of ours, and a way out
-//!                                        └──► Forwarder ──► upstream, from the endpoint's side
+//!                                        └──► cache, or Forwarder ──► upstream, from the endpoint's side
 //! ```
 //!
 //! One [`Server`] answers for one scope, on sockets that were opened by whoever starts it: inside
-//! an endpoint's network namespace, or anywhere. [`react`] is the same without sockets. Messages are read and written by hickory-proto.
+//! an endpoint's network namespace, or anywhere. [`react`] is the same without sockets. Messages are
+//! read and written by hickory-proto.
+//!
+//! Each server keeps answers of upstreams for itself: who controls a namespace can answer there for
+//! any upstream, and nobody else is to believe it.
+//!
 //! The loops around the sockets are ours, because hickory-server accepts connections without limit,
 //! spins when descriptors run out, and hides malformed queries from its handler.
 
+mod cache;
 mod counters;
 mod forward;
 mod message;

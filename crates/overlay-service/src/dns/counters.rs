@@ -15,6 +15,8 @@ pub struct Counts {
     pub answered: u64,
     /// Answered by an upstream.
     pub forwarded: u64,
+    /// Answered as an upstream did before.
+    pub cached: u64,
     /// Refused: no way out, or a kind of question that is never answered.
     pub refused: u64,
     /// SERVFAIL: no upstream answered, or too many questions wait for one.
@@ -29,6 +31,7 @@ impl Counts {
         [
             (Outcome::Answered, self.answered),
             (Outcome::Forwarded, self.forwarded),
+            (Outcome::Cached, self.cached),
             (Outcome::Refused, self.refused),
             (Outcome::Failed, self.failed),
             (Outcome::Malformed, self.malformed),
@@ -43,6 +46,7 @@ impl AddAssign for Counts {
         self.queries += other.queries;
         self.answered += other.answered;
         self.forwarded += other.forwarded;
+        self.cached += other.cached;
         self.refused += other.refused;
         self.failed += other.failed;
         self.malformed += other.malformed;
@@ -56,6 +60,8 @@ pub enum Outcome {
     Answered,
     /// Answered by an upstream.
     Forwarded,
+    /// Answered as an upstream did before.
+    Cached,
     /// Refused: no way out, or a kind of question that is never answered.
     Refused,
     /// SERVFAIL: no upstream answered, or too many questions wait for one.
@@ -70,6 +76,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::Forwarded => "forwarded",
+            Self::Cached => "cached",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Malformed => "malformed",
@@ -82,6 +89,7 @@ pub(super) struct Counters {
     queries: AtomicU64,
     answered: AtomicU64,
     forwarded: AtomicU64,
+    cached: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
     malformed: AtomicU64,
@@ -96,6 +104,7 @@ impl Counters {
         let counter = match outcome {
             Outcome::Answered => &self.answered,
             Outcome::Forwarded => &self.forwarded,
+            Outcome::Cached => &self.cached,
             Outcome::Refused => &self.refused,
             Outcome::Failed => &self.failed,
             Outcome::Malformed => &self.malformed,
@@ -109,6 +118,7 @@ impl Counters {
             queries: read(&self.queries),
             answered: read(&self.answered),
             forwarded: read(&self.forwarded),
+            cached: read(&self.cached),
             refused: read(&self.refused),
             failed: read(&self.failed),
             malformed: read(&self.malformed),

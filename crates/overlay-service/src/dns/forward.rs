@@ -1,7 +1,13 @@
 //! Questions about names of others, asked from the endpoint's side.
 
 use core::{fmt, net::SocketAddr, time::Duration};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -85,6 +91,8 @@ pub enum ForwardError {
 pub struct Forwarder {
     upstreams: Arc<[SocketAddr]>,
     sockets: Arc<dyn Sockets>,
+    /// The one that answered last.
+    good: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Forwarder {
@@ -94,20 +102,26 @@ impl fmt::Debug for Forwarder {
 }
 
 impl Forwarder {
-    /// Asks the first three of `upstreams`, in order, until one replies.
+    /// Asks the first three of `upstreams`, in order, until one replies; the next time that one first,
+    /// so that one that is gone is waited for once.
     pub fn new(upstreams: impl IntoIterator<Item = SocketAddr>, sockets: impl Sockets) -> Self {
         let upstreams = upstreams.into_iter().take(MAX_UPSTREAMS).collect();
-        Self { upstreams, sockets: Arc::new(sockets) }
+        Self { upstreams, sockets: Arc::new(sockets), good: Arc::default() }
     }
 
     /// The reply to `query`, whole if `whole`, else perhaps cut and marked as such (TC). A reply
     /// that reports a failure is returned only if no upstream gives a better one.
     pub(super) async fn ask(&self, query: &[u8], whole: bool) -> Result<Vec<u8>, ForwardError> {
         let mut worst = Err(ForwardError::NoUpstream);
-        for &upstream in &*self.upstreams {
+        let (count, good) = (self.upstreams.len(), self.good.load(Ordering::Relaxed));
+        for place in (0..count).map(|step| (good + step) % count) {
+            let upstream = self.upstreams[place];
             let attempt = self.ask_one(query, upstream, whole);
             match timeout(ATTEMPT, attempt).await {
-                Ok(Ok(reply)) if !message::is_failure(&reply) => return Ok(reply),
+                Ok(Ok(reply)) if !message::is_failure(&reply) => {
+                    self.good.store(place, Ordering::Relaxed);
+                    return Ok(reply);
+                }
                 Ok(Ok(reply)) => worst = Ok(reply),
                 Ok(Err(source)) if worst.is_err() => {
                     worst = Err(ForwardError::Io { upstream, source });

@@ -22,7 +22,10 @@ pub const MAX_QUERY_LEN: usize = 4096;
 pub const MAX_UDP_PAYLOAD: u16 = 1232;
 
 /// Octets of a message's header.
-const HEADER_LEN: usize = 12;
+pub(super) const HEADER_LEN: usize = 12;
+
+/// The flag, in the third octet, of a reply by a server of the name's zone (AA).
+pub(super) const AUTHORITATIVE: u8 = 0x04;
 
 /// Octets of the shortest record: a pointer to its name, type, class, TTL, length, an IPv4 address.
 const MIN_RECORD_LEN: usize = 16;
@@ -96,10 +99,12 @@ impl Query {
         message.metadata = self.message.metadata;
         message.metadata.id = id;
         message.queries.clone_from(&self.message.queries);
-        message.edns.clone_from(&self.message.edns);
-        if let Some(edns) = &mut message.edns {
-            edns.set_max_payload(edns.max_payload().min(MAX_UDP_PAYLOAD));
-        }
+        // Options are between a client and the server that it asks (RFC 6891 §6.2.6).
+        message.edns = self.message.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(MAX_UDP_PAYLOAD).set_dnssec_ok(asked.flags().dnssec_ok);
+            edns
+        });
         message.to_vec().ok()
     }
 
@@ -187,8 +192,21 @@ pub(super) fn is_truncated(reply: &[u8]) -> bool {
 
 /// Whether `reply` says that its server could not or would not answer, but another might.
 pub(super) fn is_failure(reply: &[u8]) -> bool {
-    let code = reply.get(3).map(|flags| ResponseCode::from(0, flags & 0xf));
-    matches!(code, Some(ResponseCode::ServFail | ResponseCode::Refused))
+    matches!(code_of(reply), Some(ResponseCode::ServFail | ResponseCode::Refused))
+}
+
+/// Whether `reply` says what there is, or that there is nothing.
+pub(super) fn is_conclusive(reply: &[u8]) -> bool {
+    matches!(code_of(reply), Some(ResponseCode::NoError | ResponseCode::NXDomain))
+}
+
+/// Whether `reply` says that there is no such name.
+pub(super) fn is_no_such_name(reply: &[u8]) -> bool {
+    code_of(reply) == Some(ResponseCode::NXDomain)
+}
+
+fn code_of(reply: &[u8]) -> Option<ResponseCode> {
+    reply.get(3).map(|flags| ResponseCode::from(0, flags & 0xf))
 }
 
 fn is_reply(bytes: &[u8]) -> bool {
@@ -196,7 +214,7 @@ fn is_reply(bytes: &[u8]) -> bool {
 }
 
 /// The octets of the question of a query of ours, whose name is not compressed.
-fn question_of(query: &[u8]) -> Option<&[u8]> {
+pub(super) fn question_of(query: &[u8]) -> Option<&[u8]> {
     let mut end = HEADER_LEN;
     loop {
         let len = usize::from(*query.get(end)?);

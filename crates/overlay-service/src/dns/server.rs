@@ -1,7 +1,11 @@
 //! The loops around the sockets.
 
 use core::{net::SocketAddr, time::Duration};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
@@ -15,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Transport,
+    cache::Cache,
     counters::{Counters, Counts, Outcome},
     forward::Forwarder,
     message::{MAX_QUERY_LEN, Query},
@@ -55,6 +60,7 @@ impl Server {
             directory,
             scope: ArcSwap::from_pointee(scope),
             forwarder: ArcSwapOption::new(forwarder.map(Arc::new)),
+            cache: Mutex::default(),
             waiting: Arc::new(Semaphore::new(MAX_FORWARDS)),
             counters: Counters::default(),
         };
@@ -77,9 +83,11 @@ impl Server {
         self.shared.scope.store(Arc::new(scope));
     }
 
-    /// Changes who is asked about names of others, from the next query on.
+    /// Changes who is asked about names of others, from the next query on. What the former ones said
+    /// is forgotten.
     pub fn set_forwarder(&self, forwarder: Option<Forwarder>) {
         self.shared.forwarder.store(forwarder.map(Arc::new));
+        self.shared.cache().clear();
     }
 
     /// What became of the queries so far.
@@ -98,6 +106,8 @@ struct Shared {
     directory: SharedDirectory,
     scope: ArcSwap<Scope>,
     forwarder: ArcSwapOption<Forwarder>,
+    /// What the forwarder's upstreams answered.
+    cache: Mutex<Cache>,
     /// One permit per question that may wait for an upstream.
     waiting: Arc<Semaphore>,
     counters: Counters,
@@ -113,11 +123,18 @@ enum Action {
 /// A question on its way to an upstream.
 struct Pending {
     query: Box<Query>,
+    /// As it goes to the upstream.
+    question: Vec<u8>,
     forwarder: Arc<Forwarder>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the shell says how old an answer is")]
     fn take(&self, message: &[u8], transport: Transport) -> Action {
         self.counters.query();
         let (directory, scope) = (self.directory.current(), self.scope.load());
@@ -135,23 +152,32 @@ impl Shared {
                 let Some(forwarder) = self.forwarder.load_full() else {
                     return reply(Outcome::Refused, query.refusal());
                 };
+                let Some(question) = query.to_upstream(rand::random()) else {
+                    return reply(Outcome::Failed, query.failure());
+                };
+                if let Some(kept) = self.cache().get(&question, Instant::now()) {
+                    return reply(Outcome::Cached, query.relay(kept));
+                }
                 let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
                     return reply(Outcome::Failed, query.failure());
                 };
-                Action::Forward(Box::new(Pending { query, forwarder, _permit: permit }))
+                Action::Forward(Box::new(Pending { query, question, forwarder, _permit: permit }))
             }
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the shell says how old an answer is")]
     async fn forward(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { query, forwarder, .. } = &*pending;
-        let reply = match query.to_upstream(rand::random()) {
-            Some(question) => forwarder.ask(&question, query.is_tcp()).await,
-            None => Err(super::ForwardError::NoUpstream),
-        };
-        match reply {
+        let Pending { query, question, forwarder, .. } = &*pending;
+        match forwarder.ask(question, query.is_tcp()).await {
             Ok(reply) => {
                 self.counters.count(Outcome::Forwarded);
+                let mut cache = self.cache();
+                // Another one has another cache.
+                if self.forwarder.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, forwarder)) {
+                    cache.put(question, &reply, Instant::now());
+                }
+                drop(cache);
                 query.relay(reply)
             }
             Err(error) => {

@@ -296,6 +296,27 @@ async fn s05_foreign_names_are_forwarded() {
     assert_eq!((counts.answered, counts.forwarded, counts.failed), (1, 4, 0));
 }
 
+#[tokio::test]
+async fn s05_an_upstream_that_is_gone_is_waited_for_once() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (udp_socket, listener, at) = sockets("127.0.0.1").await;
+    let _upstream = upstream(udp_socket, listener);
+    let forwarder = Forwarder::new([silent.local_addr().unwrap(), at], LocalSockets);
+    let lab = lab("127.0.0.1", &[1], Some(forwarder)).await;
+    for name in ["a.example.", "b.example.", "a.example."] {
+        let reply = udp(lab.at, &question(name, RecordType::A)).await;
+        assert_eq!(addresses(&reply), ["192.0.2.1"], "{name}");
+    }
+    let mut buffer = [0; 512];
+    timeout(DEADLINE, silent.recv(&mut buffer)).await.unwrap().unwrap();
+    assert!(silent.try_recv(&mut buffer).is_err());
+    assert_eq!((lab.server.counts().forwarded, lab.server.counts().cached), (2, 1));
+    // What others said before is no answer of theirs.
+    lab.server.set_forwarder(Some(Forwarder::new([], LocalSockets)));
+    let failed = udp(lab.at, &question("a.example.", RecordType::A)).await;
+    assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
+}
+
 /// Sockets that say when they are asked for, which they never should be.
 struct Forbidden(Arc<std::sync::atomic::AtomicBool>);
 
