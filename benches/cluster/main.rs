@@ -1,16 +1,19 @@
 //! Committed writes per second of three managers on loopback, at 1, 16 and 256 clients, next to
-//! three members of etcd that do the same on the same disk, and to raw fdatasync calls per second.
+//! three members of etcd on the same disk, and to raw fdatasync calls per second. A number as the
+//! argument measures that many clients only.
 //!
 //! | | three managers | three members of etcd |
 //! |---|---|---|
-//! | a write | a network is created, or removed by its name | a key is put, or deleted |
-//! | payload | a `NetworkSpec` with a name and a label | a key of that name, a value of that size |
+//! | a write | a network or service is created, or removed by its name | a key is put, or deleted |
+//! | payload | a spec with a name and a label | a key of that name, a value of that size |
+//! | besides | names are unique, a network gets a subnet and a VNI | nothing |
 //! | allocator | mimalloc, as in `overlayd` | Go's |
 //! | clients | share one HTTP/2 connection to the leader's unix socket | share one to the leader |
+//! | a client's write | a call, or a message of the one call that all clients share | a call: it has no other |
 //! | on the way | socket, then the services of this process | nothing: plain gRPC |
 //! | processes | this one | three |
 //!
-//! Both are measured by turns, so that other load on the machine meets both. Calls that write nothing
+//! All are measured by turns, so that other load on the machine meets all. Calls that write nothing
 //! say what gRPC and its clients leave room for on this machine.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
@@ -95,17 +98,27 @@ async fn main() -> Result<()> {
     println!("raw fdatasync\t{:.0}\t1/s\t", syncs(folder.path())?);
     let etcd = Etcd::start(folder.path()).await?;
     let managers = Managers::start(folder.path()).await?;
-    for (clients, wanted) in CLIENTS {
-        let (mut ours, mut theirs) = (0.0, 0.0);
+    let only: Option<usize> = std::env::args().find_map(|argument| argument.parse().ok());
+    for (clients, wanted) in CLIENTS.into_iter().filter(|(c, _)| only.is_none_or(|o| *c == o)) {
+        let [mut called, mut networks, mut services, mut theirs] = [0.0; 4];
         for _ in 0..TURNS {
-            ours += managers.writes(clients).await? / f64::from(TURNS);
+            called += managers.calls_for_networks(clients).await? / f64::from(TURNS);
+            networks += managers.networks(clients).await? / f64::from(TURNS);
+            services += managers.services(clients).await? / f64::from(TURNS);
             theirs += etcd.writes(clients).await? / f64::from(TURNS);
         }
-        println!("writes committed on 3 managers, {clients} clients\t{ours:.0}\t1/s\t");
-        println!("writes committed on 3 members of etcd, {clients} clients\t{theirs:.0}\t1/s\t");
-        println!("managers / etcd, {clients} clients\t{:.2}\tx\t{wanted}", ours / theirs);
+        println!("etcd: keys, {clients} clients\t{theirs:.0}\t1/s\t");
+        let ours = [
+            ("networks, a call for each write", called, ""),
+            ("networks, over one stream", networks, wanted),
+            ("services, over one stream", services, wanted),
+        ];
+        for (what, rate, wanted) in ours {
+            println!("managers: {what}, {clients} clients\t{rate:.0}\t1/s\t");
+            println!("the same / etcd\t{:.2}\tx\t{wanted}", rate / theirs);
+        }
         let calls = managers.calls(clients).await?;
-        println!("calls that write nothing, {clients} clients\t{calls:.0}\t1/s\t");
+        println!("managers: calls that write nothing, {clients} clients\t{calls:.0}\t1/s\t");
     }
     Ok(())
 }

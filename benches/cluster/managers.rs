@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Result;
-use overlay_api::{client::connect_unix, v1};
+use overlay_api::{
+    client::{connect_unix, writes::WriteStream},
+    v1,
+};
 use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tonic::transport::Channel;
 
@@ -56,26 +59,67 @@ impl Managers {
         rate(clients, pair).await
     }
 
-    /// Networks are created and removed.
-    pub(crate) async fn writes(&self, clients: usize) -> Result<f64> {
+    /// Networks are created and removed, each by a call of its own.
+    pub(crate) async fn calls_for_networks(&self, clients: usize) -> Result<f64> {
         let networks = v1::networks_client::NetworksClient::new(self.leader.clone());
         let pair = move |name: String| {
             let mut networks = networks.clone();
             async move {
-                let spec = v1::NetworkSpec {
-                    name: name.clone(),
-                    labels: [("payload".to_owned(), PAYLOAD.to_owned())].into(),
-                    ..Default::default()
-                };
-                let create = v1::CreateNetworkRequest { spec: Some(spec), ..Default::default() };
-                networks.create_network(create).await?;
-                let remove = v1::RemoveNetworkRequest { network: name, ..Default::default() };
-                networks.remove_network(remove).await?;
+                networks.create_network(create_network(&name)).await?;
+                networks.remove_network(remove_network(name)).await?;
                 Ok(())
             }
         };
         rate(clients, pair).await
     }
+
+    /// Networks are created and removed, over one call for all clients.
+    pub(crate) async fn networks(&self, clients: usize) -> Result<f64> {
+        let writes = WriteStream::open(self.leader.clone()).await?;
+        let pair = move |name: String| {
+            let writes = writes.clone();
+            async move {
+                writes.create_network(create_network(&name)).await?;
+                writes.remove_network(remove_network(name)).await?;
+                Ok(())
+            }
+        };
+        rate(clients, pair).await
+    }
+
+    /// Services without an address, which are a name and a value like the keys of etcd, are created and
+    /// removed, over one call for all clients.
+    pub(crate) async fn services(&self, clients: usize) -> Result<f64> {
+        let writes = WriteStream::open(self.leader.clone()).await?;
+        let pair = move |name: String| {
+            let writes = writes.clone();
+            async move {
+                let spec = v1::ServiceSpec {
+                    name: name.clone(),
+                    labels: [("payload".to_owned(), PAYLOAD.to_owned())].into(),
+                    // No virtual address.
+                    mode: v1::EndpointMode::Dnsrr.into(),
+                    ..Default::default()
+                };
+                let create = v1::CreateServiceRequest { spec: Some(spec), ..Default::default() };
+                writes.create_service(create).await?;
+                let remove = v1::RemoveServiceRequest { service: name, ..Default::default() };
+                writes.remove_service(remove).await?;
+                Ok(())
+            }
+        };
+        rate(clients, pair).await
+    }
+}
+
+fn create_network(name: &str) -> v1::CreateNetworkRequest {
+    let labels = [("payload".to_owned(), PAYLOAD.to_owned())].into();
+    let spec = v1::NetworkSpec { name: name.to_owned(), labels, ..Default::default() };
+    v1::CreateNetworkRequest { spec: Some(spec), ..Default::default() }
+}
+
+fn remove_network(network: String) -> v1::RemoveNetworkRequest {
+    v1::RemoveNetworkRequest { network, ..Default::default() }
 }
 
 fn start(folder: &Path, place: u8) -> Result<(NodeHandle, PathBuf)> {

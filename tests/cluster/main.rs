@@ -19,4 +19,5 @@ mod requests;
 mod root_rotation;
 mod skew;
 mod update;
+mod writes;
 mod wrong_fields;

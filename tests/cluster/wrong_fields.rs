@@ -52,11 +52,18 @@ fn fields(
         let path = format!("{prefix}{}", field.name());
         if let Kind::Message(inner) = field.kind()
             && !field.is_map()
+            && !is_request(&inner)
         {
             fields(&inner, &format!("{path}."), found);
         }
         found.insert(path, field);
     }
+}
+
+/// Whether a message is the request of a call, and tried there.
+fn is_request(message: &MessageDescriptor) -> bool {
+    let pool = message.parent_pool();
+    pool.services().any(|service| service.methods().any(|method| method.input() == *message))
 }
 
 /// Whether no value of a field can be wrong.

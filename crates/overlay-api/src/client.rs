@@ -1,6 +1,7 @@
-//! A channel to a node's unix socket, and whole [`lists`] through any channel.
+//! A channel to a node's unix socket; whole [`lists`], and many [`writes`] over one call.
 
 pub mod lists;
+pub mod writes;
 
 use std::path::{Path, PathBuf};
 

@@ -14,7 +14,7 @@
 //! - [`internal`]: what managers say to one another and keep on disk
 //! - [`convert`]: between messages and the types of every layer
 //! - `codec`: how messages are encoded
-//! - [`client`]: a channel to a node's unix socket, and lists page by page
+//! - [`client`]: a channel to a node's unix socket, lists page by page, and many writes over one call
 //! - [`status`]: refusals as gRPC statuses, with field, value and reason code
 
 #[allow(

@@ -20,6 +20,7 @@ pub mod reflection;
 mod reports;
 mod services;
 mod watcher;
+mod writes;
 
 use std::{
     collections::BTreeMap,
@@ -64,6 +65,7 @@ const SERVED: &[&str] = &[
     "overlay.v1.Reports",
     "overlay.v1.Services",
     "overlay.v1.Watcher",
+    "overlay.v1.Writes",
 ];
 
 /// What every service needs.
@@ -107,6 +109,7 @@ impl Api {
             .add_service(v1::keys_server::KeysServer::from_arc(Arc::clone(&api)))
             .add_service(v1::ca_server::CaServer::from_arc(Arc::clone(&api)))
             .add_service(v1::watcher_server::WatcherServer::from_arc(Arc::clone(&api)))
+            .add_service(v1::writes_server::WritesServer::from_arc(Arc::clone(&api)))
             .add_service(v1::reports_server::ReportsServer::from_arc(Arc::clone(&api)))
             .add_service(v1::membership_server::MembershipServer::from_arc(api))
             .add_service(RaftService::server(self.control.clone()))

@@ -4,7 +4,7 @@
 //!   health, reflection ────────────────► this node
 //!   LocalNode ─────────────────────────► this node
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
-//!   Networks.Create ── host routes ────► manager
+//!   Networks.Create, Writes ── host routes ──► manager
 //!   Watcher ── over one connection after the other ──► manager
 //!   Nodes, other Networks, Services, Keys, Ca ──► manager, byte for byte
 //! ```
@@ -18,7 +18,8 @@ use overlay_api::{
     status::{Reason, with_reason},
     v1::{
         self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
-        local_node_server::LocalNodeServer, watcher_server::WatcherServer,
+        local_node_server::LocalNodeServer, watcher_server::WatcherServer, write_request::Write,
+        writes_client::WritesClient, writes_server::WritesServer,
     },
 };
 use overlay_cluster::{
@@ -31,8 +32,9 @@ use overlay_cluster::{
 };
 use prost::Message;
 use tokio::net::UnixListener;
+use tokio_stream::StreamExt;
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Request, Response, Status, Streaming,
     service::{Routes, RoutesBuilder},
 };
 use tonic_health::ServingStatus;
@@ -66,6 +68,7 @@ const SERVED: &[&str] = &[
     "overlay.v1.Nodes",
     "overlay.v1.Services",
     "overlay.v1.Watcher",
+    "overlay.v1.Writes",
 ];
 
 /// Serves local callers until `shutdown` resolves.
@@ -85,7 +88,8 @@ pub(crate) async fn serve(
         .add_service(reflection::server(SERVED))
         .add_service(LocalNodeServer::new(Local(handle.clone())))
         .add_service(EndpointsServer::new(Local(handle.clone())))
-        .add_service(WatcherServer::new(Local(handle.clone())));
+        .add_service(WatcherServer::new(Local(handle.clone())))
+        .add_service(WritesServer::new(Local(handle.clone())));
     let forward = tower::service_fn(move |request| {
         let handle = handle.clone();
         async move { Ok::<_, Infallible>(forward(&handle, request).await) }
@@ -215,6 +219,27 @@ impl v1::watcher_server::Watcher for Local {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let managers = self.0.member()?.managers.clone();
         Ok(Response::new(relay::watch(managers, request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::writes_server::Writes for Local {
+    type WriteStream = Streaming<v1::WriteResponse>;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<v1::WriteRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        // The end of the requests, whatever it is, is the end of the call.
+        let requests = request.into_inner().map_while(|request| {
+            let mut request = request.ok()?;
+            if let Some(Write::CreateNetwork(create)) = &mut request.write {
+                create.host_routes.extend(NodeHandle::host_routes());
+            }
+            Some(request)
+        });
+        let write = |channel| async { WritesClient::new(channel).write(requests).await };
+        self.at_manager(write).await
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) const STAGE: &[(&str, &str)] = &[
 pub(super) const FREE: &[(&str, &str)] = &[
     ("overlay.v1.Meta.created_at", "a request's is ignored"),
     ("overlay.v1.Meta.changed_at", "a request's is ignored"),
+    ("overlay.v1.WriteRequest.number", "the caller's"),
     ("Membership.Join node.id", "the manager decides"),
     ("Membership.Join node.role", "the secret decides"),
     ("Membership.Join node.root", "the manager decides"),

@@ -82,6 +82,8 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Ca/RotateCa", Access::Manager),
     // The view of another node: managers only.
     ("/overlay.v1.Watcher/Watch", Access::Member),
+    // Of networks and services only, which every member may write.
+    ("/overlay.v1.Writes/Write", Access::Member),
     ("/overlay.v1.Reports/PublishKey", Access::Member),
     ("/overlay.v1.Reports/ReportReady", Access::Member),
     ("/overlay.v1.Reports/AnnounceLevel", Access::Member),

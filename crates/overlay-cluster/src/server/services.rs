@@ -18,6 +18,9 @@ impl Api {
     /// A spec whose networks are given by name, id or prefix.
     async fn service_spec(&self, message: Option<v1::ServiceSpec>) -> Result<ServiceSpec, Status> {
         let mut message = needed("spec", message)?;
+        if message.networks.is_empty() {
+            return message.try_into().map_err(invalid);
+        }
         let resolve = |state: &State| {
             for attachment in &mut message.networks {
                 attachment.network = state.find_network(&attachment.network)?.id.to_string();

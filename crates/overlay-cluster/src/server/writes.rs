@@ -1,0 +1,70 @@
+//! `overlay.v1.Writes`.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream::BoxStream};
+use overlay_api::v1::{
+    self, networks_server::Networks, services_server::Services, write_request::Write,
+    write_response::Answer,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, needed};
+
+/// Writes of one call that are under way. What more there is stays in HTTP/2's window.
+const UNDER_WAY: usize = 1024;
+
+#[tonic::async_trait]
+impl v1::writes_server::Writes for Api {
+    type WriteStream = BoxStream<'static, Result<v1::WriteResponse, Status>>;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<v1::WriteRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let api = Arc::new(self.clone());
+        let answers = request.into_inner().map(move |message| {
+            let api = Arc::clone(&api);
+            async move {
+                let v1::WriteRequest { number, write } = message?;
+                let answer = api.write_one(write).await.unwrap_or_else(|status| refusal(&status));
+                Ok(v1::WriteResponse { number, answer: Some(answer) })
+            }
+        });
+        Ok(Response::new(answers.buffer_unordered(UNDER_WAY).boxed()))
+    }
+}
+
+impl Api {
+    /// A write as if by a call of its own. The table of the gate has the same access for all of them.
+    async fn write_one(&self, write: Option<Write>) -> Result<Answer, Status> {
+        Ok(match needed("write", write)? {
+            Write::CreateNetwork(request) => Answer::CreateNetwork(
+                self.create_network(Request::new(request)).await?.into_inner(),
+            ),
+            Write::UpdateNetwork(request) => Answer::UpdateNetwork(
+                self.update_network(Request::new(request)).await?.into_inner(),
+            ),
+            Write::RemoveNetwork(request) => Answer::RemoveNetwork(
+                self.remove_network(Request::new(request)).await?.into_inner(),
+            ),
+            Write::CreateService(request) => Answer::CreateService(
+                self.create_service(Request::new(request)).await?.into_inner(),
+            ),
+            Write::UpdateService(request) => Answer::UpdateService(
+                self.update_service(Request::new(request)).await?.into_inner(),
+            ),
+            Write::RemoveService(request) => Answer::RemoveService(
+                self.remove_service(Request::new(request)).await?.into_inner(),
+            ),
+        })
+    }
+}
+
+fn refusal(status: &Status) -> Answer {
+    Answer::Refusal(v1::Refusal {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: status.details().to_vec(),
+    })
+}
