@@ -127,6 +127,24 @@ impl Pools {
         Ok(answer)
     }
 
+    /// What [`claim`](Self::claim) gives who asks for any subnet of the family. `networks` are in the
+    /// order of their subnets; the search ends at the first gap, however many there are.
+    pub fn first_free(
+        &self,
+        family: Family,
+        networks: impl Iterator<Item = Subnet> + Clone,
+        host_routes: &[Subnet],
+    ) -> Option<Subnet> {
+        let routes = host_routes.iter().copied().filter(|route| !is_default_route(*route));
+        let mut routes: Vec<Subnet> = routes.collect();
+        routes.sort_unstable();
+        let of_family = |subnet: &Subnet| Family::of_subnet(*subnet) == family;
+        self.of_family(family).find_map(|pool| {
+            let routes = routes.iter().copied().filter(of_family);
+            next_free_in(pool, in_order(networks.clone().filter(of_family), routes))
+        })
+    }
+
     fn check_free(
         &self,
         subnet: Subnet,
@@ -145,7 +163,9 @@ impl Pools {
     }
 
     fn next_free<N>(&self, family: Family, occupied: &[Occupied<'_, N>]) -> Option<Subnet> {
-        self.of_family(family).find_map(|pool| next_free_in(pool, occupied))
+        let of_family = occupied.iter().map(|o| o.subnet);
+        let of_family = of_family.filter(|subnet| Family::of_subnet(*subnet) == family);
+        self.of_family(family).find_map(|pool| next_free_in(pool, of_family.clone()))
     }
 
     fn no_free_subnet<N: fmt::Display>(
@@ -198,9 +218,12 @@ impl<N> Occupied<'_, N> {
     }
 
     fn is_default_route(&self) -> bool {
-        matches!(self.owner, Owner::HostRoute(_))
-            && self.subnet.prefix_len() <= DEFAULT_ROUTE_MAX_LEN
+        matches!(self.owner, Owner::HostRoute(_)) && is_default_route(self.subnet)
     }
+}
+
+fn is_default_route(route: Subnet) -> bool {
+    route.prefix_len() <= DEFAULT_ROUTE_MAX_LEN
 }
 
 /// A prefix of a fixed length.
@@ -225,17 +248,28 @@ fn occupy<N>(occupied: &mut Vec<Occupied<'_, N>>, subnet: Subnet) {
     occupied.insert(place, new);
 }
 
-/// The lowest subnet of the pool that overlaps nothing: one pass over what is occupied, in order.
-fn next_free_in<N>(pool: DefaultPool, occupied: &[Occupied<'_, N>]) -> Option<Subnet> {
+/// Two sequences in order as one.
+fn in_order(
+    one: impl Iterator<Item = Subnet>,
+    other: impl Iterator<Item = Subnet>,
+) -> impl Iterator<Item = Subnet> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    core::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if second < first => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
+}
+
+/// The lowest subnet of the pool that overlaps none of these, which are of its family and in order.
+fn next_free_in(pool: DefaultPool, occupied: impl Iterator<Item = Subnet>) -> Option<Subnet> {
     let DefaultPool { pool, subnet_len } = pool;
     let max_len = if pool.is_ipv4() { 32 } else { 128 };
     let slot_bits = u32::from(max_len - subnet_len);
     let (pool_first, pool_last) = (bits(pool.first()), bits(pool.last()));
     // First and last slot that each block touches.
     let blocks = occupied
-        .iter()
-        .filter(|o| o.subnet.is_ipv4() == pool.is_ipv4())
-        .map(|o| (bits(o.subnet.first()).max(pool_first), bits(o.subnet.last()).min(pool_last)))
+        .map(|subnet| (bits(subnet.first()).max(pool_first), bits(subnet.last()).min(pool_last)))
         .filter(|(first, last)| first <= last)
         .map(|(first, last)| ((first - pool_first) >> slot_bits, (last - pool_first) >> slot_bits));
     let mut slot = 0;

@@ -18,12 +18,20 @@ pub struct InvalidId {
     pub text: String,
 }
 
+/// Digits that a `u64` holds: reckoning with one is much cheaper than with all 128 bits.
+const GROUP: usize = 12;
+
 fn encode(bytes: [u8; 16]) -> [u8; ID_TEXT_LEN] {
+    const ALL_OF_GROUP: u128 = 36_u128.pow(GROUP as u32);
     let mut value = u128::from_be_bytes(bytes);
     let mut text = [b'0'; ID_TEXT_LEN];
-    for place in text.iter_mut().rev() {
-        *place = b"0123456789abcdefghijklmnopqrstuvwxyz"[(value % 36) as usize];
-        value /= 36;
+    for group in text.rchunks_mut(GROUP) {
+        let mut digits = (value % ALL_OF_GROUP) as u64;
+        value /= ALL_OF_GROUP;
+        for place in group.iter_mut().rev() {
+            *place = b"0123456789abcdefghijklmnopqrstuvwxyz"[(digits % 36) as usize];
+            digits /= 36;
+        }
     }
     text
 }
@@ -33,13 +41,17 @@ fn decode(text: &str) -> Option<[u8; 16]> {
         return None;
     }
     let mut value = 0_u128;
-    for character in text.bytes() {
-        let digit = match character {
-            b'0'..=b'9' => character - b'0',
-            b'a'..=b'z' => character - b'a' + 10,
-            _ => return None,
-        };
-        value = value.checked_mul(36)?.checked_add(u128::from(digit))?;
+    for group in text.as_bytes().rchunks(GROUP).rev() {
+        let mut digits = 0_u64;
+        for character in group {
+            let digit = match character {
+                b'0'..=b'9' => character - b'0',
+                b'a'..=b'z' => character - b'a' + 10,
+                _ => return None,
+            };
+            digits = digits * 36 + u64::from(digit);
+        }
+        value = value.checked_mul(36_u128.pow(group.len() as u32))?.checked_add(digits.into())?;
     }
     Some(value.to_be_bytes())
 }
@@ -153,6 +165,15 @@ mod tests {
             let (a, b) = (NodeId::from_u128(a), NodeId::from_u128(b));
             prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
         }
+    }
+
+    #[test]
+    fn text_is_the_number_in_base_36() {
+        let text = |value| NodeId::from_u128(value).to_string();
+        assert_eq!(text(35), "000000000000000000000000z");
+        assert_eq!(text(36_u128.pow(12)), "0000000000001000000000000");
+        assert_eq!(text(u128::MAX), "f5lxx1zz5pnorynqglhzmsp33");
+        assert!("f5lxx1zz5pnorynqglhzmsp34".parse::<NodeId>().is_err());
     }
 
     #[test]

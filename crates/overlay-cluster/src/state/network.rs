@@ -202,6 +202,17 @@ impl State {
             let reason = format!("at most {MAX_HOST_ROUTES}; send the aggregates");
             return Err(Rejection::invalid("host_routes", host_routes.len(), reason));
         }
+        // Most networks name no subnet. Each family is asked for once.
+        let family = |request: &Request<Subnet>| match request {
+            Request::Any(family) => Some(*family),
+            Request::Exactly(_) => None,
+        };
+        let networks = self.index.subnets.keys().copied();
+        let first_free = |family| pools.first_free(family, networks.clone(), host_routes);
+        let free = requests.iter().map(|request| first_free(family(request)?));
+        if let Some(free) = free.collect() {
+            return Ok(free);
+        }
         let routes: Vec<(Subnet, String)> =
             host_routes.iter().map(|route| (*route, route.to_string())).collect();
         let networks = self.index.subnets.iter().map(|(subnet, id)| {

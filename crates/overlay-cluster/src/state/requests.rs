@@ -16,17 +16,18 @@ pub(super) const MAX_REQUESTS: usize = 16_384;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Requests {
     oldest_first: VecDeque<RequestId>,
-    answers: BTreeMap<RequestId, Response>,
+    /// Boxed: an insertion moves the neighbours, and an answer is hundreds of bytes.
+    answers: BTreeMap<RequestId, Box<Response>>,
 }
 
 impl Requests {
     pub(super) fn get(&self, request: RequestId) -> Option<&Response> {
-        self.answers.get(&request)
+        self.answers.get(&request).map(|answer| &**answer)
     }
 
     /// Remembers the answer to a request that is not in the table, and forgets the oldest.
     pub(super) fn insert(&mut self, request: RequestId, response: Response) {
-        if self.answers.insert(request, response).is_none() {
+        if self.answers.insert(request, Box::new(response)).is_none() {
             self.oldest_first.push_back(request);
         }
         while self.oldest_first.len() > MAX_REQUESTS {
@@ -38,6 +39,6 @@ impl Requests {
 
     /// Requests and their answers, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Response)> {
-        self.oldest_first.iter().filter_map(|id| Some((*id, self.answers.get(id)?)))
+        self.oldest_first.iter().filter_map(|id| Some((*id, self.get(*id)?)))
     }
 }

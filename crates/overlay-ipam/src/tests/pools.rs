@@ -24,7 +24,15 @@ fn routes(list: &[&'static str]) -> Vec<Occupied<'static>> {
 }
 
 fn any(pools: &Pools, family: Family, occupied: &[Occupied<'_>]) -> Result<Subnet, IpamError> {
-    pools.claim(&[Request::Any(family)], occupied.iter().copied()).map(|answer| answer[0])
+    let claimed = pools.claim(&[Request::Any(family)], occupied.iter().copied());
+    let claimed = claimed.map(|answer| answer[0]);
+    let (routes, mut networks): (Vec<Occupied<'_>>, Vec<Occupied<'_>>) =
+        occupied.iter().partition(|o| matches!(o.owner, Owner::HostRoute(_)));
+    networks.sort_by_key(|o| o.subnet);
+    let routes: Vec<_> = routes.into_iter().map(|o| o.subnet).collect();
+    let free = pools.first_free(family, networks.into_iter().map(|o| o.subnet), &routes);
+    assert_eq!(free, claimed.clone().ok());
+    claimed
 }
 
 #[rstest]
