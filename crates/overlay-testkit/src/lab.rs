@@ -52,6 +52,30 @@ pub fn skip() -> bool {
     true
 }
 
+/// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs such tests in a virtual
+/// machine, where `ESP=required`.
+///
+/// # Panics
+/// When `ESP=required` and there is none, or when namespaces cannot be made.
+pub fn skip_without_esp() -> bool {
+    let host = Namespace::new().expect("make a namespace");
+    let Err(reason) = host.ip(ESP) else { return false };
+    let required = std::env::var_os("ESP").is_some_and(|esp| esp == "required");
+    assert!(!required, "{reason:#}");
+    #[expect(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+    {
+        eprintln!(
+            "SKIPPED, the kernel has no ESP: {reason:#}; `cargo xtask test` boots one that has"
+        );
+    }
+    true
+}
+
+/// Makes an association.
+const ESP: &str = "xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode transport aead \
+                   rfc4106(gcm(aes)) \
+                   0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223 128";
+
 /// Runs a test on a thread with a mount namespace of its own and an empty `/run`, so that what it
 /// mounts ends with it.
 ///

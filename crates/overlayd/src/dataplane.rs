@@ -1,13 +1,14 @@
 //! The dataplane of a node: the switch in user space, and beside it the kernel's where there is one.
 //!
 //! ```text
-//!              ┌ plain networks ──────────────► kernel ──► UDP 4789
+//!              ┌ plain networks ──────────────► kernel ──► UDP 4789 (and 4500)
 //!   op ── of ──┤ (user node: these, too)          ┆
 //!              └ encrypted ones, associations ─► switch ─► UDP 4500 (and 4789)
+//!                (kernel with ESP: not these)
 //! ```
 //!
 //! Beside both is the [gateway](NodeGateway): containers' way out and their published ports.
-//! The kernel's path has no ESP yet, so a kernel node carries encrypted networks as a user node does.
+//! Where the kernel has no ESP, a kernel node carries encrypted networks as a user node does.
 
 mod choice;
 mod gateway;
@@ -18,10 +19,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Desired, Error, Observed, Op, diff,
-    kernel::{KernelConfig, KernelDataplane, filter::NftFilter},
-    user::{SwitchConfig, UserDataplane},
+    kernel::{
+        KernelConfig, KernelDataplane,
+        filter::NftFilter,
+        nft::admission::Ports,
+        xfrm::{Encapsulation, Esp},
+    },
+    user::{SwitchConfig, UserDataplane, engine::Sas},
 };
 use overlay_types::{DataplaneKind, NetworkId, View};
 
@@ -38,8 +45,25 @@ const ANY_PORT: u16 = 4789;
 pub(crate) struct NodeDataplane<U = UserDataplane, K = KernelDataplane> {
     user: U,
     kernel: Option<K>,
+    carriers: Carriers,
     /// Networks that the kernel has.
     in_kernel: BTreeSet<NetworkId>,
+}
+
+/// Which dataplane of a node carries what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carriers {
+    /// That of plain networks.
+    pub(crate) plain: DataplaneKind,
+    /// That of encrypted ones, and of the associations.
+    pub(crate) encrypted: DataplaneKind,
+}
+
+impl Carriers {
+    /// That of a network.
+    pub(crate) const fn of(self, encrypted: bool) -> DataplaneKind {
+        if encrypted { self.encrypted } else { self.plain }
+    }
 }
 
 /// Where the dataplane's files and datagrams are.
@@ -52,22 +76,29 @@ pub(crate) struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn switch(&self, kind: DataplaneKind) -> SwitchConfig {
+    fn switch(&self, carriers: Carriers) -> SwitchConfig {
         let mut config = SwitchConfig::new(self.data_path, rand::random());
         if let Some(cluster) = self.view.cluster() {
             config.vxlan_port = Some(cluster.vxlan_port);
-            config.esp_port = cluster.esp_port;
+            config.esp_port = Some(cluster.esp_port);
             config.engine.encrypted_vxlan_port = cluster.encrypted_vxlan_port;
         }
-        // The kernel's VXLAN has that port.
-        config.vxlan_port = config.vxlan_port.filter(|_| kind == DataplaneKind::User);
+        // The kernel has the ports of what it carries.
+        let mine = |carrier| carrier == DataplaneKind::User;
+        config.vxlan_port = config.vxlan_port.filter(|_| mine(carriers.plain));
+        config.esp_port = config.esp_port.filter(|_| mine(carriers.encrypted));
         config
     }
 
-    fn kernel(&self) -> Result<KernelDataplane, Error> {
+    fn kernel(&self, carriers: Carriers) -> Result<KernelDataplane, Error> {
         let mut config = KernelConfig::new(self.netns_dir, self.data_path);
         if let Some(cluster) = self.view.cluster() {
             config.port = cluster.vxlan_port;
+            if carriers.encrypted == DataplaneKind::Kernel {
+                let encapsulation = Encapsulation::Udp(cluster.esp_port);
+                let vxlan_port = cluster.encrypted_vxlan_port;
+                config.esp = Some(Esp { vxlan_port, encapsulation });
+            }
         }
         open_kernel(config)
     }
@@ -76,16 +107,16 @@ impl Site<'_> {
 impl NodeDataplane {
     /// Starts what was chosen. A node of the user dataplane removes what it left when it was one of the
     /// kernel's: that has the port of plain networks.
-    pub(crate) fn start(kind: DataplaneKind, site: &Site<'_>) -> Result<Self, Error> {
-        let kernel = match kind {
-            DataplaneKind::Kernel => Some(site.kernel()?),
+    pub(crate) fn start(carriers: Carriers, site: &Site<'_>) -> Result<Self, Error> {
+        let kernel = match carriers.plain {
+            DataplaneKind::Kernel => Some(site.kernel(carriers)?),
             DataplaneKind::User => {
-                sweep(kind, site.netns_dir);
+                sweep(carriers.plain, site.netns_dir);
                 None
             }
         };
-        let user = UserDataplane::start(site.switch(kind))?;
-        Ok(Self { user, kernel, in_kernel: BTreeSet::new() })
+        let user = UserDataplane::start(site.switch(carriers))?;
+        Ok(Self { user, kernel, carriers, in_kernel: BTreeSet::new() })
     }
 
     /// The switch in user space.
@@ -96,16 +127,22 @@ impl NodeDataplane {
     pub(crate) const fn user_mut(&mut self) -> &mut UserDataplane {
         &mut self.user
     }
+
+    /// Associations that something came with, and how much each outbound one has carried.
+    pub(crate) fn noticed(&self) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
+        if let Some(protection) = self.kernel.as_ref().and_then(KernelDataplane::protection) {
+            return (protection.heard().collect(), protection.outbound_use().collect());
+        }
+        let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
+        // A switch that stopped has nothing to say.
+        self.user.switch().with_sas(look).unwrap_or_default()
+    }
 }
 
 fn open_kernel(config: KernelConfig) -> Result<KernelDataplane, Error> {
-    let filter = NftFilter::open(config.port)?;
+    let sealed = config.esp.map(|esp| esp.vxlan_port);
+    let filter = NftFilter::open(Ports { plain: config.port, sealed })?;
     KernelDataplane::start(config, Box::new(filter))
-}
-
-/// Which dataplane of a node carries a network.
-pub(crate) const fn carrier(node: DataplaneKind, encrypted: bool) -> DataplaneKind {
-    if encrypted { DataplaneKind::User } else { node }
 }
 
 fn has_left(netns_dir: &Path) -> bool {
@@ -154,10 +191,15 @@ impl<U: Dataplane, K: Dataplane> NodeDataplane<U, K> {
             Op::AddInboundSa(_)
             | Op::SetOutboundSa { .. }
             | Op::RemoveInboundSa(_)
-            | Op::RemoveOutboundSa(_) => return Side::User,
+            | Op::RemoveOutboundSa(_) => {
+                return match self.carriers.encrypted {
+                    DataplaneKind::Kernel => Side::Kernel,
+                    DataplaneKind::User => Side::User,
+                };
+            }
             // A network does not change sides while it is there: encryption is for its life.
             Op::PutNetwork(id, settings) => {
-                if self.kernel.is_some() && !settings.encrypted {
+                if self.carriers.of(settings.encrypted) == DataplaneKind::Kernel {
                     self.in_kernel.insert(*id);
                 }
                 id
@@ -188,9 +230,11 @@ impl<U: Dataplane, K: Dataplane> Dataplane for NodeDataplane<U, K> {
     fn observe(&mut self) -> Result<Observed, Error> {
         let mut observed = self.user.observe()?;
         if let Some(kernel) = &mut self.kernel {
-            let networks = kernel.observe()?.networks;
-            self.in_kernel = networks.keys().copied().collect();
-            observed.networks.extend(networks);
+            let found = kernel.observe()?;
+            self.in_kernel = found.networks.keys().copied().collect();
+            observed.networks.extend(found.networks);
+            observed.inbound.extend(found.inbound);
+            observed.outbound.extend(found.outbound);
         }
         Ok(observed)
     }

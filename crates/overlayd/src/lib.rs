@@ -23,7 +23,8 @@
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs; the way out
 //!   of containers and their published ports
-//! - `adopt`, `rules`, `vanished`: what the run before left; what others do to the host's rules; namespaces of endpoints that end
+//! - `adopt`, `rules`, `vanished`: what the run before left; what others do to the host's rules; namespaces
+//!   of endpoints that end
 //! - `api`, `relay`, `metrics`, `listen`, `callers`: calls on the unix socket, and watches; figures for
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged

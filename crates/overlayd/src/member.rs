@@ -86,18 +86,18 @@ impl Member {
         let identity = tls.identity();
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
         let site = Site { netns_dir: &netns_dir, data_path, view: &view };
-        let dataplane = NodeDataplane::start(choice.kind, &site)?;
-        let gateway = NodeGateway::start(choice.kind, config.gateway()?)?;
+        let dataplane = NodeDataplane::start(choice.carriers, &site)?;
+        let gateway = NodeGateway::start(choice.carriers.plain, config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
         let managers = control_plane.managers().clone();
         managers.learn(&view);
         let viewer = Viewer::new(view);
         let ports = Ports::open(disk.clone())?;
-        let (node, kind) = (identity.node, choice.kind);
+        let (node, carriers) = (identity.node, choice.carriers);
         let resolvers = Resolvers::new(viewer.names(), config.names());
         let parts = (dataplane, gateway);
-        let shared = Shared::new(viewer.clone(), node, kind, mtu, ports, resolvers, parts);
+        let shared = Shared::new(viewer.clone(), node, carriers, mtu, ports, resolvers, parts);
         let shared = Arc::new(shared);
         let keys = Keys::new(identity.cluster, identity.node, rand::random());
         let (reconciler, reports) =

@@ -159,8 +159,8 @@ impl NodeHandle {
         }
         let Some(credentials) = disk.credentials(control::now())? else {
             // It left a cluster and ended before it had removed what it had.
-            sweep(choice.kind, &config.netns_dir());
-            sweep_gateway(choice.kind, config.gateway()?);
+            sweep(choice.carriers.plain, &config.netns_dir());
+            sweep_gateway(choice.carriers.plain, config.gateway()?);
             return Ok(());
         };
         let member = lifecycle::resume(config, choice, disk, &credentials).await?;
@@ -282,8 +282,9 @@ impl NodeHandle {
     }
 
     pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, NodeError> {
-        let Choice { kind, missing, .. } = &self.0.choice;
-        let (dataplane, missing) = (v1::DataplaneKind::from(*kind).into(), missing.clone());
+        let Choice { carriers, missing, .. } = &self.0.choice;
+        let (dataplane, missing) =
+            (v1::DataplaneKind::from(carriers.plain).into(), missing.clone());
         let Ok(member) = self.member() else {
             let locked = self.is_locked();
             return Ok(v1::GetStatusResponse { locked, dataplane, missing, ..Default::default() });

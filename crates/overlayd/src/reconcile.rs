@@ -12,19 +12,16 @@ use std::{
 };
 
 use overlay_cluster::control;
-use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Desired, Observed, Op,
     desired::{self, Local, Network, Uplinks},
     diff,
     sa::SaSet,
-    user::{
-        engine::{Counters, Sas},
-        ports::MemoryPort,
-    },
+    user::{engine::Counters, ports::MemoryPort},
 };
 use overlay_types::{
-    DataplaneKind, Endpoint, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId, Revision,
+    DataplaneKind, Endpoint, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId,
+    Revision,
 };
 use tokio::sync::{mpsc as async_mpsc, watch};
 
@@ -32,7 +29,7 @@ use crate::{
     adopt,
     agent::Viewer,
     clock::ClockWatch,
-    dataplane::{NodeDataplane, NodeGateway, carrier, remove_all},
+    dataplane::{Carriers, NodeDataplane, NodeGateway, remove_all},
     keys::{Keys, Report},
     ports::{Port, Ports},
     resolvers::{self, Resolvers},
@@ -65,8 +62,7 @@ pub(crate) struct Progress {
 pub(crate) struct Shared {
     pub(crate) viewer: Viewer,
     pub(crate) node: NodeId,
-    /// The dataplane that carries its plain networks.
-    pub(crate) kind: DataplaneKind,
+    pub(crate) carriers: Carriers,
     pub(crate) underlay_mtu: u16,
     pub(crate) ports: Ports,
     pub(crate) resolvers: Resolvers,
@@ -81,7 +77,7 @@ impl Shared {
     pub(crate) fn new(
         viewer: Viewer,
         node: NodeId,
-        kind: DataplaneKind,
+        carriers: Carriers,
         underlay_mtu: u16,
         ports: Ports,
         resolvers: Resolvers,
@@ -90,7 +86,7 @@ impl Shared {
         Self {
             viewer,
             node,
-            kind,
+            carriers,
             underlay_mtu,
             ports,
             resolvers,
@@ -115,7 +111,7 @@ impl Shared {
 
     /// Why the dataplane that carries a network has no such ports, if it has none.
     pub(crate) fn refusal(&self, port: &Port, encrypted: bool) -> Option<String> {
-        let kernel = carrier(self.kind, encrypted) == DataplaneKind::Kernel;
+        let kernel = self.carriers.of(encrypted) == DataplaneKind::Kernel;
         (kernel && *port == Port::Memory).then(|| {
             "interface \"\": the kernel carries this network on this node, and has no ports in memory; \
              name an interface, or start the node with --dataplane user"
@@ -130,7 +126,7 @@ impl Shared {
         endpoint: &Endpoint,
         network: &ReplicatedNetwork,
     ) -> Option<String> {
-        let kind = port.clone().kind(carrier(self.kind, network.spec.encrypted));
+        let kind = port.clone().kind(self.carriers.of(network.spec.encrypted));
         self.gateway().refusal(endpoint, network, &kind)
     }
 
@@ -152,7 +148,7 @@ impl Shared {
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
                 let network = view.networks().get(&view.endpoints().get(&id)?.network)?;
-                Some((id, port.kind(carrier(self.kind, network.spec.encrypted))))
+                Some((id, port.kind(self.carriers.of(network.spec.encrypted))))
             };
             let ports = ports.into_iter().filter_map(kind).collect();
             let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
@@ -196,7 +192,7 @@ impl Reconciler {
         let (publish, progress) = watch::channel(Progress::default());
         let (reports, receiver) = async_mpsc::channel(REPORTS);
         let thread = thread::Builder::new().name("overlay-reconcile".to_owned());
-        let rules = watch_rules(shared.kind, wake.clone());
+        let rules = watch_rules(shared.carriers.plain, wake.clone());
         let worker = Worker {
             shared,
             keys,
@@ -304,7 +300,7 @@ impl Worker {
     fn turn(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
-        let (heard, used) = noticed(&shared.dataplane());
+        let (heard, used) = shared.dataplane().noticed();
         self.keys.notice(heard, used);
         let (due, wait) = shared.viewer.read(|view| {
             self.keys.follow(view, control::now(), now);
@@ -422,11 +418,4 @@ fn subject(op: &Op) -> Subject {
         Op::AddInboundSa(_) => Subject::Receive,
         _ => Subject::Other,
     }
-}
-
-/// Associations heard for the first time, and how much each outbound one has carried.
-fn noticed(dataplane: &NodeDataplane) -> (Vec<SaId>, Vec<(SaId, u64, u64)>) {
-    let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
-    // A switch that stopped has nothing to say.
-    dataplane.user().switch().with_sas(look).unwrap_or_default()
 }

@@ -161,8 +161,10 @@ fn in_lab(test: impl FnOnce(&Lab) + Send) {
 }
 
 #[test]
-#[ignore = "needs a kernel with ESP"]
-fn d04_e06_sealing_kernel_dataplane_passes_the_conformance_suite() {
+fn d04_e06_sealing_kernel_dataplane_passes_the_conformance_suite_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
     lab::isolated(|| {
         let labs = RefCell::new(Vec::new());
         check(|| {

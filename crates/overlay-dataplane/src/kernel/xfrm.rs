@@ -5,13 +5,13 @@
 //!  VXLAN device ◄── UDP to the encrypted port ◄── policy in: ESP or nothing  ◄── association ◄── wire
 //! ```
 //!
-//! Ours are told by their request id ([`REQUEST_ID`]); others' are neither read nor touched. An
+//! Ours are told by their request id (`REQUEST_ID`); others' are neither read nor touched. An
 //! association admits what its peer sends to the encrypted port, and nothing else that its key opens.
 //!
-//! - [`association`]: one of them as a message, and read back
-//! - [`encapsulation`]: the socket that ESP in UDP comes in by
-//! - [`policy`]: the two policies
-//! - [`protection`]: all of it behind one value
+//! - `association`: one of them as a message, and read back
+//! - `encapsulation`: the socket that ESP in UDP comes in by
+//! - `policy`: the two policies
+//! - `protection`: all of it behind one value
 
 mod association;
 mod encapsulation;

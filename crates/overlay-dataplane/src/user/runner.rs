@@ -72,7 +72,8 @@ impl Runner {
         wake: Arc<Wake>,
     ) -> Result<Self, Error> {
         let plain = sockets.plain.iter().map(|plain| (&plain.vxlan, VXLAN));
-        for (socket, token) in plain.chain([(&sockets.esp, ESP)]) {
+        let esp = sockets.esp.iter().map(|socket| (socket, ESP));
+        for (socket, token) in plain.chain(esp) {
             let fd = socket.fd();
             poll.registry()
                 .register(&mut SourceFd(&fd), token, Interest::READABLE)
@@ -83,8 +84,8 @@ impl Runner {
             poll,
             engine,
             vxlan_ready: sockets.plain.is_some(),
+            esp_ready: sockets.esp.is_some(),
             sockets,
-            esp_ready: true,
             ports: Vec::new(),
             commands,
             wake,
@@ -210,10 +211,9 @@ impl Runner {
 
     fn take_datagrams(&mut self, token: Token, now: Instant) -> bool {
         let (engine, batch, capture) = (&mut self.engine, &mut self.batch, &mut self.capture);
-        let socket = match &self.sockets.plain {
-            Some(plain) if token == VXLAN => &plain.vxlan,
-            _ => &self.sockets.esp,
-        };
+        let Sockets { plain, esp } = &self.sockets;
+        let socket = if token == VXLAN { plain.as_ref().map(|p| &p.vxlan) } else { esp.as_ref() };
+        let Some(socket) = socket else { return false };
         let taken = self.receiver.receive(socket, |from, datagram| {
             if let Some(capture) = capture {
                 capture(Captured {
@@ -295,16 +295,17 @@ impl Runner {
     }
 
     fn send(&mut self, to: IpAddr, channel: Channel, contents: &[u8], stride: usize) {
-        let (socket, port) = match (channel, &self.sockets.plain) {
-            (Channel::Plain { source_port }, Some(plain)) => {
-                (plain.source(source_port), plain.vxlan.local.port())
+        let Sockets { plain, esp } = &self.sockets;
+        let leaves = match channel {
+            Channel::Plain { source_port } => {
+                plain.as_ref().map(|p| (p.source(source_port), p.vxlan.local.port()))
             }
-            (Channel::Plain { .. }, None) => {
-                // Such a switch is given no plain network.
-                self.counters.count_drop(DropReason::SocketError);
-                return;
-            }
-            (Channel::Esp, _) => (&self.sockets.esp, self.sockets.esp.local.port()),
+            Channel::Esp => esp.as_ref().map(|socket| (socket, socket.local.port())),
+        };
+        let Some((socket, port)) = leaves else {
+            // Such a switch is given no such network.
+            self.counters.count_drop(DropReason::SocketError);
+            return;
         };
         let destination = SocketAddr::new(to, port);
         if let Some(capture) = &mut self.capture {

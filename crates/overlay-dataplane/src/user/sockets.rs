@@ -149,7 +149,8 @@ impl Receiver {
 pub(super) struct Sockets {
     /// `None` on a switch of encrypted networks only.
     pub(super) plain: Option<PlainSockets>,
-    pub(super) esp: UdpSocket,
+    /// `None` on a switch of plain networks only.
+    pub(super) esp: Option<UdpSocket>,
 }
 
 /// The sockets of plain networks.
@@ -163,7 +164,7 @@ impl Sockets {
     pub(super) fn open(
         data_path: IpAddr,
         vxlan_port: Option<u16>,
-        esp_port: u16,
+        esp_port: Option<u16>,
     ) -> Result<Self, Error> {
         let open = |port| -> Result<_, Error> {
             let address = SocketAddr::new(data_path, port);
@@ -176,7 +177,7 @@ impl Sockets {
             let sources = (0..SOURCE_SOCKETS).filter_map(|n| open_source(data_path, n)).collect();
             Ok(PlainSockets { vxlan: open(port)?, sources })
         };
-        Ok(Self { plain: vxlan_port.map(plain).transpose()?, esp: open(esp_port)? })
+        Ok(Self { plain: vxlan_port.map(plain).transpose()?, esp: esp_port.map(open).transpose()? })
     }
 }
 

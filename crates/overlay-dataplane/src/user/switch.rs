@@ -36,8 +36,8 @@ pub struct SwitchConfig {
     /// UDP port of plain VXLAN, the same on all nodes. 4789 (RFC 7348 §5). `None`: encrypted networks
     /// only, and the port is left to another, as to the kernel's own VXLAN.
     pub vxlan_port: Option<u16>,
-    /// UDP port of ESP, the same on all nodes. 4500 (RFC 3948 §2).
-    pub esp_port: u16,
+    /// UDP port of ESP, the same on all nodes. 4500 (RFC 3948 §2). `None`: plain networks only.
+    pub esp_port: Option<u16>,
     /// The engine's part.
     pub engine: engine::Config,
 }
@@ -48,7 +48,7 @@ impl SwitchConfig {
     pub const fn new(data_path: IpAddr, seed: u64) -> Self {
         Self {
             vxlan_port: Some(4789),
-            esp_port: 4500,
+            esp_port: Some(4500),
             engine: engine::Config::new(data_path, seed),
         }
     }

@@ -8,7 +8,7 @@ use std::os::{
 use overlay_dataplane::kernel::capability;
 use overlay_types::{Capabilities, DataplaneKind, FeatureLevel};
 
-use super::has_left;
+use super::{Carriers, has_left};
 use crate::{Config, NodeError, config::DataplaneSetting};
 
 /// Abstract socket that a kernel dataplane holds. Such a name belongs to a network namespace and ends
@@ -18,8 +18,8 @@ const SEAT: &str = "overlayd kernel dataplane";
 /// The choice, which holds for as long as the process lives.
 #[derive(Debug)]
 pub(crate) struct Choice {
-    pub(crate) kind: DataplaneKind,
-    /// What keeps this host from the kernel dataplane, and how to get it.
+    pub(crate) carriers: Carriers,
+    /// What keeps this host from having all of it in the kernel, and how to get it.
     pub(crate) missing: Vec<String>,
     /// Two on one host would undo each other's filter of members for ever.
     _seat: Option<UnixListener>,
@@ -30,7 +30,9 @@ impl Choice {
     pub(crate) fn make(config: &Config) -> Result<Self, NodeError> {
         if config.dataplane == DataplaneSetting::User {
             tracing::info!(dataplane = %DataplaneKind::User, reason = "as set", "dataplane chosen");
-            return Ok(Self { kind: DataplaneKind::User, missing: Vec::new(), _seat: None });
+            let user = DataplaneKind::User;
+            let carriers = Carriers { plain: user, encrypted: user };
+            return Ok(Self { carriers, missing: Vec::new(), _seat: None });
         }
         let mut missing: Vec<String> =
             capability::probe().iter().map(ToString::to_string).collect();
@@ -61,16 +63,26 @@ impl Choice {
             let reason = missing.join("; ");
             tracing::info!(dataplane = %kind, %setting, reason, "dataplane chosen");
         }
-        Ok(Self { kind, missing, _seat: seat })
+        let encrypted = if kind == DataplaneKind::User {
+            kind
+        } else if let Some(lacking) = capability::probe_esp() {
+            tracing::info!(reason = %lacking, "encrypted networks are carried in user space");
+            missing.push(lacking.to_string());
+            DataplaneKind::User
+        } else {
+            DataplaneKind::Kernel
+        };
+        let carriers = Carriers { plain: kind, encrypted };
+        Ok(Self { carriers, missing, _seat: seat })
     }
 
     /// What this node can do.
     pub(crate) fn capabilities(&self) -> Capabilities {
         Capabilities {
-            dataplane: self.kind,
-            // By the switch in user space, also beside the kernel.
+            dataplane: self.carriers.plain,
+            // By the kernel, or by the switch in user space beside it.
             encryption: true,
-            ipv6: self.kind == DataplaneKind::User || host_has_ipv6(),
+            ipv6: self.carriers.plain == DataplaneKind::User || host_has_ipv6(),
             level: FeatureLevel::OURS,
         }
     }

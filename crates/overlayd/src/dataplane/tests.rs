@@ -5,19 +5,23 @@ use overlay_dataplane::{
 };
 use overlay_types::Vni;
 
-use super::*;
+use super::{
+    DataplaneKind::{Kernel, User},
+    *,
+};
 
 type Fakes = NodeDataplane<FakeDataplane, FakeDataplane>;
 
-fn node(kernel: bool) -> Fakes {
-    let kernel = kernel.then(FakeDataplane::new);
-    NodeDataplane { user: FakeDataplane::new(), kernel, in_kernel: BTreeSet::new() }
+fn node(plain: DataplaneKind, encrypted: DataplaneKind) -> Fakes {
+    let carriers = Carriers { plain, encrypted };
+    let kernel = (plain == Kernel).then(FakeDataplane::new);
+    NodeDataplane { user: FakeDataplane::new(), kernel, carriers, in_kernel: BTreeSet::new() }
 }
 
 #[test]
 fn d04_both_kinds_of_nodes_pass_the_conformance_suite() {
-    for kernel in [false, true] {
-        conformance::check(|| Candidate::new(node(kernel)));
+    for (plain, encrypted) in [(User, User), (Kernel, User), (Kernel, Kernel)] {
+        conformance::check(|| Candidate::new(node(plain, encrypted)));
     }
 }
 
@@ -47,16 +51,19 @@ fn d03_plain_networks_go_to_the_kernel_and_encrypted_ones_to_the_switch() {
         };
         ops.iter().filter(about).cloned().collect()
     };
-    let mut kernel_node = node(true);
+    let mut kernel_node = node(Kernel, User);
     assert!(kernel_node.apply(ops.clone()).iter().all(Result::is_ok));
     assert_eq!(kernel_node.kernel.as_ref().unwrap().log(), of(plain, &ops));
     assert_eq!(kernel_node.user.log(), of(sealed, &ops));
-    let mut user_node = node(false);
+    let mut user_node = node(User, User);
     assert!(user_node.apply(ops.clone()).iter().all(Result::is_ok));
     assert_eq!(user_node.user.log(), ops);
+    let mut sealing_node = node(Kernel, Kernel);
+    assert!(sealing_node.apply(ops.clone()).iter().all(Result::is_ok));
+    assert_eq!(sealing_node.kernel.as_ref().unwrap().log(), ops);
 
     // What a run before this one left in the kernel is removed there.
-    let mut kernel_node = node(true);
+    let mut kernel_node = node(Kernel, User);
     kernel_node.kernel.as_mut().unwrap().apply(ops[..1].to_vec());
     assert_eq!(remove_all(&mut kernel_node).unwrap(), 1);
     assert_eq!(kernel_node.observe().unwrap(), Observed::default());

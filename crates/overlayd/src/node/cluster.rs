@@ -152,8 +152,8 @@ impl NodeHandle {
     ) -> Result<v1::LeaveClusterResponse, NodeError> {
         let _busy = self.0.busy.lock().await;
         if self.is_locked() && request.force {
-            sweep(self.0.choice.kind, &self.0.config.netns_dir());
-            sweep_gateway(self.0.choice.kind, self.0.config.gateway()?);
+            sweep(self.0.choice.carriers.plain, &self.0.config.netns_dir());
+            sweep_gateway(self.0.choice.carriers.plain, self.0.config.gateway()?);
             self.0.disk.forget();
             let remains = "this manager is locked and could tell nobody".to_owned();
             return Ok(v1::LeaveClusterResponse { remains });

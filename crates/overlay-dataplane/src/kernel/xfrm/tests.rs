@@ -7,7 +7,7 @@ use overlay_crypto::{
     aead::AeadKey,
     esp::{SaId, SaKeys, Salt},
 };
-use overlay_testkit::lab::Namespace;
+use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Epoch, NodeId, Spi};
 
 use super::{Encapsulation, Esp, Protection};
@@ -112,8 +112,10 @@ fn check(over_ipv6: bool, encapsulation: Encapsulation) {
 }
 
 #[test]
-#[ignore = "needs a kernel with ESP"]
-fn e01_e05_what_goes_to_the_encrypted_port_is_sealed() {
+fn e01_e05_what_goes_to_the_encrypted_port_is_sealed_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
     for over_ipv6 in [false, true] {
         for encapsulation in [Encapsulation::Udp(4500), Encapsulation::None] {
             check(over_ipv6, encapsulation);
