@@ -43,6 +43,7 @@ pub use counters::{Counters, DropReason, Event};
 pub use flow_table::DEFAULT_MAX_FLOWS;
 use flow_table::FlowTable;
 use fragment::FragmentTable;
+pub(crate) use ingress::link_local;
 pub use sealed::Sas;
 pub use tables::{NetworkTable, PortBinding, PortId, ROUTER_MAC, Tables};
 use transit::Transit;

@@ -2,6 +2,7 @@
 //! what the real `nft` command makes of it, and what becomes of packets.
 
 mod admission;
+mod fence;
 mod forwarding;
 mod gateway;
 mod host;

@@ -22,18 +22,31 @@ pub enum Field {
     Mark,
     /// The name of a network device.
     Device,
+    /// The index of a network device, in the host's byte order.
+    Index,
+    /// What an Ethernet frame carries.
+    EtherType,
 }
 
 impl Field {
-    const ALL: [Self; 7] =
-        [Self::Ipv4, Self::Ipv6, Self::Mac, Self::Protocol, Self::Port, Self::Mark, Self::Device];
+    const ALL: [Self; 9] = [
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Mac,
+        Self::Protocol,
+        Self::Port,
+        Self::Mark,
+        Self::Device,
+        Self::Index,
+        Self::EtherType,
+    ];
 
     /// Octets of a value.
     pub const fn size(self) -> usize {
         match self {
             Self::Protocol => 1,
-            Self::Port => 2,
-            Self::Ipv4 | Self::Mark => 4,
+            Self::Port | Self::EtherType => 2,
+            Self::Ipv4 | Self::Mark | Self::Index => 4,
             Self::Mac => 6,
             Self::Ipv6 | Self::Device => 16,
         }
@@ -45,15 +58,17 @@ impl Field {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
             Self::Mac => 9,
+            Self::EtherType => 10,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Mark => 19,
+            Self::Index => 20,
             Self::Device => 41,
         }
     }
 
     const fn is_host_order(self) -> bool {
-        matches!(self, Self::Mark | Self::Device)
+        matches!(self, Self::Mark | Self::Device | Self::Index)
     }
 }
 

@@ -139,7 +139,7 @@ fn may_source_group(local: &LocalPort, source: IpAddr) -> bool {
 }
 
 /// The link-local address with the modified EUI-64 of `mac`.
-pub(super) fn link_local(mac: MacAddr) -> Ipv6Addr {
+pub(crate) fn link_local(mac: MacAddr) -> Ipv6Addr {
     let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
     octets[8..11].copy_from_slice(&mac.0[..3]);
     octets[13..].copy_from_slice(&mac.0[3..]);

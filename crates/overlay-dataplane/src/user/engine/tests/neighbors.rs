@@ -111,7 +111,7 @@ fn solicit(source: Ipv6Addr, target: Ipv6Addr, change: impl FnOnce(&mut Vec<u8>)
 #[test]
 fn n12_solicitations_are_answered() {
     let (mut a, _) = pair();
-    let link_local = ingress::link_local(mac(11));
+    let link_local = link_local(mac(11));
     assert_eq!(link_local, "fe80::42:aff:fe00:10b".parse::<Ipv6Addr>().unwrap());
     for source in [v6(11), link_local, Ipv6Addr::UNSPECIFIED] {
         for (target, expected) in [(21, mac(21)), (1, ROUTER_MAC)] {
