@@ -18,11 +18,12 @@
 //!
 //! - [`netlink`]: messages, attributes, the socket; `link`, `neighbor`, `address`, `route`: what is
 //!   said about each
-//! - `netns`: namespaces as files
+//! - `netns`: namespaces as files; `inside`: sockets in one
 //! - `stations`: who is where, as a table and as changes to it; pure
 //! - `scaffold`, `port`: the devices of a network and of an endpoint
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
+//! - `fence`: what endpoints may send, and the short way past the bridge; pure in [`nft::fence`]
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them
@@ -34,8 +35,10 @@ pub mod capability;
 mod conntrack;
 mod dataplane;
 mod directory;
+mod fence;
 pub mod filter;
 pub mod gateway;
+mod inside;
 mod link;
 pub mod members;
 mod neighbor;

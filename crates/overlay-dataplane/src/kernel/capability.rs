@@ -1,7 +1,11 @@
 //! Whether this kernel can carry networks: by trying, in a namespace that is gone afterwards.
 
 use core::net::{IpAddr, Ipv4Addr};
-use std::{collections::BTreeSet, io, os::fd::AsFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd,
+};
 
 use neli::consts::rtnl::Ifla;
 use overlay_types::{MacAddr, Vni};
@@ -12,6 +16,10 @@ use super::{
     members::MemberFilter,
     netlink::{Refusal, RouteSocket},
     netns::{self, NetNs},
+    nft::{
+        Nft, NftError, Table, diff,
+        fence::{self, Fence},
+    },
     xfrm,
 };
 use crate::Error;
@@ -48,6 +56,12 @@ const ESP: (&str, &str) = (
     "modprobe esp4 esp6 (CONFIG_INET_ESP, CONFIG_INET6_ESP, CONFIG_CRYPTO_GCM); until then they are \
      carried in user space",
 );
+const FENCE: (&str, &str) =
+    ("nf_tables at devices", "modprobe nf_tables (CONFIG_NF_TABLES_NETDEV, Linux 4.2 or later)");
+const SHORT_WAY: (&str, &str) = (
+    "the short way past bridges, without which networks are slower",
+    "modprobe nft_fwd_netdev (CONFIG_NFT_FWD_NETDEV)",
+);
 
 /// That of the device that is tried, which nothing else in its namespace can have.
 const VNI: Vni = match Vni::new(Vni::MIN_OVERLAY) {
@@ -72,6 +86,22 @@ pub fn probe_esp() -> Option<Missing> {
     }
 }
 
+/// What is missing for frames to go from device to device past the bridge; networks go without.
+pub fn short_way() -> Option<Missing> {
+    let tried = netns::scratch(|_| Ok(try_fence(&fence::attempt())));
+    let refused = match tried {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(missing(SHORT_WAY, &refused))
+}
+
+/// Makes a table in the calling thread's namespace.
+fn try_fence(table: &Table) -> Result<(), NftError> {
+    Nft::open()?.apply(&diff(&fence::table_id(), Some(table), None))
+}
+
 fn missing((what, remedy): (&'static str, &'static str), reason: &impl ToString) -> Missing {
     Missing { what, reason: reason.to_string(), remedy }
 }
@@ -90,9 +120,16 @@ fn try_devices(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
     if found.is_empty() {
         let outcome = try_port(socket, config);
         found.extend(outcome.err().map(|error| missing(LOCKED, &error)));
+        found.extend(try_fence(&portless()).err().map(|error| missing(FENCE, &error)));
     }
     found.extend(filtered.err().map(|error| missing(NFT, &error)));
     found
+}
+
+/// The fence of a network without ports, at the device that is tried.
+fn portless() -> Table {
+    let (ports, tunnel) = (BTreeMap::new(), ("vxlan".into(), 0));
+    Fence { ports, tunnel, shortens: false, floods: false }.table()
 }
 
 /// A table that lets one member in, read back.
@@ -146,6 +183,7 @@ mod tests {
         // Whether it has ESP is another question.
         let lacks_esp = host.enter(probe_esp).is_some();
         assert_eq!(lacks_esp, host.ip(ESP_STATE).is_err());
+        assert_eq!(host.enter(short_way), None);
         assert_eq!(host.ip("-br link show").unwrap(), before);
     }
 

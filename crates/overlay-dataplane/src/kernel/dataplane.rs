@@ -11,9 +11,12 @@ use overlay_types::{EndpointId, NetworkId, Vni};
 
 use super::{
     directory::{Directory, NetworkFile},
+    fence::{Fenced, ShortWay},
+    inside::Inside,
     link::Vxlan,
     members::MemberFilter,
     netlink::{Refusal, RouteSocket},
+    nft::fence::Fence,
     port::{self, Board},
     scaffold,
     services::{Services, Site},
@@ -57,6 +60,9 @@ pub(super) struct Programmed {
     pub(super) bridge: u32,
     pub(super) devices: Devices,
     pub(super) stations: Stations,
+    pub(super) fence: Fenced,
+    /// Open sockets, if they are kept.
+    pub(super) inside: Option<Inside>,
 }
 
 /// A node's dataplane in the Linux kernel.
@@ -70,6 +76,7 @@ pub struct KernelDataplane {
     pub(super) protection: Option<Protection>,
     /// Nothing gets around IPsec, as of the last look.
     pub(super) enforced: bool,
+    pub(super) short_way: ShortWay,
     pub(super) state: State,
     pub(super) programmed: BTreeMap<NetworkId, Programmed>,
     pub(super) services: Services,
@@ -93,6 +100,7 @@ impl KernelDataplane {
             host: RouteSocket::open().map_err(failed)?,
             config,
             filter,
+            short_way: ShortWay::default(),
             state: State::default(),
             programmed: BTreeMap::new(),
             services: Services::default(),
@@ -223,6 +231,7 @@ impl KernelDataplane {
         let members = network.members.clone();
         let locals: Vec<_> = network.locals.clone().into_iter().collect();
         self.flood(number, id, &members);
+        self.programmed.entry(id).or_default().fence.ask(number);
         // MTU, subnets and flooding are theirs, too. One that was found to be broken has its own
         // operation.
         let whole = locals.into_iter().filter(|(_, l)| l.addresses.iter().next().is_some());
@@ -239,11 +248,11 @@ impl KernelDataplane {
             self.directory.make()?;
             file.create()?
         };
-        let inside = file.socket(&netns)?;
         let missing = || Error::Unsupported("seal frames: the kernel has no ESP");
         let wanted = self.vxlan(settings.vni, settings.encrypted).ok_or_else(missing)?;
-        let found = scaffold::ensure(&self.host, &netns, &inside, settings, wanted)?;
         let programmed = self.programmed.entry(file.network).or_default();
+        let inside = file.inside(&netns, &mut programmed.inside)?;
+        let found = scaffold::ensure(&self.host, &netns, &inside.route, settings, wanted)?;
         (programmed.bridge, programmed.devices) = (found.bridge, found.devices);
         Ok(())
     }
@@ -255,9 +264,13 @@ impl KernelDataplane {
         for (endpoint, local) in locals.unwrap_or_default() {
             self.withdraw(endpoint, &local)?;
         }
+        let programmed = self.programmed.get_mut(&id);
+        let mut kept = programmed.and_then(|programmed| programmed.inside.take());
         for file in files {
             if let Some(netns) = file.find()? {
-                scaffold::remove(&file.socket(&netns)?, file.vni)?;
+                scaffold::remove(&file.inside(&netns, &mut kept)?.route, file.vni)?;
+                // The namespace ends with its last socket.
+                kept = None;
             }
             // Behind the device, which frames come in by, and before the file, which tells the VNI.
             if others.is_empty() {
@@ -283,6 +296,8 @@ impl KernelDataplane {
         self.filter.set(network.settings.vni, &members)?;
         network.members.clone_from(&members);
         self.flood(number, id, &members);
+        // A fence that is not whole shows in the members.
+        self.programmed.entry(id).or_default().fence.ask(number);
         Ok(())
     }
 
@@ -326,10 +341,12 @@ impl KernelDataplane {
         let settings = &self.state.network(id)?.settings;
         let programmed = self.programmed.entry(id).or_default();
         let file = self.directory.file(id, settings.vni);
-        let inside = file.enter()?;
-        let board = Board { inside: &inside, bridge: programmed.bridge, settings };
+        let inside = file.enter(&mut programmed.inside)?;
+        let board = Board { inside: &inside.route, bridge: programmed.bridge, settings };
         let port = board.plug(endpoint, old, local)?;
         programmed.stations.put_local(number, endpoint, old, (local, port));
+        programmed.fence.add_port(endpoint, port);
+        programmed.fence.ask(number);
         Ok(())
     }
 
@@ -345,12 +362,14 @@ impl KernelDataplane {
         // While the port tells where it is.
         self.withdraw(endpoint, &old)?;
         // Without the namespace there is no port either.
+        let programmed = self.programmed.entry(id).or_default();
         if let Some(netns) = file.find()? {
-            port::unplug(&file.socket(&netns)?, endpoint)?;
+            port::unplug(&file.inside(&netns, &mut programmed.inside)?.route, endpoint)?;
         }
+        programmed.stations.remove_local(number, endpoint, &old);
+        programmed.fence.remove_port(endpoint);
+        programmed.fence.ask(number);
         self.state.network(id)?.locals.remove(&endpoint);
-        let stations = &mut self.programmed.entry(id).or_default().stations;
-        stations.remove_local(number, endpoint, &old);
         Ok(())
     }
 
@@ -364,17 +383,23 @@ impl KernelDataplane {
         let mut failed = Vec::new();
         for (id, programmed) in &mut self.programmed {
             let changes = programmed.stations.take_changes(programmed.devices);
-            let Some(vni) = self.state.0.networks.get(id).map(|n| n.settings.vni) else { continue };
-            if changes.is_empty() {
+            let asked = programmed.fence.take_asked();
+            let Some(network) = self.state.0.networks.get(id) else { continue };
+            let fence = asked.map(|op| {
+                let (vxlan, shortens) = (programmed.devices.vxlan, self.short_way.exists());
+                (op, programmed.fence.wanted(&programmed.fence, network, vxlan, shortens))
+            });
+            let fence = fence.filter(|(_, wanted)| !programmed.fence.is(wanted));
+            if fence.is_none() && changes.is_empty() {
                 continue;
             }
-            let outcomes = match self.directory.file(*id, vni).enter() {
-                Ok(inside) => program(&inside, *id, &changes),
-                Err(error) => {
-                    failed.extend(changes.first().map(|change| (change.op, error)));
-                    changes.iter().map(|_| Err(Error::UnknownNetwork(*id))).collect()
-                }
-            };
+            let first = fence.as_ref().map(|(op, _)| *op).or(changes.first().map(|c| c.op));
+            let file = self.directory.file(*id, network.settings.vni);
+            let outcomes = programmed.change(*id, &file, fence.map(|(_, wanted)| wanted), &changes);
+            let outcomes = outcomes.unwrap_or_else(|error| {
+                failed.extend(first.map(|op| (op, error)));
+                changes.iter().map(|_| Err(Error::UnknownNetwork(*id))).collect()
+            });
             for (change, outcome) in changes.iter().zip(outcomes) {
                 programmed.stations.made(change, outcome.is_ok());
                 failed.extend(outcome.err().map(|error| (change.op, error)));
@@ -383,6 +408,24 @@ impl KernelDataplane {
         // Behind the backends that they lead to.
         failed.extend(self.services.flush(&self.state.0.networks));
         failed
+    }
+}
+
+impl Programmed {
+    /// Makes changes in a network's namespace, and says of each whether it is made. An error when none is.
+    fn change(
+        &mut self,
+        id: NetworkId,
+        file: &NetworkFile,
+        fence: Option<Fence>,
+        changes: &[Change],
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let inside = file.enter(&mut self.inside)?;
+        // Before the entries that let frames of a port in.
+        if let Some(fence) = fence {
+            self.fence.put(&mut inside.nft, fence)?;
+        }
+        Ok(program(&inside.route, id, changes))
     }
 }
 

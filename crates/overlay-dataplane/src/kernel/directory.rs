@@ -7,7 +7,7 @@ use std::{
 
 use overlay_types::{NetworkId, Vni};
 
-use super::{netlink::RouteSocket, netns::NetNs};
+use super::{inside::Inside, netns::NetNs};
 use crate::Error;
 
 /// Where a node's namespaces are. Whatever else is in there is left alone.
@@ -71,15 +71,23 @@ impl NetworkFile {
         NetNs::find(&self.path).map_err(|source| self.entering(source))
     }
 
-    /// A socket that speaks to the namespace.
-    pub(super) fn socket(&self, netns: &NetNs) -> Result<RouteSocket, Error> {
-        netns.socket().map_err(|source| self.entering(source))
+    /// Sockets that speak to the namespace: those that are kept, if they do, else new ones to keep.
+    pub(super) fn inside<'a>(
+        &self,
+        netns: &NetNs,
+        kept: &'a mut Option<Inside>,
+    ) -> Result<&'a mut Inside, Error> {
+        let inside = match kept.take().filter(|kept| kept.is_in(netns)) {
+            Some(inside) => inside,
+            None => Inside::open(netns).map_err(|source| self.entering(source))??,
+        };
+        Ok(kept.insert(inside))
     }
 
-    /// A socket that speaks to the namespace, which has to be there.
-    pub(super) fn enter(&self) -> Result<RouteSocket, Error> {
-        let opened = NetNs::open(&self.path).and_then(|netns| netns.socket());
-        opened.map_err(|source| self.entering(source))
+    /// As [`inside`](Self::inside), of the namespace that has to be there.
+    pub(super) fn enter<'a>(&self, kept: &'a mut Option<Inside>) -> Result<&'a mut Inside, Error> {
+        let netns = NetNs::open(&self.path).map_err(|source| self.entering(source))?;
+        self.inside(&netns, kept)
     }
 
     fn entering(&self, source: io::Error) -> Error {

@@ -2,17 +2,19 @@
 //!
 //! What is not as an operation leaves it is shown as something that nobody wants, so that
 //! the comparison puts it again: a network with no MTU, an endpoint without addresses or on no node,
-//! members with one that is none.
+//! members with one that is none, also for a fence that is not whole.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 
-use overlay_types::Addresses;
+use overlay_types::{Addresses, EndpointId};
 
 use super::{
     address::{self, Assigned},
     dataplane::{KernelDataplane, Programmed},
     directory::NetworkFile,
+    fence::Fenced,
+    inside::KEPT,
     link::{self, Link},
     members::Members,
     neighbor::{self, Entry},
@@ -34,12 +36,17 @@ impl KernelDataplane {
             self.state.0.outbound = protection.outbound();
         }
         let mut known = core::mem::take(&mut self.state.0.networks);
-        self.programmed.clear();
+        let mut programmed_before = core::mem::take(&mut self.programmed);
         let mut endpoints = BTreeSet::new();
         for file in self.directory.list()? {
             let id = file.network;
             let before = known.remove(&id).or_else(|| self.state.0.networks.remove(&id));
-            let (mut network, programmed) = self.read_network(&file, before.as_ref())?;
+            let programmed = programmed_before.remove(&id).unwrap_or_default();
+            let (mut network, mut programmed) =
+                self.read_network(&file, before.as_ref(), programmed)?;
+            if self.programmed.len() >= KEPT {
+                programmed.inside = None;
+            }
             network.members = shown_members(&network, &programmed, members.as_ref());
             keep_order(&mut network, before.as_ref());
             self.read_services(&mut network, before.as_ref());
@@ -61,14 +68,17 @@ impl KernelDataplane {
     }
 
     fn read_network(
-        &self,
+        &mut self,
         file: &NetworkFile,
         before: Option<&Network>,
+        programmed_before: Programmed,
     ) -> Result<(Network, Programmed), Error> {
         let broken = || (Network::new(scaffold::broken(file.vni)), Programmed::default());
         // The file is there and the namespace is not: it was never mounted, or is not any more.
         let Some(netns) = file.find()? else { return Ok(broken()) };
-        let inside = file.socket(&netns)?;
+        let Programmed { fence: fence_before, inside: mut kept, .. } = programmed_before;
+        let sockets = file.inside(&netns, &mut kept)?;
+        let inside = &sockets.route;
         let read = |source| Error::Kernel {
             step: "read",
             subject: format!("network {}", file.network),
@@ -84,20 +94,28 @@ impl KernelDataplane {
         let found = read_as(false).or_else(|| read_as(true).filter(|_| self.enforced));
         let Some(found) = found else {
             // Ports that are there are shown as they are, to be unplugged or put again.
-            let (mut network, programmed) = broken();
-            let board = Board { inside: &inside, bridge: 0, settings: &network.settings.clone() };
-            read_ports(&board, &links, &mut network, &mut Stations::default(), None)?;
+            let (mut network, mut programmed) = broken();
+            let board = Board { inside, bridge: 0, settings: &network.settings.clone() };
+            let ports = read_ports(&board, &links, &mut network, &mut Stations::default(), None)?;
+            programmed.fence.extend(ports);
+            programmed.inside = kept;
             return Ok((network, programmed));
         };
         let mut network = Network::new(found.settings.clone());
-        let mut stations = Stations::read(found.devices, list_entries(&inside).map_err(read)?);
-        let board = Board { inside: &inside, bridge: found.bridge, settings: &found.settings };
-        read_ports(&board, &links, &mut network, &mut stations, before)?;
+        let mut stations = Stations::read(found.devices, list_entries(inside).map_err(read)?);
+        let board = Board { inside, bridge: found.bridge, settings: &found.settings };
+        let ports = read_ports(&board, &links, &mut network, &mut stations, before)?;
         for (id, remote) in before.iter().flat_map(|before| &before.remotes) {
             network.remotes.extend(stations.claim_remote(*id, remote).map(|found| (*id, found)));
         }
         network.remotes.extend(stations.unclaimed());
-        Ok((network, Programmed { bridge: found.bridge, devices: found.devices, stations }))
+        let mut fence = Fenced::default();
+        fence.extend(ports);
+        let (vxlan, shortens) = (found.devices.vxlan, self.short_way.exists());
+        let wanted = fence.wanted(&fence_before, &network, vxlan, shortens);
+        fence.read(&mut sockets.nft, wanted, &fence_before)?;
+        let (bridge, devices) = (found.bridge, found.devices);
+        Ok((network, Programmed { bridge, devices, stations, fence, inside: kept }))
     }
 }
 
@@ -107,16 +125,18 @@ fn read_ports(
     network: &mut Network,
     stations: &mut Stations,
     before: Option<&Network>,
-) -> Result<(), Error> {
+) -> Result<Vec<(EndpointId, u32)>, Error> {
+    let mut ports = Vec::new();
     let known = |endpoint| Some(before?.locals.get(&endpoint)?.addresses);
     for link in links {
         let Some(mut port) = board.read(link, known)? else { continue };
         if !stations.claim_local(port.endpoint, &port.local, port.index) {
             port.local.addresses = Addresses::default();
         }
+        ports.push((port.endpoint, port.index));
         network.locals.insert(port.endpoint, port.local);
     }
-    Ok(())
+    Ok(ports)
 }
 
 fn list_entries(inside: &RouteSocket) -> Result<Vec<Entry>, super::netlink::Refusal> {
@@ -137,7 +157,7 @@ fn shown_members(
     let mut members =
         enforced.and_then(|all| all.get(&network.settings.vni)).cloned().unwrap_or_default();
     let agree = if network.settings.multicast { flooded == members } else { flooded.is_empty() };
-    if enforced.is_none() || !agree {
+    if enforced.is_none() || !agree || !programmed.fence.is_whole() {
         members.insert(NOWHERE);
     }
     members

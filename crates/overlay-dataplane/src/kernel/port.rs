@@ -316,7 +316,8 @@ pub(super) fn veth(local: &LocalEndpoint) -> Result<(&str, &Path), Error> {
     }
 }
 
-fn port_name(endpoint: EndpointId) -> String {
+/// Name of an endpoint's port.
+pub(super) fn port_name(endpoint: EndpointId) -> String {
     let id = endpoint.to_string();
     format!("{PREFIX}{}", &id[id.len() - TAIL..])
 }

@@ -16,7 +16,8 @@ use super::{
 use crate::{Error, desired::Settings, user::engine::ROUTER_MAC};
 
 pub(super) const BRIDGE: &[u8] = b"br0";
-const VXLAN: &[u8] = b"vxlan0";
+/// Name of the VXLAN device.
+pub(super) const VXLAN: &str = "vxlan0";
 /// Group of all devices that carry frames of a network, so that they can be removed at once.
 pub(super) const GROUP: u32 = 4789;
 /// Group frames go to the VXLAN device, which answers for neighbours and knows whom else to send
@@ -42,7 +43,7 @@ pub(super) fn read(
     encrypted: bool,
 ) -> Option<Found> {
     let bridge = find(links, BRIDGE)?;
-    let vxlan = find(links, VXLAN)?;
+    let vxlan = find(links, VXLAN.as_bytes())?;
     let multicast = match &bridge.alias[..] {
         ALIAS => false,
         ALIAS_MULTICAST => true,
@@ -99,7 +100,7 @@ pub(super) fn ensure(
     for link in &links {
         let foreign = match &link.name[..] {
             BRIDGE => link.kind != Kind::Bridge,
-            VXLAN => !is_ours(link, wanted),
+            name if name == VXLAN.as_bytes() => !is_ours(link, wanted),
             _ => false,
         };
         if foreign {
@@ -109,13 +110,13 @@ pub(super) fn ensure(
     if !links.iter().any(|l| l.name == BRIDGE && l.kind == Kind::Bridge) {
         inside.request(link::new_bridge(BRIDGE)).map_err(failed("make the bridge of"))?;
     }
-    if !links.iter().any(|l| l.name == VXLAN && is_ours(l, wanted)) {
-        let make = link::new_vxlan(VXLAN, settings.mtu, wanted, netns.as_fd());
+    if !links.iter().any(|l| l.name == VXLAN.as_bytes() && is_ours(l, wanted)) {
+        let make = link::new_vxlan(VXLAN.as_bytes(), settings.mtu, wanted, netns.as_fd());
         host.request(make.put_u32(Ifla::Group, GROUP))
             .map_err(failed("make the VXLAN device of"))?;
     }
     let links = list()?;
-    let (Some(bridge), Some(vxlan)) = (find(&links, BRIDGE), find(&links, VXLAN)) else {
+    let (Some(bridge), Some(vxlan)) = (find(&links, BRIDGE), find(&links, VXLAN.as_bytes())) else {
         return Err(Error::Unsupported("keep devices that somebody else removes"));
     };
     let addresses = inside.dump(address::list(), Assigned::parse).map_err(failed("list"))?;

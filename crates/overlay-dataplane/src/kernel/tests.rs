@@ -16,6 +16,7 @@ use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, ServiceId};
 
 use super::{
     KernelConfig, KernelDataplane,
+    fence::ShortWay,
     filter::NftFilter,
     netlink::fuse,
     netns::NetNs,
@@ -88,11 +89,17 @@ impl Lab {
         self.candidate().sample()
     }
 
+    /// The file of a network's namespace.
+    fn file(&self, network: usize) -> PathBuf {
+        let files = fs::read_dir(&self.directory).unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files.swap_remove(network)
+    }
+
     /// Runs a command in a network's namespace.
     fn run(&self, network: usize, command: &str) -> String {
-        let mut files: Vec<_> = fs::read_dir(&self.directory).unwrap().collect();
-        files.sort_by_key(|file| file.as_ref().unwrap().path());
-        let file = files[network].as_ref().unwrap().path();
+        let file = self.file(network);
         let words = command.split(' ').map(str::to_owned);
         let enter = ["nsenter".to_owned(), format!("--net={}", file.display())];
         self.host.run(&enter.into_iter().chain(words).collect::<Vec<_>>()).unwrap()
@@ -108,6 +115,7 @@ impl Lab {
             "bridge fdb show",
             "ip route show",
             "ip -6 route show",
+            "nft -s list ruleset",
         ] {
             for network in [0, 1] {
                 all += &self.run(network, command);
@@ -284,7 +292,11 @@ fn d06_what_was_changed_by_hand_is_put_back() {
         lab.host.run(&umount).unwrap();
         // The kernel takes its devices away in its own time.
         let interfaces = || lab.container.ip("link show").unwrap().matches(": eth").count();
-        eventually("the interface is gone", || interfaces() == 1);
+        eventually("the interface is gone", || {
+            // Its sockets hold on to a namespace until it looks.
+            dataplane.observe().unwrap();
+            interfaces() == 1
+        });
         put_back(lab, &mut dataplane, &desired, &before, "umount");
     });
 }
@@ -339,6 +351,66 @@ fn n08_the_filter_of_members_comes_first_goes_last_and_is_put_back() {
         }
         converge(&mut dataplane, &Desired::default());
         assert_eq!(lab.admission(), None);
+    });
+}
+
+#[test]
+fn d06_n08_what_was_done_to_a_fence_is_put_back() {
+    in_lab(|lab| {
+        let desired = lab.sample();
+        let mut dataplane = lab.start();
+        converge(&mut dataplane, &desired);
+        let before = shape(&lab.listing());
+        for command in [
+            "nft flush ruleset",
+            "nft flush chain netdev overlay_fence frames",
+            "nft flush set netdev overlay_fence own4",
+            "nft insert rule netdev overlay_fence frames accept",
+            "nft add chain netdev overlay_fence theirs",
+            "nft delete chain netdev overlay_fence ep000000000000a",
+        ] {
+            let untouched = lab.listing();
+            lab.run(0, command);
+            assert!(lab.listing() != untouched, "{command}: it changes nothing");
+            put_back(lab, &mut dataplane, &desired, &before, command);
+        }
+    });
+}
+
+/// A kernel that cannot hand frames from device to device: the bridge has all of them.
+#[test]
+fn n08_without_the_short_way_networks_are_fenced_all_the_same() {
+    in_lab(|lab| {
+        let desired = lab.sample();
+        let mut dataplane = lab.start();
+        for exists in [false, true, false] {
+            dataplane.short_way = ShortWay(Some(exists));
+            converge(&mut dataplane, &desired);
+            let rules = lab.run(0, "nft list ruleset");
+            assert_eq!(rules.contains("fwd to"), exists, "{rules}");
+            assert!(rules.contains("another IP address"), "{rules}");
+        }
+    });
+}
+
+/// A restart, and what others do meanwhile, is told from what was done to the fence.
+#[test]
+fn d05_a_fence_that_is_whole_is_not_written_again() {
+    in_lab(|lab| {
+        let desired = lab.sample();
+        converge(&mut lab.start(), &desired);
+        let generation = || Nft::open_in(&lab.file(0)).unwrap().generation().unwrap();
+        let before = generation();
+        assert!(before.is_some());
+        let mut dataplane = lab.start();
+        converge(&mut dataplane, &desired);
+        assert_eq!(generation(), before);
+        lab.run(0, "nft add table inet theirs");
+        let after = generation();
+        assert_ne!(after, before);
+        assert_eq!(diff(&desired, &dataplane.observe().unwrap()), []);
+        assert_eq!(generation(), after);
+        lab.run(0, "nft delete table inet theirs");
     });
 }
 

@@ -18,8 +18,18 @@ use super::{Message, Refusal, Reply, replies};
 /// Requests in one send. Their answers, up to a kilobyte each, have to fit in the socket's receive
 /// buffer (212 992 octets by default), because the kernel writes all of them before the send returns.
 const BATCH: usize = 100;
-/// The kernel fills up to 32 KiB of a dump at once (`NLMSG_GOODSIZE` bounds it otherwise).
+/// The kernel fills up to 32 KiB of a dump at once (`NLMSG_GOODSIZE` bounds it otherwise), and a refusal
+/// of nf_tables repeats a message.
 const BUFFER_LEN: usize = 1 << 16;
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_LEN]);
+}
+
+/// Lends room for one datagram. Sockets are many, and each is read to the end before the next.
+pub(in crate::kernel) fn with_buffer<T>(receive: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| receive(buffer))
+}
+
 /// How often a listing is begun again because its subject changed meanwhile.
 const DUMP_TRIES: usize = 8;
 
@@ -27,7 +37,6 @@ const DUMP_TRIES: usize = 8;
 pub(in crate::kernel) struct RouteSocket {
     socket: NlSocket,
     sequence: Cell<u32>,
-    buffer: RefCell<Vec<u8>>,
 }
 
 impl RouteSocket {
@@ -57,7 +66,7 @@ impl RouteSocket {
     }
 
     fn new(socket: NlSocket) -> Self {
-        Self { socket, sequence: Cell::new(0), buffer: RefCell::new(vec![0; BUFFER_LEN]) }
+        Self { socket, sequence: Cell::new(0) }
     }
 
     /// Makes one change.
@@ -190,18 +199,19 @@ impl RouteSocket {
     }
 
     fn receive(&self, mut each: impl FnMut(Reply<'_>)) -> Result<(), Refusal> {
-        let mut buffer = self.buffer.borrow_mut();
-        let length = loop {
-            match self.socket.recv(&mut buffer[..], Msg::TRUNC) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                received => break received?.0,
-            }
-        };
-        let Some(received) = buffer.get(..length) else {
-            return Err(Refusal { errno: Errno::EMSGSIZE, text: None });
-        };
-        replies(received).for_each(&mut each);
-        Ok(())
+        with_buffer(|buffer| {
+            let length = loop {
+                match self.socket.recv(&mut buffer[..], Msg::TRUNC) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => break received?.0,
+                }
+            };
+            let Some(received) = buffer.get(..length) else {
+                return Err(Refusal { errno: Errno::EMSGSIZE, text: None });
+            };
+            replies(received).for_each(&mut each);
+            Ok(())
+        })
     }
 }
 

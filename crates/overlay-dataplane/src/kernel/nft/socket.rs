@@ -32,7 +32,7 @@ use super::{
     error::NftError,
     table::{Family, Table, TableId},
 };
-use crate::kernel::netlink::replies;
+use crate::kernel::netlink::{replies, with_buffer};
 
 /// `NLM_F_DUMP`, `NLM_F_DUMP_INTR`, `NLM_F_CAPPED`, `NLM_F_ACK_TLVS`.
 const DUMP: u16 = 0x300;
@@ -50,8 +50,6 @@ const GET_SET: u16 = SUBSYSTEM + 10;
 const GET_ELEMENTS: u16 = SUBSYSTEM + 13;
 const GET_GENERATION: u16 = SUBSYSTEM + 16;
 
-/// Room for one datagram: the kernel's dumps have at most 32 KiB, and a refusal repeats a message.
-const RECEIVE_ROOM: usize = 1 << 16;
 /// Room for a transaction of some 100 000 elements, and for the answers to it. The system's limit
 /// holds where this process may not exceed it.
 const BUFFER: usize = 16 << 20;
@@ -63,7 +61,6 @@ pub struct Nft {
     socket: NlSocket,
     room: usize,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl core::fmt::Debug for Nft {
@@ -104,7 +101,7 @@ impl Nft {
             setsockopt(&fd, sockopt::RcvBuf, &BUFFER).map_err(|e| failed("enlarge")(e.into()))?;
         }
         let room = getsockopt(&fd, sockopt::SndBuf).map_err(|e| failed("measure")(e.into()))?;
-        Ok(Self { socket, room, sequence: 0, buffer: vec![0; RECEIVE_ROOM] })
+        Ok(Self { socket, room, sequence: 0 })
     }
 
     /// Opens a socket in the namespace that the file at `path` stands for.
@@ -366,25 +363,27 @@ impl Nft {
         mut each: impl FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> Result<bool, NftError> {
         let mut lost = false;
-        loop {
-            let length = match self.socket.recv(&mut self.buffer, Msg::DONTWAIT) {
-                Ok((length, _)) => length,
-                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::EAGAIN) => return Ok(lost),
-                    Some(Errno::EINTR) => continue,
-                    Some(Errno::ENOBUFS) => {
-                        lost = true;
-                        continue;
+        with_buffer(|buffer| {
+            loop {
+                let length = match self.socket.recv(&mut buffer[..], Msg::DONTWAIT) {
+                    Ok((length, _)) => length,
+                    Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                        Some(Errno::EAGAIN) => return Ok(lost),
+                        Some(Errno::EINTR) => continue,
+                        Some(Errno::ENOBUFS) => {
+                            lost = true;
+                            continue;
+                        }
+                        _ => return Err(NftError::Socket { step: "receive from", source: error }),
+                    },
+                };
+                for message in replies(&buffer[..length]) {
+                    if each(message).is_break() {
+                        return Ok(lost);
                     }
-                    _ => return Err(NftError::Socket { step: "receive from", source: error }),
-                },
-            };
-            for message in replies(&self.buffer[..length]) {
-                if each(message).is_break() {
-                    return Ok(lost);
                 }
             }
-        }
+        })
     }
 }
 

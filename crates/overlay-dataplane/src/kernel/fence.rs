@@ -1,0 +1,152 @@
+//! The fence of a network in its namespace: [`nft::fence`](super::nft::fence) as the kernel has it.
+//!
+//! What is not as it was made shows in the next comparison. The generation of a namespace's rules, which
+//! every transaction of anybody raises, tells without a listing that nothing was done to it.
+
+use std::collections::BTreeMap;
+
+use overlay_types::EndpointId;
+
+use super::{
+    capability,
+    nft::{
+        Nft, NftError, diff,
+        fence::{Fence, Port, table_id},
+    },
+    port, scaffold,
+};
+use crate::desired::Network;
+
+/// The fence of one network, and what it is made of.
+#[derive(Debug, Default)]
+pub(super) struct Fenced {
+    /// Indices of endpoints' ports.
+    ports: BTreeMap<EndpointId, u32>,
+    /// What the kernel has, if it is whole.
+    present: Option<Fence>,
+    /// Generation of the rules when it was read.
+    generation: Option<u32>,
+    /// The operation that wants it looked at.
+    asked: Option<usize>,
+}
+
+/// Whether this kernel can hand frames from device to device. Tried once, when first needed.
+#[derive(Debug, Default)]
+pub(super) struct ShortWay(pub(super) Option<bool>);
+
+impl ShortWay {
+    pub(super) fn exists(&mut self) -> bool {
+        *self.0.get_or_insert_with(|| match capability::short_way() {
+            Some(missing) => {
+                tracing::warn!(%missing, "networks are slower than they could be");
+                false
+            }
+            None => true,
+        })
+    }
+}
+
+impl Fenced {
+    /// Has the fence looked at for an operation.
+    pub(super) fn ask(&mut self, op: usize) {
+        self.asked = Some(op);
+    }
+
+    /// Takes note of an endpoint's port.
+    pub(super) fn add_port(&mut self, endpoint: EndpointId, index: u32) {
+        self.ports.insert(endpoint, index);
+    }
+
+    /// Takes note of ports that were found.
+    pub(super) fn extend(&mut self, ports: impl IntoIterator<Item = (EndpointId, u32)>) {
+        self.ports.extend(ports);
+    }
+
+    /// Takes note that an endpoint has no port any more.
+    pub(super) fn remove_port(&mut self, endpoint: EndpointId) {
+        self.ports.remove(&endpoint);
+    }
+
+    /// The operation that wants it looked at, if any.
+    pub(super) fn take_asked(&mut self) -> Option<usize> {
+        self.asked.take()
+    }
+
+    /// Whether the kernel has this one.
+    pub(super) fn is(&self, fence: &Fence) -> bool {
+        self.present.as_ref() == Some(fence)
+    }
+
+    /// Whether the kernel has it as it was made.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.present.is_some()
+    }
+
+    /// The fence that a network is to have. An endpoint that is shown without addresses, because something
+    /// of it is missing, keeps those that it has in `before`.
+    pub(super) fn wanted(
+        &self,
+        before: &Self,
+        network: &Network,
+        tunnel: u32,
+        shortens: bool,
+    ) -> Fence {
+        let port = |(id, index): (&EndpointId, &u32)| {
+            let local = network.locals.get(id)?;
+            let name = port::port_name(*id);
+            let known = before.present.as_ref().and_then(|fence| fence.ports.get(&name));
+            let known = known.filter(|_| local.addresses.iter().next().is_none());
+            let addresses = known.map_or(local.addresses, |port| port.addresses);
+            Some((name, Port { index: *index, mac: local.mac, addresses }))
+        };
+        Fence {
+            ports: self.ports.iter().filter_map(port).collect(),
+            tunnel: (scaffold::VXLAN.to_owned(), tunnel),
+            shortens,
+            floods: network.settings.multicast,
+        }
+    }
+
+    /// Reads whether the kernel has `wanted`. `before` is what is known of the same fence.
+    pub(super) fn read(
+        &mut self,
+        nft: &mut Nft,
+        wanted: Fence,
+        before: &Self,
+    ) -> Result<(), NftError> {
+        call()?;
+        self.generation = nft.generation()?;
+        let untouched =
+            before.is(&wanted) && before.generation == self.generation && self.generation.is_some();
+        if !untouched {
+            let found = nft.observe(&table_id())?;
+            if found != Some(wanted.table()) {
+                return Ok(());
+            }
+        }
+        self.present = Some(wanted);
+        Ok(())
+    }
+
+    /// Makes it what it shall be, whatever is there of it.
+    pub(super) fn put(&mut self, nft: &mut Nft, wanted: Fence) -> Result<(), NftError> {
+        call()?;
+        let (id, table) = (table_id(), wanted.table());
+        if let Some(known) = self.present.take()
+            && nft.apply(&diff(&id, Some(&table), Some(&known.table()))).is_ok()
+        {
+            self.present = Some(wanted);
+            return Ok(());
+        }
+        call()?;
+        // Chains go with their devices on some kernels; somebody may have done something.
+        let found = nft.observe(&id)?;
+        nft.apply(&diff(&id, Some(&table), found.as_ref()))?;
+        self.present = Some(wanted);
+        Ok(())
+    }
+}
+
+fn call() -> Result<(), NftError> {
+    super::call().map_err(|source| NftError::Socket { step: "use", source })
+}
