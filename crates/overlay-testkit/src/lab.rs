@@ -13,7 +13,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
 };
@@ -112,6 +112,12 @@ impl Namespace {
         let namespace = Self(made?);
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// The namespace that a file stands for.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self(file.into()))
     }
 
     /// A path that opens the namespace, as long as this value lives.
