@@ -44,18 +44,18 @@ use crate::probe::{ping, transfer};
 /// Octets of one transfer by TCP.
 const TRANSFER: usize = 50_000_000;
 /// Node of the user dataplane.
-const USER: u16 = 3;
+pub(crate) const USER: u16 = 3;
 
-struct Endpoint {
-    node: u16,
+pub(crate) struct Endpoint {
+    pub(crate) node: u16,
     number: u16,
     /// Subnet of its IPv4 address.
     subnet: u8,
-    netns: Namespace,
+    pub(crate) netns: Namespace,
 }
 
 impl Endpoint {
-    fn new(node: u16, subnet: u8, number: u16) -> Result<Self> {
+    pub(crate) fn new(node: u16, subnet: u8, number: u16) -> Result<Self> {
         Ok(Self { node, number, subnet, netns: Namespace::new()? })
     }
 
@@ -63,25 +63,25 @@ impl Endpoint {
         EndpointId::from_u128(self.number.into())
     }
 
-    fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         let v4 = [10, 0, self.subnet, self.number as u8].into();
         Addresses { v4: Some(v4), v6: Some([0xfd00, 0, 0, 1, 0, 0, 0, self.number].into()) }
     }
 
-    fn mac(&self) -> MacAddr {
+    pub(crate) fn mac(&self) -> MacAddr {
         MacAddr::from_ipv4([10, 0, self.subnet, self.number as u8].into())
     }
 }
 
 /// Hosts on one wire.
-struct Underlay {
-    hosts: Vec<Namespace>,
+pub(crate) struct Underlay {
+    pub(crate) hosts: Vec<Namespace>,
     over_ipv6: bool,
     _wire: Namespace,
 }
 
 impl Underlay {
-    fn new(over_ipv6: bool) -> Result<Self> {
+    pub(crate) fn new(over_ipv6: bool) -> Result<Self> {
         let wire = Namespace::new()?;
         wire.ip("link add wire type bridge mcast_snooping 0")?;
         wire.ip("link set wire up")?;
@@ -97,11 +97,11 @@ impl Underlay {
         Ok(Self { hosts, over_ipv6, _wire: wire })
     }
 
-    fn address(&self, node: u16) -> IpAddr {
+    pub(crate) fn address(&self, node: u16) -> IpAddr {
         address(self.over_ipv6, node)
     }
 
-    fn start(&self, node: u16) -> Result<KernelDataplane> {
+    pub(crate) fn start(&self, node: u16) -> Result<KernelDataplane> {
         self.start_with(node, None)
     }
 
@@ -115,6 +115,12 @@ impl Underlay {
             KernelDataplane::start(config, Box::new(filter))
         };
         Ok(host.enter(start)?)
+    }
+
+    pub(crate) fn start_user(&self) -> Result<UserDataplane> {
+        let host = &self.hosts[usize::from(USER) - 1];
+        let config = SwitchConfig::new(self.address(USER), 1);
+        Ok(host.enter(|| UserDataplane::start(config))?)
     }
 
     /// One network as a node sees it.
@@ -178,7 +184,7 @@ impl Underlay {
         Ok(Sa { id, address: self.address(peer), keys })
     }
 
-    fn desired(&self, node: u16, endpoints: &[Endpoint]) -> Result<Desired> {
+    pub(crate) fn desired(&self, node: u16, endpoints: &[Endpoint]) -> Result<Desired> {
         let mut desired = Desired::default();
         desired.networks.insert(NetworkId::from_u128(1), self.network(node, 70_000, endpoints)?);
         Ok(desired)
@@ -193,7 +199,7 @@ fn address(over_ipv6: bool, node: u16) -> IpAddr {
     }
 }
 
-fn converge(dataplane: &mut impl Dataplane, desired: &Desired) -> Result<()> {
+pub(crate) fn converge(dataplane: &mut impl Dataplane, desired: &Desired) -> Result<()> {
     let ops = diff(desired, &dataplane.observe()?);
     dataplane.apply(ops).into_iter().collect::<Result<Vec<_>, _>>()?;
     ensure!(diff(desired, &dataplane.observe()?).is_empty(), "something is left to do");
@@ -216,9 +222,7 @@ fn mixed(over_ipv6: bool) -> Result<()> {
         converge(&mut dataplane, &underlay.desired(node, &endpoints)?)?;
         kernel.push(dataplane);
     }
-    let host = &underlay.hosts[usize::from(USER) - 1];
-    let config = SwitchConfig::new(underlay.address(USER), 1);
-    let mut user = host.enter(|| UserDataplane::start(config))?;
+    let mut user = underlay.start_user()?;
     converge(&mut user, &underlay.desired(USER, &endpoints)?)?;
     // A TAP device has no routes to other subnets; its gateway knows them.
     endpoints[4].netns.ip("route add 10.0.2.0/24 via 10.0.1.1")?;

@@ -8,6 +8,7 @@
 
 mod capture;
 mod esp_peer;
+mod forged;
 mod kernel;
 mod kernel_vxlan;
 mod probe;
