@@ -19,7 +19,7 @@ mod verify;
 mod vm;
 mod workspace;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -65,12 +65,9 @@ enum Chore {
         #[arg(long)]
         release: bool,
     },
-    /// Run a command as root of a fresh network namespace: `cargo xtask lab -- ip link`
-    Lab {
-        /// The command and its arguments
-        #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-        command: Vec<OsString>,
-    },
+    /// A cluster on this machine, a network namespace for each host (`up`, `down`), or a command as root
+    /// of a fresh one: `cargo xtask lab -- ip link`
+    Lab(lab::Lab),
     /// Run a command as root under Debian's kernel in QEMU, which has what this one may lack (ESP,
     /// IPVS, netem): `cargo xtask vm -- ip xfrm state`. Sees the files of this machine, keeps nothing
     Vm(vm::VmArgs),
@@ -86,7 +83,7 @@ fn main() -> Result<()> {
         Chore::Sim { seeds, first_seed, release } => {
             sim::run(&Workspace::load()?, seeds, first_seed, release)
         }
-        Chore::Lab { command } => lab::run(&command),
+        Chore::Lab(lab) => lab::run(&lab),
         Chore::Vm(args) => vm::run(&Workspace::load()?, &args),
     }
 }

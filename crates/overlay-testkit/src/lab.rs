@@ -24,6 +24,9 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
+/// Where `ip netns` keeps namespaces, one file for each name.
+pub const NAMED: &str = "/run/netns";
+
 /// Whether this process may make namespaces; else why not.
 ///
 /// # Errors
@@ -110,6 +113,16 @@ impl Namespace {
         });
         let Ok(made) = made.join() else { bail!("the thread that makes a namespace panicked") };
         let namespace = Self(made?);
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// A new namespace as `ip netns` makes it, which outlives this value until `ip netns delete`.
+    pub fn named(name: &str) -> Result<Self> {
+        let output = Command::new("ip").args(["netns", "add", name]).output().context("run ip")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ip netns add {name}: {}", said.trim());
+        let namespace = Self::open(&Path::new(NAMED).join(name))?;
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }

@@ -5,12 +5,16 @@
 //!                                   │  seed, virtual clock, links, cuts
 //! ```
 //!
+//! - [`hosts`]: hosts on a wire, with real daemons; also what `cargo xtask lab up` is made of
 //! - [`lab`]: network namespaces that tests make, gone when the test is
 //! - [`objects`]: a node and a cluster to begin with
 //! - [`sim`]: a simulated datagram network and its clock; the same seed gives the same run
 //! - [`traffic`]: connections and questions between namespaces
+//! - [`until`]: waiting for what other processes do
 
+pub mod hosts;
 pub mod lab;
 pub mod objects;
 pub mod sim;
 pub mod traffic;
+pub mod until;
