@@ -1,0 +1,83 @@
+//! What a user takes away from the kernel dataplane by hand comes back.
+
+use anyhow::{Context, Result, ensure};
+use overlay_testkit::{hosts::Host, lab::Namespace, until::until};
+
+use crate::{
+    plane::KERNELS,
+    probe::ping,
+    setup::{BACK_WITHIN, Cluster, Lab},
+};
+
+/// The namespaces that a host's daemon has made for its networks.
+fn networks(host: &Host) -> Result<Vec<Namespace>> {
+    let files = std::fs::read_dir(host.folder.join("netns"))?;
+    files.map(|file| Namespace::open(&file?.path())).collect()
+}
+
+/// Names of devices, as `ip` lists them, of a kind.
+fn devices(netns: &Namespace, kind: &str) -> Result<Vec<String>> {
+    let shown = netns.ip(&format!("-brief link show type {kind}"))?;
+    let name = |line: &str| line.split(['@', ' ']).next().unwrap_or_default().to_owned();
+    Ok(shown.lines().map(name).collect())
+}
+
+fn delete(netns: &Namespace, kind: &str) -> Result<()> {
+    let names = devices(netns, kind)?;
+    ensure!(!names.is_empty(), "no device of kind {kind}");
+    names.iter().try_for_each(|name| netns.ip(&format!("link delete {name}")).map(drop))
+}
+
+/// Something taken from the first node: what, and how. It must be something that was there.
+type Theft = (&'static str, fn(&Lab) -> Result<()>);
+
+/// What the kernel dataplane makes on a host.
+const THEFTS: [Theft; 6] = [
+    ("the VXLAN device", |lab| network(lab, |netns| delete(netns, "vxlan"))),
+    ("the bridge", |lab| network(lab, |netns| delete(netns, "bridge"))),
+    ("the ports", |lab| network(lab, |netns| delete(netns, "veth"))),
+    ("the neighbours", |lab| network(lab, |n| n.ip("neighbor flush all nud permanent").map(drop))),
+    ("the device's being up", |lab| {
+        network(lab, |netns| {
+            let vxlan = devices(netns, "vxlan")?.pop().context("a VXLAN device")?;
+            netns.ip(&format!("link set {vxlan} down")).map(drop)
+        })
+    }),
+    ("the namespace", |lab| {
+        for file in std::fs::read_dir(lab.host(1).folder.join("netns"))? {
+            let path = file?.path();
+            nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH)?;
+            std::fs::remove_file(path)?;
+        }
+        Ok(())
+    }),
+];
+
+fn network(lab: &Lab, take: impl Fn(&Namespace) -> Result<()>) -> Result<()> {
+    let networks = networks(lab.host(1))?;
+    ensure!(!networks.is_empty(), "no network");
+    networks.iter().try_for_each(take)
+}
+
+#[test]
+fn d06_what_is_taken_away_by_hand_comes_back() -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        lab.ctl(1, "network create --attachable net")?;
+        let (one, two) = (lab.container(1, "net")?, lab.container(2, "net")?);
+        ping(&one.netns, two.address())?;
+        let back = |what: &str| {
+            until("traffic comes back", BACK_WITHIN, || {
+                let target = two.address().to_string();
+                one.netns.run(&["ping", "-c", "1", "-W", "1", &target])
+            })
+            .with_context(|| format!("without {what}"))
+        };
+        one.netns.ip("link delete eth0")?;
+        back("the container's device")?;
+        for (what, take) in THEFTS {
+            take(lab).with_context(|| format!("take {what}"))?;
+            back(what)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,86 @@
+//! A capture in a namespace: what arrived is known, not guessed from silence.
+#![expect(clippy::disallowed_methods, reason = "a test measures against deadlines")]
+
+use core::time::Duration;
+use std::{
+    io::{ErrorKind, Read},
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+use overlay_testkit::lab::Namespace;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::setup::PATIENCE;
+
+/// `ETH_P_ALL` in network order: frames of every protocol.
+const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+/// Longest wait of one read.
+const READ: Duration = Duration::from_millis(20);
+/// Frames of a test; a capture that has more listens to the wrong thing.
+const MOST: usize = 200_000;
+
+/// Frames of all devices of a namespace, since this value was made.
+pub(crate) struct Ear {
+    socket: Socket,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Ear {
+    pub(crate) fn in_namespace(netns: &Namespace) -> Result<Self> {
+        let protocol = Some(Protocol::from(EVERYTHING));
+        let socket = netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, protocol))?;
+        socket.set_recv_buffer_size(1 << 22)?;
+        socket.set_read_timeout(Some(READ))?;
+        Ok(Self { socket, frames: Vec::new() })
+    }
+
+    /// Takes in what has arrived by now.
+    fn listen(&mut self) -> Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(length) => self.frames.push(buffer[..length].to_vec()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            ensure!(self.frames.len() < MOST, "too many frames");
+        }
+    }
+
+    /// Whether a frame with these bytes in it has arrived.
+    pub(crate) fn has_heard(&mut self, bytes: &[u8]) -> Result<bool> {
+        self.listen()?;
+        Ok(self.frames.iter().any(|frame| frame.windows(bytes.len()).any(|w| w == bytes)))
+    }
+
+    /// Has something said, again and again, until it has arrived.
+    pub(crate) fn until_heard(
+        &mut self,
+        bytes: &[u8],
+        mut say: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            say()?;
+            if self.has_heard(bytes)? {
+                return Ok(());
+            }
+            let text = String::from_utf8_lossy(bytes);
+            ensure!(begin.elapsed() < PATIENCE, "{text:?} does not arrive");
+        }
+    }
+
+    /// UDP ports that IPv4 datagrams were sent to.
+    pub(crate) fn udp_ports(&mut self) -> Result<std::collections::BTreeSet<u16>> {
+        self.listen()?;
+        let port = |frame: &Vec<u8>| {
+            let packet = etherparse::SlicedPacket::from_ethernet(frame).ok()?;
+            match packet.transport? {
+                etherparse::TransportSlice::Udp(udp) => Some(udp.destination_port()),
+                _ => None,
+            }
+        };
+        Ok(self.frames.iter().filter_map(port).collect())
+    }
+}

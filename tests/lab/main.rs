@@ -1,0 +1,25 @@
+//! Clusters of real processes: `overlayd` on hosts that are network namespaces, asked by `overlayctl`.
+//!
+//! ```text
+//!  container ── eth0 ── overlayd ── cable ── wire ── cable ── overlayd ── eth0 ── container
+//!                       node1                                 node2
+//! ```
+//!
+//! Each test has a mount namespace of its own, with an empty `/run`; what it starts it ends, by pid. It
+//! says which dataplane each of its nodes has.
+
+mod attach;
+mod by_hand;
+mod carry;
+mod chore;
+mod coexist;
+mod ear;
+mod forge;
+mod isolation;
+mod leave;
+mod plane;
+#[path = "../dataplane/probe.rs"]
+mod probe;
+mod programs;
+mod setup;
+mod stranger;
