@@ -11,7 +11,7 @@
 //!
 //! Beside the dataplane, because it is about containers and the host and not about networks: a
 //! container on five networks has one way out, and its networks may be on either dataplane. Like it,
-//! it compares in full each time: what is ([`plan::Observed`], read from the kernel), what shall be
+//! it compares in full each time: what is (`plan::Observed`, read from the kernel), what shall be
 //! ([`Uplinks`]), and the changes between them as a plan; which of these fails does not keep the next
 //! from being tried.
 //!
