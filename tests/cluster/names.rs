@@ -70,19 +70,19 @@ async fn s04_s06_every_kind_of_name_is_answered_inside_a_container() {
     network(&lab, v1::NetworkSpec { ipv6: true, subnets, ..plain("front", "", false) }).await;
     network(&lab, plain("old", "10.61.2.0/24", false)).await;
     let dnsrr = v1::EndpointMode::Dnsrr.into();
-    service(&lab, "web", "front", v1::ServiceSpec { mode: dnsrr, ..Default::default() }).await;
+    let ports = vec![v1::PortSpec { target: 80, published: 8080, ..host_port() }];
+    let spec = v1::ServiceSpec { mode: dnsrr, ports, ..Default::default() };
+    service(&lab, "web", "front", spec).await;
     task(&lab, 0, "front", "web", &["10.61.1.21", "fd61:1::21"]).await;
     task(&lab, 0, "front", "web", &["10.61.1.22", "fd61:1::22"]).await;
 
     // A container's loopback is down until somebody brings it up.
     let container = Container::new();
     container.netns.ip("link set lo down").unwrap();
-    let ports = vec![v1::PortSpec { target: 80, published: 8080, ..host_port() }];
     let spec = v1::EndpointSpec {
         name: "box".into(),
         aliases: vec!["crate".into()],
         addresses: vec!["10.61.1.30".into(), "fd61:1::30".into()],
-        ports,
         ..Default::default()
     };
     let attached = container.attach(&lab, 0, "front", spec).await;
@@ -103,7 +103,7 @@ async fn s04_s06_every_kind_of_name_is_answered_inside_a_container() {
         ("-x 10.61.1.30", "box.front."),
         ("-x 10.61.1.21", "tasks.web.front."),
         ("-x fd61:1::30", "box.front."),
-        ("_8080._tcp.box SRV", "0 0 80 box.front."),
+        ("_8080._tcp.web SRV", "0 0 80 web.front."),
         ("elder A", "10.61.2.9"),
         ("elder AAAA", ""),
     ] {
@@ -207,7 +207,6 @@ async fn s05_one_name_server_of_a_namespace_follows_its_networks_until_the_last(
     let text = scrape(&lab.nodes[0]).await;
     assert_eq!(value(&text, "overlay_dns_resolvers"), Some(1));
     assert!(value(&text, "overlay_dns_queries_total{outcome=\"answered\"}").unwrap() >= 3);
-    drop(sleeper);
 
     lab.nodes[0].handle.detach(&first.endpoint.unwrap().id).await.unwrap();
     until("the first network is left", async || {
@@ -215,6 +214,7 @@ async fn s05_one_name_server_of_a_namespace_follows_its_networks_until_the_last(
     })
     .await;
     lab.nodes[0].handle.detach(&second.endpoint.unwrap().id).await.unwrap();
+    drop(sleeper);
     until("nobody answers", async || container.is_silent().then_some(())).await;
     let status = container.status(&lab, 0).await;
     assert_eq!((status["dns.resolvers"], status["dns.resolvers_failed"]), (0, 0));

@@ -225,7 +225,8 @@ impl Container {
 
 /// What there is on a host that a daemon could have left: devices, addresses, routes, rules, sockets,
 /// and namespaces of networks. The cable's link-local address is not told: the kernel gives it when
-/// it has found out that it is nobody else's.
+/// it has found out that it is nobody else's. Nor is the number that the host has for a container's
+/// namespace: that goes with the namespace.
 pub(crate) fn listing(host: &Host) -> Result<String> {
     let netns = &host.netns;
     let mut told = String::new();
@@ -236,7 +237,6 @@ pub(crate) fn listing(host: &Host) -> Result<String> {
         "route show table all",
         "-6 route show table all",
         "rule show",
-        "netns list-id",
     ] {
         told += &netns.ip(line)?;
     }

@@ -150,7 +150,8 @@ impl Control {
             whereabouts: config.tls.whereabouts().clone(),
             clock: world.clock,
             stop: watch::Sender::new(false),
-            in_touch: watch::Sender::new(true),
+            // What it applied before it started may be less than what was acknowledged.
+            in_touch: watch::Sender::new(false),
             supervisor: Mutex::default(),
         });
         let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());

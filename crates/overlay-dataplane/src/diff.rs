@@ -8,9 +8,21 @@
 
 use crate::{
     api::{Observed, Op},
-    desired::{Desired, Network},
+    desired::{Desired, Network, Settings},
 };
 use overlay_types::NetworkId;
+
+/// Whether settings differ. Subnets have no order: a kernel does not remember one.
+fn are_others(new: &Settings, old: &Settings) -> bool {
+    let sorted = |settings: &Settings| {
+        let mut settings = settings.clone();
+        settings
+            .subnets
+            .sort_unstable_by_key(|subnet| (subnet.gateway, subnet.subnet.prefix_len()));
+        settings
+    };
+    new != old && sorted(new) != sorted(old)
+}
 
 /// The changes that make `observed` what is `desired`. None when they agree.
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
@@ -44,7 +56,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
                 change_network(*id, network, &none, &mut ops);
             }
             Some(old) => {
-                if network.settings != old.settings {
+                if are_others(&network.settings, &old.settings) {
                     ops.push(Op::PutNetwork(*id, network.settings.clone()));
                 }
                 change_network(*id, network, old, &mut ops);

@@ -123,7 +123,7 @@ impl Host {
         daemon.arg("--data-dir").arg(path("data")).arg("--socket").arg(self.socket());
         daemon.args(["--name", &self.name()]);
         daemon.args(["--advertise-addr", &self.address.to_string()]).args(&self.flags);
-        daemon.env("NO_COLOR", "1").process_group(0);
+        daemon.process_group(0);
         // Settings of the one who starts it are not the host's.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OVERLAYD_") {

@@ -138,6 +138,16 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
+    /// Ends the namespace. Its path stands for nothing from now on, and for none that is made later.
+    ///
+    /// # Panics
+    /// When there is no `/dev/null`.
+    pub fn end(mut self) {
+        let nothing = File::open("/dev/null").expect("open /dev/null");
+        nix::unistd::dup2(nothing, &mut self.0).expect("take the place of the descriptor");
+        core::mem::forget(self);
+    }
+
     /// Runs `inside` on a thread that is in the namespace, and returns what it returns.
     ///
     /// # Panics

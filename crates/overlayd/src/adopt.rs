@@ -1,7 +1,7 @@
 //! What a start does to what the run before it left: until a manager was heard, the view is that of the
 //! disk, which may lack the last second.
 
-use overlay_dataplane::{Desired, Observed, Op};
+use overlay_dataplane::{Desired, Observed, Op, desired::RemoteEndpoint};
 
 /// Leaves those operations that take nothing away from what is there.
 pub(crate) fn spare(ops: &mut Vec<Op>, desired: &Desired, observed: &Observed) {
@@ -11,7 +11,13 @@ pub(crate) fn spare(ops: &mut Vec<Op>, desired: &Desired, observed: &Observed) {
         Op::RemoveLocal(id, endpoint) => {
             desired.networks.get(id).is_some_and(|network| network.locals.contains_key(endpoint))
         }
-        Op::RemoveRemote(..) | Op::RemoveService(..) => false,
+        // One that a restart gave another id is to go with the real one's coming: entries are shared.
+        Op::RemoveRemote(id, endpoint) => {
+            let old = observed.networks.get(id).and_then(|network| network.remotes.get(endpoint));
+            let mut wanted = desired.networks.get(id).into_iter().flat_map(|n| n.remotes.values());
+            old.is_some_and(|old| wanted.any(|new| is_same(old, new)))
+        }
+        Op::RemoveService(..) => false,
         Op::SetMembers(id, members) => {
             let there = observed.networks.get(id).into_iter().flat_map(|n| &n.members);
             // An unspecified one shows that they are not enforced.
@@ -20,6 +26,11 @@ pub(crate) fn spare(ops: &mut Vec<Op>, desired: &Desired, observed: &Observed) {
         }
         _ => true,
     });
+}
+
+/// Whether both are about one station or address.
+fn is_same(old: &RemoteEndpoint, new: &RemoteEndpoint) -> bool {
+    old.mac == new.mac || old.addresses.iter().any(|address| new.addresses.contains(address))
 }
 
 #[cfg(test)]
@@ -46,9 +57,9 @@ mod tests {
             subnets: Vec::new(),
         });
         network.members = members.iter().map(|last| address(*last)).collect();
-        let (mac, addresses, port) =
-            (MacAddr::default(), Addresses::default(), PortKind::default());
+        let (addresses, port) = (Addresses::default(), PortKind::default());
         for id in endpoints {
+            let mac = MacAddr([2, 0, 0, 0, 0, *id as u8]);
             let remote = RemoteEndpoint { mac, addresses, node: address(1) };
             network.remotes.insert(EndpointId::from_u128(100 + id), remote);
             let local = LocalEndpoint { mac, addresses, port: port.clone() };
@@ -74,5 +85,31 @@ mod tests {
         assert_eq!(found[&a], network(5001, &[1, 2, 3], &[1, 2, 4]));
         assert_eq!(found[&b], observed.networks[&b]);
         assert_eq!(found[&c], desired.networks[&c]);
+    }
+
+    /// The kernel does not know ids: what it shows has others after a restart.
+    #[test]
+    fn d05_what_has_another_id_goes_when_the_real_one_comes() {
+        let id = NetworkId::from_u128(1);
+        let mut dataplane = FakeDataplane::new();
+        let mut shown = network(5001, &[1], &[1, 2]);
+        shown.locals.clear();
+        let renamed = |(id, remote): (EndpointId, RemoteEndpoint)| {
+            (EndpointId::from_u128(id.to_u128() + 1000), remote)
+        };
+        shown.remotes = shown.remotes.into_iter().map(renamed).collect();
+        dataplane.state_mut().networks.insert(id, shown);
+        let mut desired = Desired::default();
+        desired.networks.insert(id, network(5001, &[1], &[1]));
+        let observed = dataplane.observe().unwrap();
+        let mut ops = diff(&desired, &observed);
+        spare(&mut ops, &desired, &observed);
+        assert!(dataplane.apply(ops).iter().all(Result::is_ok));
+        let found: Vec<u128> = dataplane.observe().unwrap().networks[&id]
+            .remotes
+            .keys()
+            .map(|id| id.to_u128())
+            .collect();
+        assert_eq!(found, [101, 1102]);
     }
 }

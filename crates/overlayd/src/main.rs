@@ -2,6 +2,8 @@
 
 mod flags;
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Parser;
 use overlayd::{Config, Node, NodeHandle};
@@ -27,7 +29,10 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let (filter, log) = reload::Layer::new(filter(&config)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // A file has no colours.
+        .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(lines).init();
 
     let node = Node::builder(config.clone()).build()?;

@@ -322,7 +322,8 @@ impl Worker {
             }
         };
         drop(dataplane);
-        for (endpoint, reason) in shared.gateway().turn(&uplinks) {
+        let heard = shared.viewer.read_heard(|_| ()).is_some();
+        for (endpoint, reason) in shared.gateway().turn(&uplinks, heard) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
         let seats = shared.viewer.read(|view| resolvers::seats(view, &desired));

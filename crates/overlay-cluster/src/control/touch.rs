@@ -1,7 +1,9 @@
 //! Whether this manager is in touch with its cluster: a leader answers it.
 //!
 //! One that is not may be cut off, or no manager any more without knowing it. It has no news, and
-//! would have none for a node that watches it, also the one that it runs on.
+//! would have none for a node that watches it, also the one that it runs on. One that has just started
+//! is not until its state has every write that was acknowledged before: a node that came back would take
+//! an older one for news, and undo what it does not show.
 
 use core::{mem, time::Duration};
 
@@ -30,7 +32,7 @@ pub(super) async fn run(control: &Control) {
             continue;
         }
         match outcome {
-            Ok(()) => tracing::info!("a leader answers this manager again"),
+            Ok(()) => tracing::info!("a leader answers this manager"),
             Err(status) => tracing::warn!(
                 reason = status.message(),
                 "no leader answers this manager; nodes that watch it ask another"

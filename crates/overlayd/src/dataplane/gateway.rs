@@ -36,10 +36,16 @@ impl NodeGateway {
         Ok(Self { kernel, is_on, obstacles: Vec::new() })
     }
 
-    /// Makes the gateway what it shall be. Says of which endpoints something is missing, and why.
-    pub(crate) fn turn(&mut self, uplinks: &Uplinks) -> BTreeMap<EndpointId, String> {
+    /// Makes the gateway what it shall be. Says of which endpoints something is missing, and why. Before
+    /// a manager was `heard` the view is that of the disk, which may lack the last second: what the run
+    /// before left stays as it is.
+    pub(crate) fn turn(&mut self, uplinks: &Uplinks, heard: bool) -> BTreeMap<EndpointId, String> {
         let mut failures = BTreeMap::new();
         let Some(kernel) = &mut self.kernel else { return failures };
+        // What cannot be looked at is told of by the comparison.
+        if !heard && kernel.has_left().unwrap_or(false) {
+            return failures;
+        }
         let none = Uplinks::default();
         let outcome = kernel.reconcile(if self.is_on { uplinks } else { &none });
         for change in &outcome.changes {

@@ -389,7 +389,7 @@ fn a_container_that_is_gone_is_no_error_for_the_others() {
     with_fleet(3, |mut fleet| {
         let _server = fleet.server(1);
         fleet.serve(1, &[1], &[]);
-        drop(fleet.containers.pop());
+        fleet.containers.pop().unwrap().end();
         // Nothing was observed in between.
         let service = fleet.network().services[&ServiceId::from_u128(1)].clone();
         let vips = of_service(3);

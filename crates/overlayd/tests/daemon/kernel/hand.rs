@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overlay_api::v1;
 use overlay_testkit::lab::Namespace;
 
@@ -45,7 +45,13 @@ fn d06_links_and_rules_that_are_removed_by_hand_come_back() {
         assert!(begun.elapsed() < SOON, "eth0 was gone for {:?}", begun.elapsed());
         a.daemon.until_logged("somebody changed the dataplane");
 
-        let rules = || a.netns.run(&["nft", "list", "ruleset"]).unwrap();
+        // Tables are listed in the order in which they were made.
+        let rules = || {
+            let text = a.netns.run(&["nft", "list", "ruleset"]).unwrap();
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        };
         let before = rules();
         assert!(before.contains("overlay_admission"), "{before}");
         for _ in 0..5 {
@@ -82,7 +88,8 @@ fn d06_an_endpoint_whose_namespace_ended_is_detached() {
             .await;
             // The namespace itself is there still, and its interface has gone.
             assert!(container.ip("link show eth0").is_err());
-            umount(other).unwrap();
+            // As `ip netns delete` does: the daemon may look at it this moment.
+            umount2(other, MntFlags::MNT_DETACH).unwrap();
             until("the other one, too", async || host.list().await.is_empty().then_some(())).await;
         }
     });
