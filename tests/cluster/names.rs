@@ -36,8 +36,8 @@ fn plain(name: &str, subnet: &str, internal: bool) -> v1::NetworkSpec {
 
 async fn service(lab: &Lab, name: &str, network: &str, spec: v1::ServiceSpec) {
     let mut client = ServicesClient::new(lab.nodes[0].channel().await);
-    let networks =
-        vec![v1::ServiceNetwork { network: network.into(), aliases: vec!["www".into()] }];
+    let aliases = if name == "web" { vec!["www".into()] } else { Vec::new() };
+    let networks = vec![v1::ServiceNetwork { network: network.into(), aliases }];
     let spec = Some(v1::ServiceSpec { name: name.into(), networks, ..spec });
     client.create_service(v1::CreateServiceRequest { spec, ..Default::default() }).await.unwrap();
 }
@@ -70,11 +70,13 @@ async fn s04_s06_every_kind_of_name_is_answered_inside_a_container() {
     network(&lab, v1::NetworkSpec { ipv6: true, subnets, ..plain("front", "", false) }).await;
     network(&lab, plain("old", "10.61.2.0/24", false)).await;
     let dnsrr = v1::EndpointMode::Dnsrr.into();
-    let ports = vec![v1::PortSpec { target: 80, published: 8080, ..host_port() }];
-    let spec = v1::ServiceSpec { mode: dnsrr, ports, ..Default::default() };
-    service(&lab, "web", "front", spec).await;
+    service(&lab, "web", "front", v1::ServiceSpec { mode: dnsrr, ..Default::default() }).await;
     task(&lab, 0, "front", "web", &["10.61.1.21", "fd61:1::21"]).await;
     task(&lab, 0, "front", "web", &["10.61.1.22", "fd61:1::22"]).await;
+    let ports = vec![v1::PortSpec { target: 80, published: 8080, ..host_port() }];
+    let shop = v1::ServiceSpec { mode: dnsrr, ports, ..Default::default() };
+    service(&lab, "shop", "front", shop).await;
+    task(&lab, 0, "front", "shop", &["10.61.1.23"]).await;
 
     // A container's loopback is down until somebody brings it up.
     let container = Container::new();
@@ -103,7 +105,7 @@ async fn s04_s06_every_kind_of_name_is_answered_inside_a_container() {
         ("-x 10.61.1.30", "box.front."),
         ("-x 10.61.1.21", "tasks.web.front."),
         ("-x fd61:1::30", "box.front."),
-        ("_8080._tcp.web SRV", "0 0 80 web.front."),
+        ("_8080._tcp.shop SRV", "0 0 80 shop.front."),
         ("elder A", "10.61.2.9"),
         ("elder AAAA", ""),
     ] {
