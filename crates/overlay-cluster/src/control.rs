@@ -162,10 +162,10 @@ impl Control {
     /// Makes this node the only member of a new raft group.
     pub async fn form(&self, member: Member) -> Result<(), ControlError> {
         let members = std::collections::BTreeMap::from([(self.0.node, member)]);
-        match self.raft().initialize(members).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(ControlError::raft(error)),
-        }
+        self.raft().initialize(members).await.map_err(ControlError::raft)?;
+        // There was nothing before it.
+        self.0.in_touch.send_replace(true);
+        Ok(())
     }
 
     /// Stops the raft core; the store is closed when the last handle is gone.
