@@ -37,6 +37,7 @@ use tonic::Status;
 
 pub use error::{ControlError, rejection_status};
 pub use figures::Figures;
+pub use touch::Touch;
 pub use world::{World, now};
 
 use self::raft_core::{Core, OpenStore, Settings};
@@ -90,7 +91,7 @@ struct Inner {
     whereabouts: Whereabouts,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     stop: watch::Sender<bool>,
-    in_touch: watch::Sender<bool>,
+    touch: watch::Sender<Touch>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -151,7 +152,7 @@ impl Control {
             clock: world.clock,
             stop: watch::Sender::new(false),
             // What it applied before it started may be less than what was acknowledged.
-            in_touch: watch::Sender::new(false),
+            touch: watch::Sender::new(Touch::Unknown),
             supervisor: Mutex::default(),
         });
         let supervised = supervise::run(Arc::downgrade(&inner), inner.stop.subscribe());
@@ -164,7 +165,7 @@ impl Control {
         let members = std::collections::BTreeMap::from([(self.0.node, member)]);
         self.raft().initialize(members).await.map_err(ControlError::raft)?;
         // There was nothing before it.
-        self.0.in_touch.send_replace(true);
+        self.0.touch.send_replace(Touch::In);
         Ok(())
     }
 
@@ -233,8 +234,8 @@ impl Control {
     }
 
     /// Follows whether a leader answers this manager, this one or another.
-    pub fn in_touch(&self) -> watch::Receiver<bool> {
-        self.0.in_touch.subscribe()
+    pub fn touch(&self) -> watch::Receiver<Touch> {
+        self.0.touch.subscribe()
     }
 
     /// How long a key rotation waits.

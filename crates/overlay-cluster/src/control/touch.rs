@@ -11,6 +11,17 @@ use tokio::time::MissedTickBehavior;
 
 use super::Control;
 
+/// What a manager knows of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It has just started and looks.
+    Unknown,
+    /// A leader answered it.
+    In,
+    /// None did.
+    Out,
+}
+
 /// Between two looks. With the patience that a look has, a manager is out of touch after seven
 /// seconds without a leader: an election takes less.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -26,9 +37,9 @@ pub(super) async fn run(control: &Control) {
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let outcome = control.linearize().await;
-        let touched = outcome.is_ok();
-        let changed = |known: &mut bool| mem::replace(known, touched) != touched;
-        if !control.0.in_touch.send_if_modified(changed) {
+        let touched = if outcome.is_ok() { Touch::In } else { Touch::Out };
+        let changed = |known: &mut Touch| mem::replace(known, touched) != touched;
+        if !control.0.touch.send_if_modified(changed) {
             continue;
         }
         match outcome {

@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, gate::Caller, invalid};
 use crate::{
+    control::Touch,
     raft::replica::Replica,
     state::State,
     watch::{Batch, Event, Feed, Interest},
@@ -69,8 +70,10 @@ impl v1::watcher_server::Watcher for Api {
         if self.control.raft().metrics().borrow().running_state.is_err() {
             return Err(stopped());
         }
-        let touch = self.control.in_touch();
-        if !*touch.borrow() {
+        let mut touch = self.control.touch();
+        // A look ends within seconds. Refused meanwhile, its own node would leave it for another one.
+        let looked = touch.wait_for(|touch| *touch != Touch::Unknown).await;
+        if !looked.is_ok_and(|touch| *touch == Touch::In) {
             return Err(out_of_touch());
         }
         let replica = Arc::clone(self.control.replica());
@@ -108,7 +111,7 @@ fn check_there(state: &State, node: Option<NodeId>) -> Result<(), Status> {
 }
 
 /// Waits until nothing more is to be told, and says why.
-async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<bool>) -> Status {
+async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<Touch>) -> Status {
     // Its sender lives as long as the raft core: after that nothing is ever applied.
     let stopped = async {
         while core.changed().await.is_ok() {}
@@ -116,7 +119,7 @@ async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<bool>)
     };
     tokio::select! {
         status = stopped => status,
-        _ = touch.wait_for(|touch| !touch) => out_of_touch(),
+        _ = touch.wait_for(|touch| *touch != Touch::In) => out_of_touch(),
     }
 }
 
