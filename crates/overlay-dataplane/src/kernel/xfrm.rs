@@ -51,8 +51,7 @@ pub(super) fn try_both_families(socket: &RouteSocket) -> Result<(), Refusal> {
 
 /// Request id of what is ours: "ovly".
 const REQUEST_ID: u32 = 0x6f76_6c79;
-/// IP protocols.
-const UDP: u8 = 17;
+/// IP protocol number (RFC 4303 §2).
 const ESP: u8 = 50;
 /// `XFRM_MODE_TRANSPORT`.
 const TRANSPORT: u8 = 0;

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, net::UdpSocket};
 
 use nix::errno::Errno;
 use overlay_crypto::esp::SaId;
-use overlay_types::NodeId;
+use overlay_types::{Epoch, NodeId};
 
 use super::{
     super::netlink::{Refusal, RouteSocket},
@@ -28,6 +28,8 @@ use crate::{Error, sa::Sa};
 /// it can have come since, and not so far that the receiver guesses the upper half wrong (RFC 4303
 /// appendix A2).
 const LEAP: u64 = 1 << 31;
+/// Epochs whose numbers are remembered: more than drain at a time.
+const KEPT_EPOCHS: u64 = 8;
 
 /// How ESP travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +63,9 @@ pub struct Protection {
     inbound: BTreeMap<SaId, Place>,
     outbound: BTreeMap<NodeId, (SaId, Place)>,
     found: BTreeMap<Place, Found>,
-    /// Where associations that seal no more have to go on, should they be asked for again.
-    retired: BTreeMap<SaId, u64>,
+    /// Numbers that associations were last seen to seal with, also those that seal no more: one that is
+    /// made again goes on behind.
+    sealed: BTreeMap<SaId, u64>,
 }
 
 impl Protection {
@@ -92,7 +95,7 @@ impl Protection {
             inbound: BTreeMap::new(),
             outbound: BTreeMap::new(),
             found: BTreeMap::new(),
-            retired: BTreeMap::new(),
+            sealed: BTreeMap::new(),
         })
     }
 
@@ -136,11 +139,12 @@ impl Protection {
 
     /// Reads all associations anew. Removes those of an earlier process that nobody needs any more.
     pub fn observe(&mut self) -> Result<(), Error> {
-        let Esp { vxlan_port: port, encapsulation } = self.esp;
-        let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
-        let found = self.socket.dump(association::list(), parse);
+        let found = self.socket.dump(association::list(), |payload| self.parse(payload));
         let found = found.map_err(|source| kernel("list", "associations", source))?;
         self.found = found.into_iter().map(|found| (found.place, found)).collect();
+        for (id, place) in self.outbound.values() {
+            self.sealed.extend(self.found.get(place).map(|found| (*id, found.last)));
+        }
         for place in self.needless_orphans() {
             self.remove(place)?;
         }
@@ -175,7 +179,7 @@ impl Protection {
 
     /// Opens with it too.
     pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), Error> {
-        let place = self.put(sa, sa.address, self.own, 0)?;
+        let place = self.put(sa, sa.address, self.own, 0)?.place;
         self.inbound.insert(sa.id, place);
         Ok(())
     }
@@ -187,11 +191,13 @@ impl Protection {
         if self.outbound.get(&peer) == Some(&(sa.id, place)) && self.whole(&place).is_some() {
             return Ok(false);
         }
-        let last = self.retired.remove(&sa.id).unwrap_or(0);
-        self.put(sa, self.own, sa.address, last)?;
+        let last = self.sealed.get(&sa.id).map_or(0, |last| last + LEAP);
+        let last = self.put(sa, self.own, sa.address, last)?.last;
+        self.sealed.insert(sa.id, last);
+        self.forget_before(sa.id);
         let old = self.outbound.insert(peer, (sa.id, place));
-        if let Some((id, old)) = old.filter(|(_, old)| *old != place) {
-            self.retire(id, old)?;
+        if let Some((_, old)) = old.filter(|(_, old)| *old != place) {
+            self.remove(old)?;
         }
         // Those of an earlier process for the same address.
         let known: Vec<Place> = self.outbound.values().map(|(_, place)| *place).collect();
@@ -213,8 +219,8 @@ impl Protection {
 
     /// Seals for the peer no more.
     pub fn remove_outbound(&mut self, peer: NodeId) -> Result<(), Error> {
-        let Some((id, place)) = self.outbound.get(&peer).copied() else { return Ok(()) };
-        self.retire(id, place)?;
+        let Some((_, place)) = self.outbound.get(&peer).copied() else { return Ok(()) };
+        self.remove(place)?;
         self.outbound.remove(&peer);
         Ok(())
     }
@@ -234,48 +240,56 @@ impl Protection {
         Policy::both(self.own, self.esp.vxlan_port)
     }
 
+    fn parse(&self, payload: &[u8]) -> Option<Found> {
+        Found::parse(payload, self.esp.vxlan_port, self.esp.encapsulation)
+    }
+
+    /// Has the association, behind the number `last`, and returns it as it is.
     fn put(
         &mut self,
         sa: &Sa,
         source: IpAddr,
         destination: IpAddr,
         last: u64,
-    ) -> Result<Place, Error> {
+    ) -> Result<Found, Error> {
         let Esp { vxlan_port: port, encapsulation } = self.esp;
         let place = Place { destination, spi: sa.keys.spi };
-        let association =
+        let mut association =
             Association { source, destination, port, encapsulation, keys: &sa.keys, last };
         let failed = |source| kernel("make", &format!("association {}", sa.keys.spi), source);
+        let mut made = Found { place, source, whole: true, packets: 0, octets: 0, last };
         match self.socket.request(association.put()) {
-            Err(refusal) if refusal.errno == Errno::EEXIST => {
-                // One of ours that is not whole is in its place. Somebody else's stays.
-                let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
-                let found = self.socket.get(place.get(), parse).map_err(failed)?;
-                let found = found.ok_or_else(|| failed(refusal))?;
-                if !(found.whole && found.source == source) {
+            // Somebody else's stays, and so does that of another peer with the same number.
+            Err(refusal) if refusal.errno == Errno::EEXIST && !self.is_taken(place, sa.id) => {
+                let found = self.socket.get(place.get(), |payload| self.parse(payload));
+                let found = found.map_err(failed)?.ok_or_else(|| failed(refusal))?;
+                if found.whole && found.source == source {
+                    made = found;
+                } else {
                     self.remove(place)?;
-                    let association =
-                        Association { last: last.max(found.last + LEAP), ..association };
+                    made.last = last.max(found.last + LEAP);
+                    association.last = made.last;
                     self.socket.request(association.put()).map_err(failed)?;
                 }
             }
             outcome => outcome.map_err(failed)?,
         }
-        let made = Found { place, source, whole: true, packets: 0, octets: 0, last };
         self.found.insert(place, made);
-        Ok(place)
+        Ok(made)
     }
 
-    /// Removes an outbound association and remembers how far it came.
-    fn retire(&mut self, id: SaId, place: Place) -> Result<(), Error> {
-        let Esp { vxlan_port: port, encapsulation } = self.esp;
-        let parse = |payload: &[u8]| Found::parse(payload, port, encapsulation);
-        let found = self.socket.get(place.get(), parse);
-        let found = found.map_err(|source| kernel("read", "an association", source))?;
-        let last = found.or_else(|| self.found.get(&place).copied()).map_or(0, |found| found.last);
-        self.remove(place)?;
-        self.retired.insert(id, last + LEAP);
-        Ok(())
+    /// Whether another association of this process is there.
+    fn is_taken(&self, place: Place, by: SaId) -> bool {
+        let mut known = self.inbound.iter().chain(self.outbound.values().map(|(id, p)| (id, p)));
+        known.any(|(id, other)| *other == place && *id != by)
+    }
+
+    /// Forgets numbers of epochs so long ago that nobody asks for them again.
+    fn forget_before(&mut self, id: SaId) {
+        let from = |epoch| SaId { epoch: Epoch::new(epoch), ..id };
+        let oldest = id.epoch.get().saturating_sub(KEPT_EPOCHS);
+        // What is taken out is dropped.
+        self.sealed.extract_if(from(0)..from(oldest), |_, _| true).for_each(drop);
     }
 
     fn remove(&mut self, place: Place) -> Result<(), Error> {

@@ -2,7 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{super::netlink::family, UDP};
+use super::super::netlink::family;
+use crate::wire::protocol;
 
 /// Octets of `struct xfrm_selector`.
 pub(super) const LEN: usize = 56;
@@ -50,7 +51,7 @@ impl Selector {
         super::write_u16(bytes, 40, self.family.into());
         bytes[42] = whole(self.destination);
         bytes[43] = whole(self.source);
-        bytes[44] = UDP;
+        bytes[44] = protocol::UDP;
     }
 
     /// `None` when it is another kind of selector.

@@ -122,3 +122,53 @@ fn e01_e05_what_goes_to_the_encrypted_port_is_sealed_with_esp() {
         }
     }
 }
+
+/// A nonce that is used twice gives the plaintext away (RFC 4106 §3).
+#[test]
+fn e01_what_somebody_flushes_comes_back_behind_its_last_number_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
+    let [a, b] = hosts(false);
+    let mut protections = [&a, &b].map(|host| host.protection(Encapsulation::Udp(4500)));
+    let (from, to) = (a.socket(), b.socket());
+    for (host, protection) in [&a, &b].iter().zip(&mut protections) {
+        protection.enforce().unwrap();
+        install(&a, &b, host, protection, 1);
+    }
+    let numbers = || a.netns.ip("xfrm state").unwrap();
+    // Also one that was not looked at since it was made.
+    for round in 1..=3_u64 {
+        sends(&from, &to, b"sealed");
+        a.netns.ip("xfrm state flush").unwrap();
+        protections[0].observe().unwrap();
+        assert!(protections[0].outbound().is_empty());
+        install(&a, &b, &a, &mut protections[0], 1);
+        let last = round * (1 << 31);
+        let shown = format!("oseq-hi {:#x}, oseq {:#x}", last >> 32, last as u32);
+        assert!(numbers().contains(&shown), "{shown}: {}", numbers());
+    }
+    sends(&from, &to, b"sealed");
+    protections[0].observe().unwrap();
+    a.netns.ip("xfrm state flush").unwrap();
+    protections[0].observe().unwrap();
+    install(&a, &b, &a, &mut protections[0], 1);
+    sends(&from, &to, b"sealed");
+}
+
+/// An SPI is a hash: two peers can have the same one.
+#[test]
+fn e02_an_association_of_another_peer_is_not_taken_away_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
+    let [a, b] = hosts(false);
+    let mut protection = a.protection(Encapsulation::None);
+    let sa = association(&b, &a, &a, 1);
+    protection.add_inbound(&sa).unwrap();
+    let id = SaId { peer: NodeId::from_u128(9), ..sa.id };
+    let other = Sa { id, address: [192, 0, 2, 9].into(), ..sa.clone() };
+    assert!(protection.add_inbound(&other).is_err());
+    protection.observe().unwrap();
+    assert_eq!(protection.inbound(), [(sa.id, sa.address)].into());
+}
