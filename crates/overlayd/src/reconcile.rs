@@ -300,8 +300,8 @@ impl Worker {
     fn turn(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
-        let (heard, used) = shared.dataplane().noticed();
-        self.keys.notice(heard, used);
+        let (came, used) = shared.dataplane().noticed();
+        self.keys.notice(came, used);
         let (due, wait) = shared.viewer.read(|view| {
             self.keys.follow(view, control::now(), now);
             self.keys.step(view, now)
@@ -309,11 +309,13 @@ impl Worker {
         shared.prune_ports();
         let mut ports = shared.ports.all();
         let (gone, released) = self.vanished.look(&mut ports, now);
+        // Before the view is read: one that comes meanwhile is not what is compared.
+        let heard = shared.viewer.read_heard(|_| ()).is_some();
         let (revision, desired, uplinks) = shared.desired(&self.keys, ports);
         let mut dataplane = shared.dataplane();
         let mut refused = match dataplane.observe() {
             Ok(observed) => {
-                let ops = self.changes(&desired, &observed);
+                let ops = self.changes(&desired, &observed, heard);
                 self.apply(&mut dataplane, ops)
             }
             Err(error) => {
@@ -322,7 +324,6 @@ impl Worker {
             }
         };
         drop(dataplane);
-        let heard = shared.viewer.read_heard(|_| ()).is_some();
         for (endpoint, reason) in shared.gateway().turn(&uplinks, heard) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
@@ -353,10 +354,10 @@ impl Worker {
         wait.unwrap_or(FULL_COMPARISON).min(look_at_names).min(FULL_COMPARISON)
     }
 
-    fn changes(&mut self, desired: &Desired, observed: &Observed) -> Vec<Op> {
+    fn changes(&mut self, desired: &Desired, observed: &Observed, heard: bool) -> Vec<Op> {
         let mut ops = diff(desired, observed);
         let count = ops.len();
-        if self.shared.viewer.read_heard(|_| ()).is_none() {
+        if !heard {
             adopt::spare(&mut ops, desired, observed);
         }
         let was_spared = core::mem::replace(&mut self.spared, ops.len() < count);
