@@ -27,6 +27,17 @@ use nix::{
 /// Where `ip netns` keeps namespaces, one file for each name.
 pub const NAMED: &str = "/run/netns";
 
+/// What Docker leaves to `iptables-restore`, and a rule of an administrator.
+pub const DOCKER: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A DOCKER-USER -p tcp --dport 81 -j DROP
+COMMIT
+";
+
 /// Whether this process may make namespaces; else why not.
 ///
 /// # Errors
@@ -55,6 +66,14 @@ pub fn skip() -> bool {
     true
 }
 
+/// Whether the kernel has ESP, by the `ip` command.
+///
+/// # Errors
+/// What the command said, when it has none.
+pub fn has_esp(host: &Namespace) -> Result<()> {
+    host.ip(ESP).map(drop)
+}
+
 /// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs such tests in a virtual
 /// machine, where `ESP=required`.
 ///
@@ -62,7 +81,7 @@ pub fn skip() -> bool {
 /// When `ESP=required` and there is none, or when namespaces cannot be made.
 pub fn skip_without_esp() -> bool {
     let host = Namespace::new().expect("make a namespace");
-    let Err(reason) = host.ip(ESP) else { return false };
+    let Err(reason) = has_esp(&host) else { return false };
     let required = std::env::var_os("ESP").is_some_and(|esp| esp == "required");
     assert!(!required, "{reason:#}");
     #[expect(clippy::print_stderr, reason = "a test that proves nothing must say so")]

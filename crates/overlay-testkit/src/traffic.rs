@@ -72,3 +72,14 @@ pub fn resumed<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+/// The first packet of an SCTP association (RFC 9260 §3.3.2), from port 5000.
+pub fn sctp_init(port: u16) -> Vec<u8> {
+    let mut packet = [5000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+    packet.extend([0; 8]); // verification tag, checksum
+    packet.extend([1, 0, 0, 20]);
+    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let checksum = crc32c::crc32c(&packet);
+    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+    packet
+}

@@ -168,10 +168,6 @@ mod tests {
 
     use super::*;
 
-    /// An association as `ip xfrm` makes it.
-    const ESP_STATE: &str = "xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode transport \
-                             aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223 128";
-
     #[test]
     fn n19_a_kernel_that_carries_networks_lacks_nothing_and_is_left_as_it_was() {
         if lab::skip() {
@@ -182,7 +178,7 @@ mod tests {
         assert_eq!(host.enter(probe), []);
         // Whether it has ESP is another question.
         let lacks_esp = host.enter(probe_esp).is_some();
-        assert_eq!(lacks_esp, host.ip(ESP_STATE).is_err());
+        assert_eq!(lacks_esp, lab::has_esp(&host).is_err());
         assert_eq!(host.enter(short_way), None);
         assert_eq!(host.ip("-br link show").unwrap(), before);
     }

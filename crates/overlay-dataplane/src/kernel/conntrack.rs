@@ -27,8 +27,6 @@ const V4_SOURCE: u16 = 1;
 const V4_DESTINATION: u16 = 2;
 const V6_SOURCE: u16 = 3;
 const V6_DESTINATION: u16 = 4;
-/// Type bit of an attribute that holds attributes.
-const NESTED: u16 = 0x8000;
 
 /// Ends the connections of a namespace that `is_over` says so of: by the address that the first
 /// packet was sent to, and the one that answers. Returns how many that were.
@@ -73,8 +71,9 @@ fn removal(payload: &[u8], is_over: impl Fn(IpAddr, IpAddr) -> bool) -> Option<M
     if !is_over(to, from) {
         return None;
     }
-    let mut message = Message::new(DELETE, NlmF::empty(), generic)
-        .put(ORIGINAL | NESTED, attributes.get(ORIGINAL)?);
+    let original = attributes.get(ORIGINAL)?;
+    let mut message =
+        Message::new(DELETE, NlmF::empty(), generic).nest(ORIGINAL, |tuple| tuple.append(original));
     for kind in [ID, ZONE] {
         if let Some(value) = attributes.get(kind) {
             message = message.put(kind, value);

@@ -5,22 +5,11 @@ use core::net::SocketAddr;
 use anyhow::Result;
 use overlay_dataplane::{desired::Uplinks, kernel::GatewayConfig};
 use overlay_testkit::{
-    lab,
+    lab::{self, DOCKER},
     traffic::{connect, is_refused, listen},
 };
 
 use crate::site::{BRIDGE, Site, converge, inside, outer, set};
-
-/// What Docker leaves, and a rule of an administrator.
-const DOCKER: &str = "*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:DOCKER-USER - [0:0]
--A FORWARD -j DOCKER-USER
--A DOCKER-USER -p tcp --dport 81 -j DROP
-COMMIT
-";
 
 #[test]
 fn n18_an_existing_bridge_is_used_as_it_is() -> Result<()> {

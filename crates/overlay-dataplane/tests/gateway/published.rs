@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use overlay_dataplane::{Error, desired::Uplinks};
 use overlay_testkit::{
     lab::{self, Namespace},
-    traffic::{ask, connect, is_refused, listen, resumed},
+    traffic::{ask, connect, is_refused, listen, resumed, sctp_init},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -62,17 +62,6 @@ fn sctp_arrives(site: &Site) -> Result<()> {
     let length = resumed(read).context("no INIT arrives")?;
     ensure!(buffer[22..24] == 80_u16.to_be_bytes(), "to another port: {:?}", &buffer[..length]);
     Ok(())
-}
-
-/// RFC 9260 §3.3.2, from port 5000.
-fn sctp_init(port: u16) -> Vec<u8> {
-    let mut packet = [5000_u16.to_be_bytes(), port.to_be_bytes()].concat();
-    packet.extend([0; 8]); // verification tag, checksum
-    packet.extend([1, 0, 0, 20]);
-    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    let checksum = crc32c::crc32c(&packet);
-    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
-    packet
 }
 
 #[test]

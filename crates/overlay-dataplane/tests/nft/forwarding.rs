@@ -5,23 +5,12 @@ use core::net::SocketAddr;
 use anyhow::Result;
 use overlay_dataplane::kernel::nft::forwarding;
 use overlay_testkit::{
-    lab,
+    lab::{self, DOCKER},
     traffic::{connect, is_refused, listen},
 };
 use overlay_types::Protocol;
 
 use crate::gateway::{BRIDGE, Site, inside, outer};
-
-/// What Docker leaves, and a rule of an administrator.
-const DOCKER: &str = "*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:DOCKER-USER - [0:0]
--A FORWARD -j DOCKER-USER
--A DOCKER-USER -p tcp --dport 81 -j DROP
-COMMIT
-";
 
 fn rules(site: &Site, program: &str) -> Result<String> {
     site.host.namespace.run(&[program, "-S"])

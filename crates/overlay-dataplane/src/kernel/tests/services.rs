@@ -4,6 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::{io, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
+use overlay_testkit::traffic::sctp_init;
 use overlay_types::ServiceId;
 use socket2::{Domain, Socket, Type};
 
@@ -497,26 +498,15 @@ fn s01_sctp_is_translated() {
         };
         let server = raw(1);
         server.set_read_timeout(Some(super::DEADLINE)).unwrap();
-        raw(0).send_to(&sctp_init(), &vip(1, false).into()).unwrap();
+        raw(0).send_to(&sctp_init(PORT), &vip(1, false).into()).unwrap();
         let mut buffer = [0; 128];
         let length = io::Read::read(&mut &server, &mut buffer).unwrap();
         assert_eq!(
             IpAddr::from([buffer[16], buffer[17], buffer[18], buffer[19]]),
             ip(of_container(1), false)
         );
-        assert_eq!(buffer[20..length], sctp_init());
+        assert_eq!(buffer[20..length], sctp_init(PORT));
     });
-}
-
-/// RFC 9260 §3.3.2, from port 5000 to 80. No port changes, so its checksum does not.
-fn sctp_init() -> Vec<u8> {
-    let mut packet = [5000_u16.to_be_bytes(), PORT.to_be_bytes()].concat();
-    packet.extend([0; 8]); // verification tag, checksum
-    packet.extend([1, 0, 0, 20]);
-    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    let checksum = crc32c::crc32c(&packet);
-    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
-    packet
 }
 
 #[test]
