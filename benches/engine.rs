@@ -63,7 +63,7 @@ fn engine(number: u8, encrypted: bool) -> Engine {
         let id = EndpointId::from_u128(host.into());
         if (host == 1) == (number == 1) {
             let port = PortKind::Memory;
-            network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+            network.locals.insert(id, LocalEndpoint::new(mac, addresses, port));
         } else {
             network.remotes.insert(id, RemoteEndpoint { mac, addresses, node: other });
         }

@@ -103,14 +103,14 @@ fn many_networks(host: &Namespace) -> Result<()> {
     for number in 0..NETWORKS {
         let mut entry = network(6000 + number)?;
         for endpoint in 1..=ENDPOINTS {
-            let local = LocalEndpoint {
-                mac: MacAddr::from_ipv4((0x0a00_0000 + endpoint).into()),
-                addresses: Addresses { v4: addresses(endpoint).v4, v6: None },
-                port: PortKind::Veth {
+            let local = LocalEndpoint::new(
+                MacAddr::from_ipv4((0x0a00_0000 + endpoint).into()),
+                Addresses { v4: addresses(endpoint).v4, v6: None },
+                PortKind::Veth {
                     name: format!("eth{number}"),
                     netns: containers[(number / SHARED * ENDPOINTS + endpoint - 1) as usize].path(),
                 },
-            };
+            );
             let id = EndpointId::from_u128((number * ENDPOINTS + endpoint).into());
             entry.locals.insert(id, local);
         }

@@ -104,7 +104,7 @@ fn desired(number: u8, encrypted: bool, endpoint: &Namespace) -> Result<Desired>
     };
     let (mac, addresses) = host(number);
     let port = PortKind::Tap { name: "eth0".into(), netns: Some(endpoint.path()) };
-    network.locals.insert(EndpointId::from_u128(1), LocalEndpoint { mac, addresses, port });
+    network.locals.insert(EndpointId::from_u128(1), LocalEndpoint::new(mac, addresses, port));
     let (mac, addresses) = host(other);
     network
         .remotes

@@ -82,11 +82,11 @@ impl Bench {
             }],
         });
         for (number, netns) in [(2, &client), (3, &server)] {
-            let local = LocalEndpoint {
-                mac: MacAddr::from_ipv4((0x0a00_0000 + number).into()),
-                addresses: address(number),
-                port: PortKind::Veth { name: "eth0".into(), netns: netns.path() },
-            };
+            let local = LocalEndpoint::new(
+                MacAddr::from_ipv4((0x0a00_0000 + number).into()),
+                address(number),
+                PortKind::Veth { name: "eth0".into(), netns: netns.path() },
+            );
             network.locals.insert(endpoint(number), local);
         }
         let desired = Desired { networks: [(NETWORK, network)].into(), ..Desired::default() };

@@ -37,7 +37,7 @@ fn desired(own: u8, other: u8) -> Result<Desired> {
     });
     let (id, mac, addresses) = endpoint(own);
     let port = PortKind::Memory;
-    network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+    network.locals.insert(id, LocalEndpoint::new(mac, addresses, port));
     let (id, mac, addresses) = endpoint(other);
     network.remotes.insert(id, RemoteEndpoint { mac, addresses, node: node(other) });
     network.members.insert(node(other));

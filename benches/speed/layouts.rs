@@ -118,7 +118,7 @@ fn desired(number: u8, container: &Namespace) -> Result<Desired> {
     };
     let (mac, addresses) = station(number);
     let port = PortKind::Veth { name: "eth0".into(), netns: container.path() };
-    network.locals.insert(EndpointId::from_u128(1), LocalEndpoint { mac, addresses, port });
+    network.locals.insert(EndpointId::from_u128(1), LocalEndpoint::new(mac, addresses, port));
     let (mac, addresses) = station(other);
     let remote = RemoteEndpoint { mac, addresses, node: node(other) };
     network.remotes.insert(EndpointId::from_u128(2), remote);

@@ -53,7 +53,7 @@ fn start(number: u8) -> Result<(UserDataplane, MemoryPort)> {
     network.members.insert(node(other));
     let ((mac, addresses), port) = (endpoint(number), PortKind::Memory);
     let id = EndpointId::from_u128(number.into());
-    network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+    network.locals.insert(id, LocalEndpoint::new(mac, addresses, port));
     let (mac, addresses) = endpoint(other);
     let remote = RemoteEndpoint { mac, addresses, node: node(other) };
     network.remotes.insert(EndpointId::from_u128(other.into()), remote);

@@ -155,7 +155,7 @@ fn lab(host: u8) -> Result<Lab> {
     network.members.insert(peer);
     let ((mac, addresses), port) = (endpoint(1), PortKind::Memory);
     let id = EndpointId::from_u128(1);
-    network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+    network.locals.insert(id, LocalEndpoint::new(mac, addresses, port));
     let (mac, addresses) = endpoint(2);
     let remote = RemoteEndpoint { mac, addresses, node: peer };
     network.remotes.insert(EndpointId::from_u128(2), remote);

@@ -153,7 +153,7 @@ impl Underlay {
             } else {
                 PortKind::Veth { name, netns }
             };
-            network.locals.insert(endpoint.id(), LocalEndpoint { mac, addresses, port });
+            network.locals.insert(endpoint.id(), LocalEndpoint::new(mac, addresses, port));
         }
         Ok(network)
     }

@@ -59,7 +59,7 @@ fn desired(over_ipv6: bool, endpoint: &Namespace) -> Result<Desired> {
     network.members.insert(kernel);
     let (mac, addresses) = host(11);
     let port = PortKind::Tap { name: "eth0".into(), netns: Some(endpoint.path()) };
-    network.locals.insert(EndpointId::from_u128(11), LocalEndpoint { mac, addresses, port });
+    network.locals.insert(EndpointId::from_u128(11), LocalEndpoint::new(mac, addresses, port));
     let (mac, addresses) = host(21);
     let remote = RemoteEndpoint { mac, addresses, node: kernel };
     network.remotes.insert(EndpointId::from_u128(21), remote);

@@ -255,11 +255,8 @@ pub(crate) fn sample() -> Desired {
             }],
         });
         entry.members.insert(IpAddr::from([192, 0, 2, 2]));
-        let local = LocalEndpoint {
-            mac: MacAddr([2, 0x42, 10, 0, 1, 2]),
-            addresses: addresses(2),
-            port: PortKind::Memory,
-        };
+        let local =
+            LocalEndpoint::new(MacAddr([2, 0x42, 10, 0, 1, 2]), addresses(2), PortKind::Memory);
         let (here, there) = (u128::from(number) * 10, u128::from(number) * 10 + 1);
         entry.locals.insert(EndpointId::from_u128(here), local);
         entry.remotes.insert(EndpointId::from_u128(there), remote(3));

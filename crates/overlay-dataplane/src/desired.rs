@@ -1,6 +1,7 @@
 //! What one node's dataplane should be: the whole state, as a value.
 
 pub mod derive;
+pub mod mesh;
 pub mod uplink;
 
 use core::net::IpAddr;
@@ -12,6 +13,7 @@ use std::{
 use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Vni};
 
 pub use derive::{Local, derive};
+pub use mesh::{Mesh, MeshPort, MeshService};
 pub use uplink::{Publisher, Uplink, Uplinks, uplinks};
 
 use crate::sa::SaSet;
@@ -91,15 +93,35 @@ pub enum PortKind {
     },
 }
 
+/// What an endpoint is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Role {
+    /// It speaks for itself.
+    #[default]
+    Station,
+    /// The node's own gate into the routing mesh: it forwards the packets of clients, so these may have
+    /// any source address. Its frames have its own Ethernet address like everybody's.
+    Gate,
+}
+
 /// An endpoint on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalEndpoint {
     /// The only source address its frames may have.
     pub mac: MacAddr,
-    /// The only source addresses its packets may have.
+    /// The only source addresses its packets may have, unless it is a gate.
     pub addresses: Addresses,
     /// How it is plugged in.
     pub port: PortKind,
+    /// What it is there for.
+    pub role: Role,
+}
+
+impl LocalEndpoint {
+    /// An endpoint that speaks for itself.
+    pub const fn new(mac: MacAddr, addresses: Addresses, port: PortKind) -> Self {
+        Self { mac, addresses, port, role: Role::Station }
+    }
 }
 
 /// An endpoint on another node.

@@ -62,7 +62,7 @@ mod tests {
             let mac = MacAddr([2, 0, 0, 0, 0, *id as u8]);
             let remote = RemoteEndpoint { mac, addresses, node: address(1) };
             network.remotes.insert(EndpointId::from_u128(100 + id), remote);
-            let local = LocalEndpoint { mac, addresses, port: port.clone() };
+            let local = LocalEndpoint::new(mac, addresses, port.clone());
             network.locals.insert(EndpointId::from_u128(*id), local);
         }
         network

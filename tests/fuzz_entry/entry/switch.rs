@@ -53,7 +53,7 @@ fn table() -> NetworkTable {
     let (here, there) = (EndpointId::from_u128(2), EndpointId::from_u128(3));
     let mac = |last| MacAddr::from_ipv4(Ipv4Addr::new(10, 0, 1, last));
     network.members.insert(MEMBER);
-    let local = LocalEndpoint { mac: mac(2), addresses: addresses(2), port: PortKind::Memory };
+    let local = LocalEndpoint::new(mac(2), addresses(2), PortKind::Memory);
     network.locals.insert(here, local);
     let remote = RemoteEndpoint { mac: mac(3), addresses: addresses(3), node: MEMBER };
     network.remotes.insert(there, remote);

@@ -56,7 +56,7 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
         let (mac, addresses) = (endpoint.mac, endpoint.addresses);
         if endpoint.node == local.node {
             if let Some(port) = local.ports.get(&endpoint.id).cloned() {
-                entry.locals.insert(endpoint.id, LocalEndpoint { mac, addresses, port });
+                entry.locals.insert(endpoint.id, LocalEndpoint::new(mac, addresses, port));
             }
         } else if let Some(node) = data_path(view, endpoint.node) {
             entry.members.insert(node);

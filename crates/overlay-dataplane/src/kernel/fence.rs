@@ -15,7 +15,7 @@ use super::{
     },
     port, scaffold,
 };
-use crate::desired::Network;
+use crate::desired::{Network, Role};
 
 /// The fence of one network, and what it is made of.
 #[derive(Debug, Default)]
@@ -97,7 +97,8 @@ impl Fenced {
             let known = before.present.as_ref().and_then(|fence| fence.ports.get(&name));
             let known = known.filter(|_| local.addresses.iter().next().is_none());
             let addresses = known.map_or(local.addresses, |port| port.addresses);
-            Some((name, Port { index: *index, mac: local.mac, addresses }))
+            let forwards = local.role == Role::Gate;
+            Some((name, Port { index: *index, mac: local.mac, addresses, forwards }))
         };
         Fence {
             ports: self.ports.iter().filter_map(port).collect(),

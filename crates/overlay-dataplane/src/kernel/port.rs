@@ -24,15 +24,16 @@ use super::{
 };
 use crate::{
     Error,
-    desired::{LocalEndpoint, PortKind, Settings},
+    desired::{LocalEndpoint, PortKind, Role, Settings},
 };
 
 /// First characters of a port's name. The last of its endpoint's id follow.
 const PREFIX: &str = "ep";
 /// Characters of the id that have room in a name of 15.
 const TAIL: usize = 13;
-/// What a port's alias begins with. The endpoint's id and the path of its namespace follow.
-const TAG: &str = "overlay endpoint ";
+/// What a port's alias begins with, by the endpoint's role. Its id and the path of its namespace follow.
+const TAGS: [(Role, &str); 2] =
+    [(Role::Station, "overlay endpoint "), (Role::Gate, "overlay gate ")];
 /// Octets of an alias (`IFALIASZ` of linux/if.h, and a zero).
 pub(super) const ALIAS_LEN: usize = 255;
 
@@ -61,7 +62,7 @@ impl Board<'_> {
         local: &LocalEndpoint,
     ) -> Result<u32, Error> {
         let (interface, path) = veth(local)?;
-        let alias = alias(endpoint, path)?;
+        let alias = alias(endpoint, local.role, path)?;
         let enter = |source| Error::Namespace { path: path.to_owned(), source };
         let netns = NetNs::open(path).map_err(enter)?;
         let name = port_name(endpoint);
@@ -215,12 +216,12 @@ impl Board<'_> {
         port: &Link,
         known: impl Fn(EndpointId) -> Option<Addresses>,
     ) -> Result<Option<FoundPort>, Error> {
-        let Some((endpoint, path)) = identify(port) else { return Ok(None) };
+        let Some((endpoint, role, path)) = identify(port) else { return Ok(None) };
         let subject = || format!("port {}", String::from_utf8_lossy(&port.name));
         let failed = |source| Error::Kernel { step: "read", subject: subject(), source };
         let mut kind = PortKind::Veth { name: String::new(), netns: PathBuf::new() };
-        let mut local =
-            LocalEndpoint { mac: port.mac, addresses: Addresses::default(), port: kind.clone() };
+        let mut local = LocalEndpoint::new(port.mac, Addresses::default(), kind.clone());
+        local.role = role;
         let (Some(netns), Some(peer)) = (port.peer_netns, port.peer) else {
             return Ok(Some(FoundPort { endpoint, index: port.index, local }));
         };
@@ -322,8 +323,9 @@ pub(super) fn port_name(endpoint: EndpointId) -> String {
     format!("{PREFIX}{}", &id[id.len() - TAIL..])
 }
 
-fn alias(endpoint: EndpointId, path: &Path) -> Result<Vec<u8>, Error> {
-    let alias = [format!("{TAG}{endpoint} ").as_bytes(), path.as_os_str().as_bytes()].concat();
+fn alias(endpoint: EndpointId, role: Role, path: &Path) -> Result<Vec<u8>, Error> {
+    let tag = TAGS.iter().find(|(of, _)| *of == role).map_or("", |(_, tag)| tag);
+    let alias = [format!("{tag}{endpoint} ").as_bytes(), path.as_os_str().as_bytes()].concat();
     if alias.len() > ALIAS_LEN {
         let limit = ALIAS_LEN + path.as_os_str().len() - alias.len();
         return Err(Error::LongNamespacePath { path: path.to_owned(), limit });
@@ -332,21 +334,23 @@ fn alias(endpoint: EndpointId, path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Whose port a device is. One without an alias was never finished: it has an id that its name fits.
-fn identify(port: &Link) -> Option<(EndpointId, PathBuf)> {
+fn identify(port: &Link) -> Option<(EndpointId, Role, PathBuf)> {
     if port.kind != Kind::Veth {
         return None;
     }
     let tagged = || {
-        let rest = port.alias.strip_prefix(TAG.as_bytes())?;
+        let of =
+            |(role, tag): &(Role, &str)| Some((*role, port.alias.strip_prefix(tag.as_bytes())?));
+        let (role, rest) = TAGS.iter().find_map(of)?;
         let (id, path) = rest.split_at_checked(ID_TEXT_LEN)?;
         let id: EndpointId = core::str::from_utf8(id).ok()?.parse().ok()?;
         let path = Path::new(OsStr::from_bytes(path.strip_prefix(b" ")?)).to_owned();
-        (port_name(id).as_bytes() == port.name).then_some((id, path))
+        (port_name(id).as_bytes() == port.name).then_some((id, role, path))
     };
     let unfinished = || {
         let tail = core::str::from_utf8(port.name.strip_prefix(PREFIX.as_bytes())?).ok()?;
         let id = format!("{tail:0>ID_TEXT_LEN$}").parse().ok()?;
-        (tail.len() == TAIL).then(|| (id, PathBuf::new()))
+        (tail.len() == TAIL).then(|| (id, Role::Station, PathBuf::new()))
     };
     tagged().or_else(unfinished)
 }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Error,
-    desired::{LocalEndpoint, Network, PortKind, Service},
+    desired::{LocalEndpoint, Network, PortKind, Role, Service},
 };
 
 /// Octets of an element in a transaction: less than 100. The socket counts what it holds of it, too.
@@ -78,9 +78,13 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// `None` for an endpoint whose interface is not where its path leads.
+    /// `None` for an endpoint whose interface is not where its path leads, and for a gate: nobody in its
+    /// namespace asks for a service.
     pub(super) fn of(endpoint: EndpointId, local: &LocalEndpoint) -> Option<Self> {
         let PortKind::Veth { name, netns } = &local.port else { return None };
+        if local.role == Role::Gate {
+            return None;
+        }
         let site = Self { endpoint, device: name.clone(), path: netns.clone() };
         (!name.is_empty()).then_some(site)
     }

@@ -16,7 +16,7 @@ fn port(index: u32) -> Port {
     let v4 = [10, 0, 1, index as u8].into();
     let v6 = [0xfd00, 0, 0, 1, 0, 0, 0, index as u16].into();
     let addresses = Addresses { v4: Some(v4), v6: Some(v6) };
-    Port { index, mac: MacAddr::from_ipv4(v4), addresses }
+    Port { index, mac: MacAddr::from_ipv4(v4), addresses, forwards: false }
 }
 
 /// Three ports and a VXLAN device, in the guise of bridges.

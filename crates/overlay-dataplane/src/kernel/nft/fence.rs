@@ -80,6 +80,8 @@ pub struct Port {
     pub mac: MacAddr,
     /// Addresses of the endpoint.
     pub addresses: Addresses,
+    /// It is a gate, which sends packets of clients: from any IP address.
+    pub forwards: bool,
 }
 
 /// The fence of one network.
@@ -179,8 +181,12 @@ impl Fence {
     /// What a port sends.
     fn at_port(&self, port: &Port) -> Vec<Rule> {
         let mut rules = Vec::new();
-        for address in port.addresses.iter().filter(|_| self.shortens) {
-            let own = sent_from(port.mac, address);
+        let own: Vec<_> = if port.forwards {
+            [false, true].map(|ipv6| sent_by(port.mac, ipv6)).into()
+        } else {
+            port.addresses.iter().map(|address| sent_from(port.mac, address)).collect()
+        };
+        for own in own.into_iter().filter(|_| self.shortens) {
             let to_one = [
                 Expr::Meta { key: Meta::PacketType, to: R0 },
                 Expr::eq(R0, &[OTHER_STATION]),
@@ -193,6 +199,9 @@ impl Fence {
                 rules.push(Rule::new([&own[..], &to_one].concat()).comment("to another node"));
             }
             rules.push(Rule::new([&own[..], &to_port()].concat()).comment("to a port"));
+        }
+        if port.forwards {
+            rules.extend(at_gate(port.mac));
         }
         rules.push(Rule::new([link(6, 6), Expr::eq(R0, &port.mac.0), Expr::goto(FRAMES)]));
         rules.push(refuse([], "another Ethernet address"));
@@ -222,16 +231,8 @@ fn frames() -> Vec<Rule> {
         exprs.push(ACCEPT);
         Rule::new(exprs)
     };
-    let compare = |op, number: &u8| Expr::Cmp { from: R0, op, value: vec![*number] };
     let mut neighbors = carries(IPV6);
-    neighbors.extend([
-        Expr::Meta { key: Meta::Protocol, to: R0 },
-        Expr::eq(R0, &[protocol::ICMPV6]),
-        transport(0, 1, R0),
-        compare(Cmp::Ge, ndp::TYPES.start()),
-        compare(Cmp::Le, ndp::TYPES.end()),
-        Expr::goto(DISCOVERY),
-    ]);
+    neighbors.extend(to_discovery());
     let mut to_group = carries(IPV6);
     to_group.extend([
         link(0, 1),
@@ -249,6 +250,32 @@ fn frames() -> Vec<Rule> {
         refuse([link(12, 2), within(IP, R0)], "another IP address"),
         refuse([link(12, 2), within(TAGS, R0)], "VLAN tag"),
         refuse([], "neither IP nor ARP"),
+    ]
+}
+
+/// What a gate sends that others must not: IP from anywhere. Of neighbours it speaks for itself only.
+fn at_gate(mac: MacAddr) -> Vec<Rule> {
+    let carries = |ethertype: u16| {
+        let station = [&mac.0[..], &ethertype.to_be_bytes()].concat();
+        vec![link(6, 8), Expr::eq(R0, &station)]
+    };
+    vec![
+        Rule::new([carries(IPV4), vec![ACCEPT]].concat()).comment("from clients"),
+        Rule::new([carries(IPV6), to_discovery().into()].concat()),
+        Rule::new([carries(IPV6), vec![ACCEPT]].concat()).comment("from clients"),
+    ]
+}
+
+/// Goes on with neighbour discovery, if IPv6 is that.
+fn to_discovery() -> [Expr; 6] {
+    let compare = |op, number: &u8| Expr::Cmp { from: R0, op, value: vec![*number] };
+    [
+        Expr::Meta { key: Meta::Protocol, to: R0 },
+        Expr::eq(R0, &[protocol::ICMPV6]),
+        transport(0, 1, R0),
+        compare(Cmp::Ge, ndp::TYPES.start()),
+        compare(Cmp::Le, ndp::TYPES.end()),
+        Expr::goto(DISCOVERY),
     ]
 }
 
@@ -291,15 +318,21 @@ fn to_port() -> [Expr; 4] {
     ]
 }
 
-/// Holds for IP from these addresses, unless it may be neighbour discovery.
-fn sent_from(mac: MacAddr, address: IpAddr) -> Vec<Expr> {
-    let ethertype = if address.is_ipv6() { IPV6 } else { IPV4 };
+/// Holds for IP from this Ethernet address, unless it may be neighbour discovery.
+fn sent_by(mac: MacAddr, ipv6: bool) -> Vec<Expr> {
+    let ethertype = if ipv6 { IPV6 } else { IPV4 };
     let station = [&mac.0[..], &ethertype.to_be_bytes()].concat();
     let mut exprs = vec![link(6, 8), Expr::eq(R0, &station)];
-    if address.is_ipv6() {
+    if ipv6 {
         exprs.push(Expr::Meta { key: Meta::Protocol, to: R0 });
         exprs.push(Expr::ne(R0, &[protocol::ICMPV6]));
     }
+    exprs
+}
+
+/// The same, from this IP address.
+fn sent_from(mac: MacAddr, address: IpAddr) -> Vec<Expr> {
+    let mut exprs = sent_by(mac, address.is_ipv6());
     exprs.extend([source(address.is_ipv6(), R0), Expr::eq(R0, &set::address(address))]);
     exprs
 }

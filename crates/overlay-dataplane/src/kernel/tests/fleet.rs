@@ -81,11 +81,11 @@ impl Fleet {
         let mut containers = Vec::new();
         for number in 0..count {
             let container = Namespace::new().unwrap();
-            let local = LocalEndpoint {
-                mac: MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
-                addresses: of_container(number),
-                port: PortKind::Veth { name: "eth0".into(), netns: container.path() },
-            };
+            let local = LocalEndpoint::new(
+                MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
+                of_container(number),
+                PortKind::Veth { name: "eth0".into(), netns: container.path() },
+            );
             network.locals.insert(endpoint(number), local);
             containers.push(container);
         }

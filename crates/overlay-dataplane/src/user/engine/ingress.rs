@@ -57,7 +57,7 @@ impl Transit<'_> {
         if destination.is_group() {
             return self.flood(local, &packet);
         }
-        if !local.addresses.contains(seen.source) {
+        if !local.may_send_from(seen.source) {
             return Err(DropReason::SpoofedIp);
         }
         if largest_packet(&packet)? > self.network.mtu {

@@ -42,6 +42,15 @@ pub(super) struct LocalPort {
     pub(super) binding: PortBinding,
     pub(super) mac: MacAddr,
     pub(super) addresses: Addresses,
+    /// It is a gate, which sends packets of clients: from any IP address.
+    pub(super) forwards: bool,
+}
+
+impl LocalPort {
+    /// Whether its packets may have this source address.
+    pub(super) fn may_send_from(&self, source: IpAddr) -> bool {
+        self.forwards || self.addresses.contains(source)
+    }
 }
 
 /// Where an Ethernet address is.
@@ -127,7 +136,8 @@ impl NetworkTable {
             let (mac, addresses) = (endpoint.mac, endpoint.addresses);
             table.fdb.insert(mac, Station::Local(table.locals.len() as u32));
             table.neighbors.extend(addresses.iter().map(|a| (a, mac)));
-            table.locals.push(LocalPort { binding, mac, addresses });
+            let forwards = endpoint.role == desired::Role::Gate;
+            table.locals.push(LocalPort { binding, mac, addresses, forwards });
         }
         for service in network.services.values() {
             for vip in service.vips.iter() {

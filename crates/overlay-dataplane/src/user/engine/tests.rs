@@ -16,7 +16,7 @@ use overlay_types::{Addresses, EndpointId, MacAddr, NetworkSubnet, ServiceId, Su
 
 use super::*;
 use crate::desired::{
-    Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings,
+    Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Role, Service, Settings,
 };
 
 const PLAIN: u32 = 5000;
@@ -56,6 +56,7 @@ struct Plan {
     settings: Settings,
     places: Vec<Place>,
     services: Vec<(ServiceId, Service)>,
+    gates: BTreeSet<u8>,
 }
 
 impl Plan {
@@ -77,7 +78,14 @@ impl Plan {
             },
             places: places.to_vec(),
             services: Vec::new(),
+            gates: BTreeSet::new(),
         }
+    }
+
+    /// Makes a host a gate of the routing mesh.
+    fn gate(mut self, host: u8) -> Self {
+        self.gates.insert(host);
+        self
     }
 
     /// Adds a service with the virtual host number `vip`.
@@ -97,8 +105,11 @@ impl Plan {
             let (id, mac, addresses) =
                 (EndpointId::from_u128(host.into()), mac(host), addresses(host));
             if home == node {
-                let port = PortKind::Memory;
-                network.locals.insert(id, LocalEndpoint { mac, addresses, port });
+                let mut local = LocalEndpoint::new(mac, addresses, PortKind::Memory);
+                if self.gates.contains(&host) {
+                    local.role = Role::Gate;
+                }
+                network.locals.insert(id, local);
             } else {
                 let node = node_address(home);
                 network.members.insert(node);

@@ -213,9 +213,7 @@ impl Transit<'_> {
     /// fragments get no error (RFC 1122 §3.2.2).
     pub(super) fn report(&mut self, local: &LocalPort, packet: &Packet<'_>, trouble: Trouble) {
         let seen = &packet.seen;
-        if packet.is_icmp_error()
-            || packet.is_later_fragment()
-            || !local.addresses.contains(seen.source)
+        if packet.is_icmp_error() || packet.is_later_fragment() || !local.may_send_from(seen.source)
         {
             return;
         }

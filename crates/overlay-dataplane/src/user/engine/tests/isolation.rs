@@ -252,3 +252,28 @@ proptest! {
         }
     }
 }
+
+/// A gate of the routing mesh sends packets of clients, under its own Ethernet address, and hears of
+/// those that are too large.
+#[test]
+fn s11_a_gate_sends_from_any_address_but_its_own_station_only() {
+    let plan = Plan::new(PLAIN, &[(1, 11), (1, 12), (2, 21)]).gate(11);
+    let (mut a, mut b) = (Node::new(1, &[&plan]), Node::new(2, &[&plan]));
+    let mut foreign = udp(12, 21, PORTS, b"from a client");
+    foreign[6..12].copy_from_slice(&mac(11).0);
+    assert_eq!(cross(&mut a, &mut b, 11, &foreign), [(21, foreign.clone())]);
+    let mut large = udp(12, 21, PORTS, &[0; 1400]);
+    large[6..12].copy_from_slice(&mac(11).0);
+    let out = a.frame(11, &large);
+    let told = frames(&out);
+    assert_eq!((told.len(), told[0].0, &told[0].1[..6]), (1, 11, &mac(11).0[..]));
+    // Another endpoint's Ethernet address is not its own, and nobody else is a gate.
+    assert!(a.frame(11, &udp(12, 21, PORTS, b"x")).is_empty());
+    let mut other = udp(11, 21, PORTS, b"x");
+    other[6..12].copy_from_slice(&mac(12).0);
+    assert!(a.frame(12, &other).is_empty());
+    let reasons = [DropReason::SpoofedMac, DropReason::SpoofedIp, DropReason::Oversized];
+    for reason in reasons {
+        assert!(a.drops().contains(&(reason, 1)), "{:?}", a.drops());
+    }
+}
