@@ -33,6 +33,7 @@ const LABEL: &[u8] = b"overlay esp v1";
 pub struct PublicKey(pub [u8; 32]);
 
 /// A node's key pair for one epoch. The secret half is zeroized when dropped and cannot be read out.
+#[cfg_attr(test, derive(Clone))]
 pub struct KeyPair {
     secret: StaticSecret,
     public: PublicKey,

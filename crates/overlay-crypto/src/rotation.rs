@@ -92,6 +92,7 @@ pub struct NodeKeyStatus {
 /// The rotation on one node. Feed it in the order of the replicated state: an epoch before its keys.
 /// Its publications must take effect in the order in which they were made, also across a restart: a
 /// key that was replaced and comes back is refused by peers until the next epoch.
+#[cfg_attr(test, derive(Clone))]
 pub struct Rotation {
     cluster: ClusterId,
     own: NodeId,

@@ -20,6 +20,7 @@ use crate::{
 const MAX_SPENT: usize = 65_536;
 
 /// The key pair of an epoch and what was derived from it. Dropping it zeroizes all of that.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Generation {
     pub(super) state: EpochState,
     pair: KeyPair,
@@ -39,7 +40,7 @@ pub(super) struct Generation {
 }
 
 /// What tells whether a peer has the associations of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Evidence {
     /// It published a key; more is not known.
     None,
@@ -52,6 +53,7 @@ pub(super) enum Evidence {
 }
 
 /// One peer in one epoch.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct PeerEntry {
     pub(super) public: PublicKey,
     pub(super) inbound: SaId,
@@ -202,5 +204,28 @@ impl Generation {
     fn waits_to_report(&self) -> bool {
         let open = matches!(self.state, EpochState::Ready | EpochState::Active);
         open && self.published && !self.reported
+    }
+}
+
+#[cfg(test)]
+impl Generation {
+    /// All that decides what it does; times as `from_now` tells them.
+    pub(super) fn hash_from<T: core::hash::Hash>(
+        &self,
+        from_now: impl Fn(Option<Instant>) -> T,
+        hash: &mut impl core::hash::Hasher,
+    ) {
+        use core::hash::Hash as _;
+
+        (self.state, self.pair.public(), &self.spent).hash(hash);
+        (self.published, self.in_time, self.reported).hash(hash);
+        from_now(self.waits_to_publish().then_some(self.publish_at)).hash(hash);
+        from_now(self.report_at.filter(|_| self.waits_to_report())).hash(hash);
+        from_now(self.stop_at).hash(hash);
+        from_now(self.erase_at).hash(hash);
+        for (peer, entry) in &self.peers {
+            (peer, entry.public, entry.inbound, entry.outbound).hash(hash);
+            (entry.unused.is_some(), entry.evidence, entry.late).hash(hash);
+        }
     }
 }

@@ -52,6 +52,7 @@ enum Entry {
     Key(NodeKeyStatus),
 }
 
+#[derive(Clone)]
 enum Request {
     Publish(NodeKeyStatus),
     Ready(NodeKeyStatus),
@@ -64,6 +65,7 @@ impl Request {
     }
 }
 
+#[derive(Clone)]
 struct Node {
     id: NodeId,
     rotation: Rotation,
@@ -78,6 +80,7 @@ struct Node {
     lost: BTreeSet<PublicKey>,
 }
 
+#[derive(Clone)]
 struct World {
     now: Instant,
     entropy: u64,
@@ -92,6 +95,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(NODES)
+    }
+
+    fn of(nodes: usize) -> Self {
         let mut world = Self {
             now: start() + DRAIN,
             entropy: 0,
@@ -103,7 +110,7 @@ impl World {
             connected: BTreeSet::new(),
         };
         world.put_epoch(status(1, EpochState::Active));
-        for number in 0..NODES {
+        for number in 0..nodes {
             let node = world.fresh_node(number);
             world.nodes.push(node);
         }
@@ -224,7 +231,7 @@ impl World {
         let to = self.now + step;
         while self.now < to {
             self.now = to.min(self.now + Duration::from_secs(5));
-            for who in 0..NODES {
+            for who in 0..self.nodes.len() {
                 while let Some((written, _)) = self.log.get(self.nodes[who].read)
                     && *written + MAX_LAG <= self.now
                     && !self.nodes[who].away
@@ -239,7 +246,7 @@ impl World {
 
     fn pump_all(&mut self) {
         // A greeting gives the node that hears it something to do, too.
-        while (0..NODES).fold(false, |busy, who| self.pump(who) | busy) {}
+        while (0..self.nodes.len()).fold(false, |busy, who| self.pump(who) | busy) {}
     }
 
     /// Does what the machine of a node says, as a data path would; whether there was anything.
@@ -255,7 +262,7 @@ impl World {
                     assert!(node.used.insert(id), "keys of {id:?} were handed out twice");
                     node.sending.insert(id.peer, (id, keys));
                     if greet {
-                        let to = (0..NODES).find(|to| self.nodes[*to].id == id.peer);
+                        let to = (0..self.nodes.len()).find(|to| self.nodes[*to].id == id.peer);
                         self.talk(who, to.expect("the peer is one of the nodes"));
                     }
                 }
@@ -293,8 +300,8 @@ impl World {
     /// Everyone returns, and every request and every write arrives.
     fn calm(&mut self) {
         for _ in 0..10 {
-            (0..NODES).for_each(|who| self.run(Op::Back(who)));
-            (0..NODES).for_each(|who| self.run(Op::Read(who, usize::MAX)));
+            (0..self.nodes.len()).for_each(|who| self.run(Op::Back(who)));
+            (0..self.nodes.len()).for_each(|who| self.run(Op::Read(who, usize::MAX)));
             while !self.requests.is_empty() {
                 self.run(Op::Request(0, false));
             }
@@ -317,8 +324,8 @@ impl World {
         for (from, node) in self.nodes.iter().enumerate() {
             let epochs: Vec<_> = node.rotation.epochs().collect();
             assert_eq!(epochs, [(newest.epoch, EpochState::Active)], "others are erased");
-            assert_eq!(node.inbound.len(), NODES - 1);
-            assert_eq!(node.sending.len(), NODES - 1);
+            assert_eq!(node.inbound.len(), self.nodes.len() - 1);
+            assert_eq!(node.sending.len(), self.nodes.len() - 1);
             for (to, peer) in self.nodes.iter().enumerate().filter(|(to, _)| *to != from) {
                 assert_eq!(node.sending[&peer.id].0.epoch, newest.epoch);
                 assert!(self.is_installed(from, to, node.sending[&peer.id].0));
@@ -342,5 +349,6 @@ proptest! {
 }
 
 mod check;
+mod exhaustive;
 mod managers;
 mod scenarios;

@@ -26,8 +26,8 @@ impl World {
     /// two nodes that have read everything, restarts included, packets arrive if the sender has any
     /// key that its receiver has, and no reason to doubt it.
     pub(super) fn check(&mut self) {
-        for from in 0..NODES {
-            for to in (0..NODES).filter(|to| *to != from) {
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
                 let (sender, receiver) = (&self.nodes[from], &self.nodes[to]);
                 let current = sender.rotation.sending_with(receiver.id);
                 assert_eq!(current, sender.sending.get(&receiver.id).map(|(id, _)| *id));
@@ -83,7 +83,7 @@ impl World {
     pub(super) fn excuse_those_left_behind(&mut self) {
         let newest = self.epochs.values().rfind(|status| status.state >= EpochState::Active);
         let Some(EpochStatus { epoch, .. }) = newest.copied() else { return };
-        for who in 0..NODES {
+        for who in 0..self.nodes.len() {
             let key = self.keys.get(&(self.nodes[who].id, epoch));
             if key.is_none_or(|key| !key.ready) {
                 self.excuse(who);

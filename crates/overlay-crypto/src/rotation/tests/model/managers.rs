@@ -44,10 +44,12 @@ impl World {
         let newest = self.newest();
         let key_of = |who: usize| self.keys.get(&(self.nodes[who].id, newest.epoch));
         let missing: Vec<usize> = match newest.state {
-            EpochState::Preparing => (0..NODES).filter(|who| key_of(*who).is_none()).collect(),
-            EpochState::Ready => {
-                (0..NODES).filter(|who| key_of(*who).is_none_or(|key| !key.ready)).collect()
+            EpochState::Preparing => {
+                (0..self.nodes.len()).filter(|who| key_of(*who).is_none()).collect()
             }
+            EpochState::Ready => (0..self.nodes.len())
+                .filter(|who| key_of(*who).is_none_or(|key| !key.ready))
+                .collect(),
             EpochState::Active | EpochState::Retired => return self.remove_drained(),
         };
         // As the managers do: two epochs are not retired at once.
