@@ -9,9 +9,9 @@ use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, time::Duration}
 
 use overlay_service::{Answer, Directory, Question, RecordKind, Scope, SharedDirectory, resolve};
 use overlay_types::{
-    Addresses, Change, Endpoint, EndpointId, MacAddr, Meta, Network, NetworkDraft, NetworkId,
-    NetworkSubnet, NodeId, Object, Revision, Service, ServiceDraft, ServiceId, ServiceNetwork,
-    Subnet, View, Vni,
+    Addresses, Change, Endpoint, EndpointId, EndpointRole, MacAddr, Meta, Network, NetworkDraft,
+    NetworkId, NetworkSubnet, NodeId, Object, Readiness, Revision, Service, ServiceDraft,
+    ServiceId, ServiceNetwork, Subnet, View, Vni,
 };
 
 const SERVICES: u32 = 10_000;
@@ -146,6 +146,7 @@ fn new_service(number: u32) -> Service {
         meta: Meta::default(),
         spec: draft.try_into().expect("a spec"),
         vips: BTreeMap::from([(NETWORK, Addresses { v4, v6: None })]),
+        previous: None,
     }
 }
 
@@ -159,6 +160,8 @@ fn new_task(service: u32, task: u32) -> Endpoint {
         name: Some(format!("service-{service}.{task}").parse().expect("a name")),
         addresses: Addresses { v4: Some(task_address(service, task)), v6: None },
         mac: MacAddr::from_ipv4(task_address(service, task)),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     }
 }

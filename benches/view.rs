@@ -7,8 +7,8 @@
 use std::{fs, hint::black_box};
 
 use overlay_types::{
-    Addresses, Change, Endpoint, EndpointId, MacAddr, Meta, NetworkId, NodeId, Object, Revision,
-    ServiceId, View,
+    Addresses, Change, Endpoint, EndpointId, EndpointRole, MacAddr, Meta, NetworkId, NodeId,
+    Object, Readiness, Revision, ServiceId, View,
 };
 
 const ENDPOINTS: u32 = 200_000;
@@ -28,6 +28,8 @@ fn endpoint(number: u32) -> Endpoint {
         name: Some(format!("service-{}.{}", number / 10, number % 10).parse().expect("a name")),
         addresses: Addresses { v4: Some(address), v6: None },
         mac: MacAddr::from_ipv4(address),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     }
 }

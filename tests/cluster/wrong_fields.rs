@@ -14,9 +14,9 @@ use std::{
 use overlay_api::{
     status::{self, Reason},
     v1::{
-        self, keys_client::KeysClient, local_node_client::LocalNodeClient,
-        networks_client::NetworksClient, nodes_client::NodesClient,
-        services_client::ServicesClient, watcher_client::WatcherClient,
+        self, endpoints_client::EndpointsClient, keys_client::KeysClient,
+        local_node_client::LocalNodeClient, networks_client::NetworksClient,
+        nodes_client::NodesClient, services_client::ServicesClient, watcher_client::WatcherClient,
     },
 };
 use overlay_cluster::{
@@ -150,6 +150,15 @@ impl Stage {
             let mut keys = KeysClient::new(stage.lab.nodes[0].channel().await);
             let status = keys.get_key_status(v1::GetKeyStatusRequest::default()).await.unwrap();
             status.into_inner().node_keys.iter().any(|key| key.ready).then_some(())
+        })
+        .await;
+        until("the node has its place in the routing mesh", || async {
+            let mut endpoints = EndpointsClient::new(stage.lab.nodes[0].channel().await);
+            let roles = vec![v1::EndpointRole::Mesh.into()];
+            let filter = Some(v1::EndpointFilter { roles, ..Default::default() });
+            let request = v1::ListEndpointsRequest { filter, ..Default::default() };
+            let places = endpoints.list_endpoints(request).await.unwrap().into_inner().endpoints;
+            (!places.is_empty()).then_some(())
         })
         .await;
         stage

@@ -21,5 +21,7 @@ mod plane;
 #[path = "../dataplane/probe.rs"]
 mod probe;
 mod programs;
+mod publish;
+mod ready;
 mod setup;
 mod stranger;

@@ -5,13 +5,14 @@ use core::time::Duration;
 
 use overlay_api::internal::v1 as internal;
 use overlay_cluster::state::{
-    Action, ClusterUpdate, Command, InitCluster, OpaqueSecret, State, Trust,
+    Action, ClusterUpdate, Command, HealthReport, InitCluster, OpaqueSecret, State, Trust,
     wire::{WireError, decode_command},
 };
 use overlay_testkit::objects;
 use overlay_types::{
-    EndpointDraft, EndpointId, Epoch, EpochState, FeatureLevel, GossipKey, NetworkDraft, NetworkId,
-    NodeId, RequestId, Revision, Role, ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
+    EndpointDraft, EndpointId, Epoch, EpochState, FeatureLevel, GossipKey, HealthDraft,
+    NetworkDraft, NetworkId, NodeId, Readiness, RequestId, Revision, Role, Scale, ServiceDraft,
+    ServiceId, ServiceNetwork, UnixMillis,
 };
 use prost::{Message, bytes::Buf};
 
@@ -32,6 +33,7 @@ fn network() -> NetworkDraft {
 
 fn service() -> ServiceDraft {
     let mut draft = ServiceDraft::new("web".parse().unwrap());
+    draft.scale = Scale::Global;
     draft.networks =
         vec![ServiceNetwork { network: NETWORK, aliases: vec!["www".parse().unwrap()] }];
     draft
@@ -62,6 +64,7 @@ fn history() -> Vec<Action> {
     let mut endpoint = EndpointDraft::new(NETWORK, NODE);
     endpoint.service = Some(SERVICE);
     endpoint.name = Some("web.1".parse().unwrap());
+    endpoint.health = Some(HealthDraft::new("tcp:80".parse().unwrap()).try_into().unwrap());
     let spec = network().try_into().unwrap();
     let id = EndpointId::from_u128(4);
     let (epoch, public) = (Epoch::new(1), [7; 32]);
@@ -72,6 +75,8 @@ fn history() -> Vec<Action> {
         Action::CreateNetwork { id: NETWORK, spec, host_routes },
         Action::CreateService { id: SERVICE, spec: service().try_into().unwrap() },
         Action::AttachEndpoint { id, spec: endpoint.try_into().unwrap() },
+        Action::ReportHealth(HealthReport { node: NODE, passing: [id].into(), failing: [].into() }),
+        Action::SetReadiness { id, to: Readiness::Draining },
         Action::PublishNodeKey { node: NODE, epoch, public },
         Action::ReportEpochReady { epoch, node: NODE, public },
         Action::StartRotation { epoch: Epoch::new(2), deadline },

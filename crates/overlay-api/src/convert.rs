@@ -14,6 +14,7 @@ mod service;
 use core::str::FromStr;
 
 pub use change::known_changes;
+pub use endpoint::readiness;
 pub use key::bytes32;
 pub use node::availability;
 

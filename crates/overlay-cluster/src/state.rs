@@ -26,7 +26,7 @@
 //! - [`wire`]: commands and whole states as protobuf
 //!
 //! Inside: one file per kind of object with the rules of its commands, `place` for nodes that move,
-//! `port` for published ports, `requests` for exactly-once, `level` for releases that differ, `index`
+//! `readiness` for what endpoints may take, `port` for published ports, `requests` for exactly-once, `level` for releases that differ, `index`
 //! for look-ups.
 
 mod apply;
@@ -43,6 +43,7 @@ mod node;
 mod place;
 mod port;
 mod query;
+mod readiness;
 mod rejection;
 mod requests;
 mod response;
@@ -59,7 +60,9 @@ use std::collections::BTreeMap;
 use overlay_ipam::{NetworkIpam, Pools};
 use overlay_types::{NetworkId, Revision, View, Vni};
 
-pub use command::{Action, ClusterUpdate, Command, InitCluster, MAX_HOST_ROUTES, MoveNode};
+pub use command::{
+    Action, ClusterUpdate, Command, HealthReport, InitCluster, MAX_HOST_ROUTES, MoveNode,
+};
 pub use kind::Kind;
 pub use lock::ManagerLock;
 pub(crate) use query::{Id, id_range};

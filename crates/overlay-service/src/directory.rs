@@ -24,6 +24,7 @@ mod node_set;
 mod zone;
 
 use node_set::NodeSet;
+use zone::Task;
 pub(crate) use zone::{Holder, ServiceEntry, Zone, is_dns_name};
 
 /// Names, addresses, services and tasks of the networks of a view.
@@ -98,12 +99,17 @@ impl Directory {
         self.endpoints.get(&id).map(Arc::as_ref)
     }
 
+    /// Whether the task is in answers: it is ready, and so is its node.
+    pub(crate) fn takes_flows(&self, task: &Task) -> bool {
+        task.ready && self.has_tasks(task.node)
+    }
+
     /// Whether a task on the node is in answers: it lives, and is not drained.
-    pub(crate) fn has_tasks(&self, node: NodeId) -> bool {
+    fn has_tasks(&self, node: NodeId) -> bool {
         !self.dead.contains(node) && !self.drained.contains(node)
     }
 
-    /// Whether the endpoint is in answers. Draining a node takes its tasks away; what stands alone
+    /// Whether the endpoint is there for names. Draining a node takes its tasks away; what stands alone
     /// stays.
     pub(crate) fn is_reachable(&self, endpoint: &Endpoint) -> bool {
         match endpoint.service {

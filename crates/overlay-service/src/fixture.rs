@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointId,
-    EndpointMode, FeatureLevel, MacAddr, Meta, Name, Network, NetworkDraft, NetworkId,
-    NetworkSubnet, Node, NodeId, Object, PortSpec, Revision, Role, Service, ServiceDraft,
-    ServiceId, ServiceNetwork, Subnet, View, Vni, object::EndpointExtras,
+    EndpointMode, EndpointRole, FeatureLevel, MacAddr, Meta, Name, Network, NetworkDraft,
+    NetworkId, NetworkSubnet, Node, NodeId, Object, PortSpec, Readiness, Revision, Role, Service,
+    ServiceDraft, ServiceId, ServiceNetwork, Subnet, View, Vni, object::EndpointExtras,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -83,6 +83,7 @@ pub(crate) fn service(
         meta: Meta::default(),
         spec: draft.try_into().unwrap(),
         vips: BTreeMap::from([(network, addresses(vip))]),
+        previous: None,
     }
 }
 
@@ -103,6 +104,8 @@ pub(crate) fn endpoint(
         name: called.map(name),
         addresses: addresses(at),
         mac: MacAddr::default(),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     }
 }
@@ -111,8 +114,13 @@ pub(crate) fn with_extras(mut endpoint: Endpoint, aliases: &[&str], ports: &[&st
     endpoint.extras = Some(Box::new(EndpointExtras {
         aliases: aliases.iter().map(|a| name(a)).collect(),
         ports: ports.iter().flat_map(|p| PortSpec::parse(p).unwrap()).collect(),
+        health: None,
     }));
     endpoint
+}
+
+pub(crate) fn with_readiness(endpoint: Endpoint, readiness: Readiness) -> Endpoint {
+    Endpoint { readiness, ..endpoint }
 }
 
 pub(crate) fn view(objects: impl IntoIterator<Item = Object>) -> View {

@@ -10,9 +10,10 @@
 //! | `_PORT._PROTOCOL.` and any of these | SRV: target port and a name that resolves |
 //!
 //! Holders of one name on one network are answered together. The first network of the scope that
-//! knows the name answers alone. A name that is known but has no record of the type, or only on
-//! nodes that are dead (or, for tasks, drained), is an empty answer and never asked elsewhere. `PORT` is a published port or, if none
-//! has that number, a target port.
+//! knows the name answers alone. A name that is known but has no record of the type, or only of
+//! endpoints that are not ready, or on nodes that are dead (or, for tasks, drained), is an empty answer
+//! and never asked elsewhere. Addresses have names as long as they are in use. `PORT` is a published
+//! port or, if none has that number, a target port.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -140,6 +141,7 @@ impl<'a> Lookup<'a> {
         match holder {
             Holder::Endpoint(id) => {
                 if let Some(endpoint) = self.directory.endpoint(id)
+                    && endpoint.is_ready()
                     && self.directory.is_reachable(endpoint)
                 {
                     self.add(endpoint.addresses, records);
@@ -150,7 +152,7 @@ impl<'a> Lookup<'a> {
                 if form == Form::Itself && entry.mode == EndpointMode::Vip {
                     self.add(entry.vip, records);
                 } else {
-                    let live = entry.tasks.iter().filter(|t| self.directory.has_tasks(t.node));
+                    let live = entry.tasks.iter().filter(|t| self.directory.takes_flows(t));
                     records.reserve(entry.tasks.len());
                     live.for_each(|t| self.add(t.addresses, records));
                 }
@@ -231,7 +233,7 @@ impl<'a> Lookup<'a> {
             Holder::Service(id) => match zone.service(id) {
                 Some(ServiceEntry { service: Some(service), tasks, .. }) => {
                     let asked = tasks.iter().filter(|_| form == Form::Tasks);
-                    let live = asked.filter(|t| self.directory.has_tasks(t.node));
+                    let live = asked.filter(|t| self.directory.takes_flows(t));
                     let live = live.filter_map(|t| self.directory.endpoint(t.endpoint));
                     let mut targets: Vec<_> = live.filter_map(|e| endpoint_name(zone, e)).collect();
                     if form == Form::Itself {

@@ -17,7 +17,7 @@ pub struct Backend {
     pub node: NodeId,
     /// Its addresses on the network.
     pub addresses: Addresses,
-    /// Its node is drained: it keeps the flows that it has and gets no new ones.
+    /// It is not ready, or its node is drained: it keeps the flows that it has and gets no new ones.
     pub draining: bool,
 }
 
@@ -65,7 +65,8 @@ pub fn virtual_services(
     for task in view.tasks_of(service).filter(|task| !dead.contains(&task.node)) {
         if let Some(row) = rows.get_mut(&task.network) {
             let (node, addresses) = (task.node, task.addresses);
-            let draining = view.nodes().get(&node).is_some_and(Node::is_drained);
+            let drained = view.nodes().get(&node).is_some_and(Node::is_drained);
+            let draining = drained || !task.is_ready();
             row.backends.push(Backend { endpoint: task.id, node, addresses, draining });
         }
     }

@@ -8,7 +8,8 @@ use core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    MacAddr, Name, NetworkId, NodeId, PortSpec, ServiceId, SpecError, service::check_ports,
+    EndpointRole, HealthProbe, MacAddr, Name, NetworkId, NodeId, PortSpec, Readiness, ServiceId,
+    SpecError, service::check_ports,
 };
 
 /// At most one address of each family.
@@ -71,6 +72,12 @@ pub struct EndpointDraft {
     pub mac: Option<MacAddr>,
     /// Ports that a standalone endpoint publishes.
     pub ports: Vec<PortSpec>,
+    /// What it is for.
+    pub role: EndpointRole,
+    /// Whether it takes new flows from the start.
+    pub readiness: Readiness,
+    /// How its node finds out whether it can take traffic. With a probe it begins as starting.
+    pub health: Option<HealthProbe>,
 }
 
 impl EndpointDraft {
@@ -85,7 +92,15 @@ impl EndpointDraft {
             addresses: Addresses { v4: None, v6: None },
             mac: None,
             ports: Vec::new(),
+            role: EndpointRole::Workload,
+            readiness: Readiness::Ready,
+            health: None,
         }
+    }
+
+    /// A node's place in the routing mesh.
+    pub fn mesh(ingress: NetworkId, node: NodeId) -> Self {
+        Self { role: EndpointRole::Mesh, ..Self::new(ingress, node) }
     }
 }
 
@@ -134,8 +149,28 @@ impl TryFrom<EndpointDraft> for EndpointSpec {
             return Err(SpecError::new("publish", port, reason));
         }
         check_ports(&draft.ports)?;
+        let begins = matches!(draft.readiness, Readiness::Ready | Readiness::Starting);
+        if !begins {
+            let reason = "an endpoint begins as ready or starting";
+            return Err(SpecError::new("readiness", draft.readiness, reason));
+        }
+        check_mesh(&draft)?;
         Ok(Self(draft))
     }
+}
+
+/// A place in the routing mesh is its node's, and nobody asks for it by name.
+fn check_mesh(draft: &EndpointDraft) -> Result<(), SpecError> {
+    let plain = EndpointDraft {
+        addresses: draft.addresses,
+        mac: draft.mac,
+        ..EndpointDraft::mesh(draft.network, draft.node)
+    };
+    if draft.role != EndpointRole::Mesh || *draft == plain {
+        return Ok(());
+    }
+    let reason = "a node's place in the routing mesh has no service, name, port or probe";
+    Err(SpecError::new("role", draft.role, reason))
 }
 
 #[cfg(test)]
@@ -160,5 +195,23 @@ mod tests {
         assert!(EndpointSpec::try_from(standalone).is_ok());
         let task = EndpointDraft { ports, service: Some(ServiceId::from_u128(3)), ..draft() };
         assert_eq!(EndpointSpec::try_from(task).unwrap_err().field(), "publish");
+    }
+
+    #[test]
+    fn s10_a_place_in_the_mesh_is_nothing_else() {
+        let mesh = EndpointDraft::mesh(NetworkId::from_u128(1), NodeId::from_u128(2));
+        assert!(EndpointSpec::try_from(mesh.clone()).is_ok());
+        let named = EndpointDraft { name: Some("gate".parse().unwrap()), ..mesh.clone() };
+        let task = EndpointDraft { service: Some(ServiceId::from_u128(3)), ..mesh };
+        for draft in [named, task] {
+            assert_eq!(EndpointSpec::try_from(draft).unwrap_err().field(), "role");
+        }
+    }
+
+    #[test]
+    fn s13_an_endpoint_does_not_begin_at_its_end() {
+        let begins = |readiness| EndpointSpec::try_from(EndpointDraft { readiness, ..draft() });
+        assert!(begins(Readiness::Starting).is_ok());
+        assert_eq!(begins(Readiness::Draining).unwrap_err().field(), "readiness");
     }
 }

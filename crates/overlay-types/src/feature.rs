@@ -20,8 +20,10 @@ impl FeatureLevel {
     pub const NONE: Self = Self(0);
     /// The first.
     pub const FIRST: Self = Self(1);
+    /// Endpoints with a role and a readiness, counts of tasks, and the spec before the last update.
+    pub const SECOND: Self = Self(2);
     /// Of this release.
-    pub const OURS: Self = Self::FIRST;
+    pub const OURS: Self = Self::SECOND;
 
     /// The level with this number.
     pub const fn new(number: u32) -> Self {

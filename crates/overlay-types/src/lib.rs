@@ -13,6 +13,7 @@
 //!
 //! - [`id`]: ids of clusters, nodes, networks, services, endpoints, requests, roots
 //! - [`feature`]: what a release knows
+//! - [`health`]: how a node finds out whether an endpoint can take traffic
 //! - [`number`]: VNI, SPI, epoch, revision, incarnation
 //! - [`mac`], [`subnet`], [`name`]: addresses and names
 //! - [`unicast`]: which subnets endpoints can live in
@@ -26,6 +27,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod feature;
+pub mod health;
 pub mod id;
 pub mod label;
 pub mod mac;
@@ -42,17 +44,18 @@ pub mod view;
 pub use endpoint::{Addresses, EndpointDraft, EndpointSpec};
 pub use error::SpecError;
 pub use feature::FeatureLevel;
+pub use health::{HealthCheck, HealthDraft, HealthProbe};
 pub use id::{ClusterId, EndpointId, NetworkId, NodeId, RequestId, RootId, ServiceId};
 pub use mac::MacAddr;
 pub use name::Name;
 pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
-    Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint, EpochState,
-    GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node, NodeKey, Object,
-    ObjectKey, Role, Root, Service, UnixMillis,
+    Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint,
+    EndpointRole, EpochState, GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node,
+    NodeKey, Object, ObjectKey, Readiness, Role, Root, Service, UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};
-pub use service::{EndpointMode, ServiceDraft, ServiceNetwork, ServiceSpec};
+pub use service::{EndpointMode, Scale, ServiceDraft, ServiceNetwork, ServiceSpec};
 pub use subnet::Subnet;
 pub use view::View;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     cluster::{Cluster, DefaultPool},
-    endpoint::{Endpoint, EndpointExtras},
+    endpoint::{Endpoint, EndpointExtras, EndpointRole, Readiness},
     gossip_key::{GossipKey, GossipKeys},
     key::{EpochState, KeyEpoch, NodeKey},
     meta::Meta,

@@ -46,6 +46,19 @@ impl FromStr for EndpointMode {
     }
 }
 
+/// How many tasks a service shall have. Whoever starts tasks reads it; nothing here does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// Not said.
+    #[default]
+    Open,
+    /// This many.
+    Replicas(u32),
+    /// One on each node.
+    Global,
+}
+
 /// A network that a service is on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServiceNetwork {
@@ -70,6 +83,10 @@ pub struct ServiceDraft {
     pub networks: Vec<ServiceNetwork>,
     /// Ports that it publishes.
     pub ports: Vec<PortSpec>,
+    /// A node's published ports lead to its own tasks as long as one of them takes flows.
+    pub prefer_local: bool,
+    /// How many tasks it shall have.
+    pub scale: Scale,
 }
 
 impl ServiceDraft {
@@ -81,6 +98,8 @@ impl ServiceDraft {
             mode: EndpointMode::Vip,
             networks: Vec::new(),
             ports: Vec::new(),
+            prefer_local: false,
+            scale: Scale::Open,
         }
     }
 }
@@ -95,6 +114,18 @@ impl ServiceSpec {
     pub const MAX_NETWORKS: usize = 64;
     /// Most published ports of one service.
     pub const MAX_PORTS: usize = 1024;
+    /// Most tasks that a service can be to have.
+    pub const MAX_REPLICAS: u32 = 100_000;
+
+    /// Ports that answer on the nodes of its tasks only.
+    pub fn host_ports(&self) -> impl Iterator<Item = &PortSpec> {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Host)
+    }
+
+    /// Ports that answer on every node, through the routing mesh.
+    pub fn mesh_ports(&self) -> impl Iterator<Item = &PortSpec> {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Ingress)
+    }
 
     /// A draft with the same content, to be changed and checked again.
     pub fn into_draft(self) -> ServiceDraft {
@@ -133,6 +164,11 @@ impl TryFrom<ServiceDraft> for ServiceSpec {
                 let reason = "a service has at most 64 aliases on a network";
                 return Err(SpecError::new("alias", attachment.aliases.len(), reason));
             }
+        }
+        if let Scale::Replicas(count) = draft.scale
+            && count > Self::MAX_REPLICAS
+        {
+            return Err(SpecError::new("replicas", count, "a service has at most 100000 tasks"));
         }
         check_ports(&draft.ports)?;
         let ingress = draft.ports.iter().find(|p| p.mode == PublishMode::Ingress);

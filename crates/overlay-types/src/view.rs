@@ -20,6 +20,7 @@ pub struct View {
     cluster: Option<Cluster>,
     nodes: BTreeMap<NodeId, Node>,
     networks: BTreeMap<NetworkId, Network>,
+    ingress: Option<NetworkId>,
     services: BTreeMap<ServiceId, Service>,
     /// Boxed: a tree that changes at random keeps a third of its places empty, and an empty place
     /// should cost a pointer, not an endpoint.
@@ -101,6 +102,11 @@ impl View {
     /// Networks by id.
     pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
         &self.networks
+    }
+
+    /// The network of the routing mesh, if there is one.
+    pub fn ingress(&self) -> Option<&Network> {
+        self.networks.get(&self.ingress?)
     }
 
     /// Services by id.
@@ -209,13 +215,25 @@ impl View {
         match object {
             Object::Cluster(o) => self.cluster = Some(o),
             Object::Node(o) => drop(self.nodes.insert(o.id, o)),
-            Object::Network(o) => drop(self.networks.insert(o.id, o)),
+            Object::Network(o) => self.put_network(o),
             Object::Service(o) => self.put_service(o),
             Object::Endpoint(o) => self.put_endpoint(o),
             Object::KeyEpoch(o) => drop(self.key_epochs.insert(o.epoch, o)),
             Object::NodeKey(o) => drop(self.node_keys.insert((o.epoch, o.node), o)),
             Object::GossipKeys(o) => self.gossip_keys = Some(o),
         }
+    }
+
+    fn put_network(&mut self, network: Network) {
+        if network.spec.ingress {
+            self.ingress = Some(network.id);
+        }
+        self.networks.insert(network.id, network);
+    }
+
+    fn remove_network(&mut self, id: NetworkId) {
+        self.networks.remove(&id);
+        self.ingress = self.ingress.filter(|ingress| *ingress != id);
     }
 
     fn put_service(&mut self, service: Service) {
@@ -258,7 +276,7 @@ impl View {
         match key {
             ObjectKey::Cluster => self.cluster = None,
             ObjectKey::Node(id) => drop(self.nodes.remove(&id)),
-            ObjectKey::Network(id) => drop(self.networks.remove(&id)),
+            ObjectKey::Network(id) => self.remove_network(id),
             ObjectKey::Service(id) => self.remove_service(id),
             ObjectKey::Endpoint(id) => self.remove_endpoint(id),
             ObjectKey::KeyEpoch(epoch) => drop(self.key_epochs.remove(&epoch)),
@@ -285,6 +303,8 @@ mod tests {
             name: None,
             addresses: Addresses::default(),
             mac: MacAddr::default(),
+            role: crate::EndpointRole::Workload,
+            readiness: crate::Readiness::Ready,
             extras: None,
         }
     }

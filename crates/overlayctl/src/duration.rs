@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use overlay_types::SpecError;
 
-/// `12h`, `1h30m`, `45s`, `7d`: numbers with units, longest first or not.
+/// `12h`, `1h30m`, `45s`, `250ms`, `7d`: numbers with units, longest first or not.
 pub(crate) fn parse(field: &'static str, text: &str) -> Result<Duration, SpecError> {
     let refuse = |part: &str, reason: &str| {
         Err(SpecError::new(field, part, reason.to_owned()).found_in(text, part))
@@ -19,16 +19,17 @@ pub(crate) fn parse(field: &'static str, text: &str) -> Result<Duration, SpecErr
         let (number, tail) = rest.split_at(digits);
         let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
-            "" => return refuse(number, "the unit is missing: s, m, h or d"),
-            _ => return refuse(unit, "units are s, m, h and d"),
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 60 * 60 * 1000,
+            "d" => 24 * 60 * 60 * 1000,
+            "" => return refuse(number, "the unit is missing: ms, s, m, h or d"),
+            _ => return refuse(unit, "units are ms, s, m, h and d"),
         };
-        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds));
-        let sum = part.and_then(|seconds| total.checked_add(Duration::from_secs(seconds)));
+        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis));
+        let sum = part.and_then(|millis| total.checked_add(Duration::from_millis(millis)));
         total = match (number, sum) {
             ("", _) => return refuse(unit, "a number is missing before the unit"),
             (_, Some(sum)) => sum,
@@ -70,6 +71,7 @@ mod tests {
     #[case("90s", 90)]
     #[case("7d", 7 * 86400)]
     #[case("0h1s", 1)]
+    #[case("1s999ms1001ms", 3)]
     fn duration(#[case] text: &str, #[case] seconds: u64) {
         assert_eq!(parse("rotation-period", text), Ok(Duration::from_secs(seconds)));
     }

@@ -34,6 +34,14 @@ pub(crate) enum Failure {
     /// The person at the terminal said no.
     #[error("not confirmed; network {0:?} was not removed")]
     Declined(String),
+    /// Connections outlasted the wait for their end.
+    #[error("endpoint {endpoint} is draining and still has connections: {count}")]
+    Undrained {
+        /// As it was named.
+        endpoint: String,
+        /// How many.
+        count: u32,
+    },
     /// A secret was typed twice, and not the same.
     #[error("that was not the same; nothing was done")]
     NotTheSame,
@@ -71,6 +79,7 @@ impl Failure {
             | Self::Incomplete(_)
             | Self::Declined(_)
             | Self::NotTheSame
+            | Self::Undrained { .. }
             | Self::File { .. }
             | Self::Io(_) => 1,
         }

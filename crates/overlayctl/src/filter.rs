@@ -2,7 +2,7 @@
 
 use clap::Args;
 use overlay_api::v1;
-use overlay_types::{Availability, EndpointMode, Role, SpecError};
+use overlay_types::{Availability, EndpointMode, EndpointRole, Readiness, Role, SpecError};
 
 /// `--filter`, repeated.
 #[derive(Args, Clone, Debug, Default)]
@@ -155,7 +155,15 @@ impl Filters {
 
     /// What `endpoint ls` lists.
     pub(crate) fn endpoints(&self) -> Result<v1::EndpointFilter, SpecError> {
-        const KNOWN: [&str; 5] = ["id", "name", "network", "node", "service"];
+        const KNOWN: [&str; 7] = ["id", "name", "network", "node", "readiness", "role", "service"];
+        const ROLES: [(&str, EndpointRole); 2] =
+            [("workload", EndpointRole::Workload), ("mesh", EndpointRole::Mesh)];
+        const READINESS: [(&str, Readiness); 4] = [
+            ("ready", Readiness::Ready),
+            ("starting", Readiness::Starting),
+            ("failing", Readiness::Failing),
+            ("draining", Readiness::Draining),
+        ];
         let mut wanted = v1::EndpointFilter::default();
         self.each(|filter| {
             let values = match filter.key {
@@ -163,6 +171,16 @@ impl Filters {
                 "name" => &mut wanted.names,
                 "network" => &mut wanted.networks,
                 "node" => &mut wanted.nodes,
+                "readiness" => {
+                    let readiness = v1::Readiness::from(filter.one_of(&READINESS)?);
+                    wanted.readiness.push(readiness.into());
+                    return Ok(());
+                }
+                "role" => {
+                    let role = v1::EndpointRole::from(filter.one_of(&ROLES)?);
+                    wanted.roles.push(role.into());
+                    return Ok(());
+                }
                 "service" => &mut wanted.services,
                 _ => return Err(filter.unknown(&KNOWN)),
             };
@@ -246,8 +264,11 @@ mod tests {
             networks: vec!["net".into()],
             services: vec!["web".into()],
             nodes: vec!["one".into()],
+            roles: vec![v1::EndpointRole::Mesh.into()],
+            readiness: vec![v1::Readiness::Draining.into()],
         };
-        let line = "-f name=e -f id=1 -f network=net -f service=web -f node=one";
+        let line = "-f name=e -f id=1 -f network=net -f service=web -f node=one \
+                    -f role=mesh -f readiness=draining";
         assert_eq!(filters(line).endpoints(), Ok(expected));
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     from_digits(text).ok_or_else(|| "expected a number in digits, in range".to_owned())
 }
 
-const PUBLISH_HELP: &str = "\
+pub(crate) const PUBLISH_HELP: &str = "\
 Publish a port: [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], with ranges like 8000-8010:80-90, or \
 published=8080,target=80,protocol=tcp|udp|sctp,mode=ingress|host; may be repeated";
 

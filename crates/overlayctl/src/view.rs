@@ -26,7 +26,7 @@ pub(crate) use self::{
     key::Keys,
     network::{Network, NetworkDetail},
     node::{Node, role},
-    service::{Service, ServiceDetail},
+    service::{Service, ServiceDetail, Task},
 };
 use crate::output::short;
 

@@ -272,6 +272,13 @@ impl v1::endpoints_server::Endpoints for Local {
         self.at_manager(get).await
     }
 
+    async fn set_readiness(
+        &self,
+        request: Request<v1::SetReadinessRequest>,
+    ) -> Result<Response<v1::SetReadinessResponse>, Status> {
+        Ok(Response::new(self.0.set_readiness(request.into_inner()).await?))
+    }
+
     async fn detach_endpoint(
         &self,
         request: Request<v1::DetachEndpointRequest>,

@@ -7,7 +7,7 @@ use overlay_api::{
     v1::{self, endpoints_client::EndpointsClient},
 };
 use overlay_dataplane::user::ports::MemoryPort;
-use overlay_types::{Endpoint, EndpointId, Network, SpecError, View};
+use overlay_types::{EndpointId, Network, PortSpec, SpecError, View};
 use tonic::{Code, Status};
 
 use crate::{
@@ -33,6 +33,14 @@ impl NodeHandle {
         let port = ports::parse(request.port.take())?;
         let own = member.identity().node.to_string();
         let spec = request.spec.get_or_insert_default();
+        if spec.role() == v1::EndpointRole::Mesh {
+            let reason = "each node makes its own place in the routing mesh";
+            return Err(invalid("role", "mesh", reason));
+        }
+        if let Some(health) = spec.health.as_ref().filter(|_| port == Port::Memory) {
+            let reason = "the node asks through the endpoint's interface, and it gets none";
+            return Err(invalid("health", &health.check, reason));
+        }
         if spec.node.is_empty() {
             spec.node.clone_from(&own);
         }
@@ -143,9 +151,10 @@ fn publish_refusal(
     port: &Port,
     answer: &v1::AttachEndpointResponse,
 ) -> Option<String> {
-    let endpoint = Endpoint::try_from(answer.endpoint.clone()?).ok()?;
+    let published = answer.published.iter().map(|port| PortSpec::try_from(port.clone()));
+    let published: Vec<PortSpec> = published.collect::<Result<_, _>>().ok()?;
     let network = Network::try_from(answer.network.clone()?).ok()?;
-    member.shared.publish_refusal(port, &endpoint, &network)
+    member.shared.publish_refusal(port, &published, &network)
 }
 
 fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {

@@ -36,8 +36,10 @@ use crate::{
     keys::{Keys, Report},
     liveness::{self, Judge},
     managers::Managers,
+    mesh_endpoint::MeshEndpoint,
     place::{self, Place},
     ports::Ports,
+    probe::task::Prober,
     reconcile::{Reconciler, Shared},
     renewal::Renewal,
     resolvers::Resolvers,
@@ -176,6 +178,8 @@ impl Member {
         tasks.spawn(send_reports(node, managers.clone(), reports));
         let place = Place { node, addresses, viewer: viewer.clone(), managers: managers.clone() };
         tasks.spawn(place.report());
+        let mesh = MeshEndpoint { node, viewer: viewer.clone(), managers: managers.clone() };
+        tasks.spawn(mesh.keep());
         tasks.spawn(place::listen(self.gossip.addresses(), self.tls.whereabouts().clone()));
         tasks.spawn(follow_view(
             viewer.clone(),
@@ -183,6 +187,14 @@ impl Member {
             Arc::clone(&self.gossip),
             node,
         ));
+        let prober = Prober {
+            node,
+            viewer: viewer.clone(),
+            managers: managers.clone(),
+            shared: Arc::clone(&self.shared),
+            progress: self.reconciler.progress(),
+        };
+        tasks.spawn(prober.run());
         let (shared, reconciler) = (Arc::clone(&self.shared), Arc::clone(&self.reconciler));
         tasks.spawn(vanished::release(managers.clone(), shared, reconciler));
         tasks.spawn(follow_members(Judged {

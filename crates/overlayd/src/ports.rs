@@ -214,7 +214,10 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
-    use overlay_types::{Addresses, Change, Endpoint, MacAddr, Meta, NetworkId, Object, Revision};
+    use overlay_types::{
+        Addresses, Change, Endpoint, EndpointRole, MacAddr, Meta, NetworkId, Object, Readiness,
+        Revision,
+    };
 
     use super::*;
 
@@ -235,6 +238,8 @@ mod tests {
                 name: None,
                 addresses: Addresses::default(),
                 mac: MacAddr::default(),
+                role: EndpointRole::Workload,
+                readiness: Readiness::Ready,
                 extras: None,
             }))
         };

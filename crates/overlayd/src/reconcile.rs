@@ -14,14 +14,14 @@ use std::{
 use overlay_cluster::control;
 use overlay_dataplane::{
     Dataplane, Desired, Observed, Op,
-    desired::{self, Local, Network, Uplinks},
+    desired::{self, Local, Network, PortKind, Uplinks},
     diff,
     sa::SaSet,
     user::{engine::Counters, ports::MemoryPort},
 };
 use overlay_types::{
-    DataplaneKind, Endpoint, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId,
-    Revision,
+    DataplaneKind, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId, PortSpec,
+    Revision, View,
 };
 use tokio::sync::{mpsc as async_mpsc, watch};
 
@@ -31,6 +31,7 @@ use crate::{
     clock::ClockWatch,
     dataplane::{Carriers, NodeDataplane, NodeGateway, remove_all},
     keys::{Keys, Report},
+    mesh_endpoint,
     ports::{Port, Ports},
     resolvers::{self, Resolvers},
     rules::RulesWatch,
@@ -119,15 +120,15 @@ impl Shared {
         })
     }
 
-    /// Why this node cannot publish the ports of an endpoint that is plugged in like this, if it cannot.
+    /// Why this node cannot publish these ports of an endpoint that is plugged in like this, if it cannot.
     pub(crate) fn publish_refusal(
         &self,
         port: &Port,
-        endpoint: &Endpoint,
+        published: &[PortSpec],
         network: &ReplicatedNetwork,
     ) -> Option<String> {
         let kind = port.clone().kind(self.carriers.of(network.spec.encrypted));
-        self.gateway().refusal(endpoint, network, &kind)
+        self.gateway().refusal(published, network, &kind)
     }
 
     fn prune_ports(&self) {
@@ -150,14 +151,25 @@ impl Shared {
                 let network = view.networks().get(&view.endpoints().get(&id)?.network)?;
                 Some((id, port.kind(self.carriers.of(network.spec.encrypted))))
             };
-            let ports = ports.into_iter().filter_map(kind).collect();
+            let mut ports: BTreeMap<_, _> = ports.into_iter().filter_map(kind).collect();
+            let uplinks = desired::uplinks(view, self.node, &ports);
+            ports.extend(self.mesh_port(view));
             let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.
             desired.sas.outbound.retain(|_, sa| !sa.address.is_unspecified());
-            (view.revision(), desired, desired::uplinks(view, self.node, &local.ports))
+            (view.revision(), desired, uplinks)
         })
+    }
+
+    /// How this node's place in the routing mesh is plugged in, if it has one. The switch has nowhere to
+    /// put what comes there, and answers for it all the same.
+    fn mesh_port(&self, view: &View) -> Option<(EndpointId, PortKind)> {
+        let place = mesh_endpoint::of(view, self.node)?;
+        let encrypted = view.networks().get(&place.network)?.spec.encrypted;
+        let in_switch = self.carriers.of(encrypted) == DataplaneKind::User;
+        in_switch.then_some((place.id, PortKind::Memory))
     }
 }
 
@@ -334,6 +346,8 @@ impl Worker {
             refused.endpoints.entry(id).or_insert_with(|| reason.to_owned());
         }
         let locals = desired.networks.values().flat_map(|network| network.locals.keys()).copied();
+        let place = shared.viewer.read(|view| mesh_endpoint::of(view, shared.node).map(|e| e.id));
+        let locals = locals.filter(|id| Some(*id) != place);
         let plugged = locals.filter(|id| !refused.endpoints.contains_key(id)).collect();
         self.wanted = desired.networks;
         self.progress.send_modify(|progress| {

@@ -8,9 +8,9 @@ use overlay_service::{
     resolve::{MAX_RECORDS, resolve},
 };
 use overlay_types::{
-    Addresses, Change, Endpoint, EndpointId, MacAddr, Meta, Network, NetworkDraft, NetworkId,
-    NetworkSubnet, NodeId, Object, PortSpec, Revision, Service, ServiceDraft, ServiceId,
-    ServiceNetwork, Subnet, View, Vni,
+    Addresses, Change, Endpoint, EndpointId, EndpointRole, MacAddr, Meta, Network, NetworkDraft,
+    NetworkId, NetworkSubnet, NodeId, Object, PortSpec, Readiness, Revision, Service, ServiceDraft,
+    ServiceId, ServiceNetwork, Subnet, View, Vni,
 };
 
 const NETWORK: NetworkId = NetworkId::from_u128(1);
@@ -114,6 +114,7 @@ fn service() -> Service {
         meta: Meta::default(),
         spec: draft.try_into().expect("a sound service"),
         vips: BTreeMap::from([(NETWORK, at(2))]),
+        previous: None,
     }
 }
 
@@ -127,6 +128,8 @@ fn endpoint() -> Endpoint {
         name: Some("web.1".parse().expect("a name")),
         addresses: at(20),
         mac: MacAddr::default(),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     }
 }

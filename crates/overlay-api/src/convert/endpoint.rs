@@ -1,9 +1,10 @@
 //! Endpoints.
 
-use core::net::IpAddr;
+use core::{net::IpAddr, time::Duration};
 
 use overlay_types::{
-    Addresses, Endpoint, EndpointDraft, EndpointSpec, SpecError, object::EndpointExtras,
+    Addresses, Endpoint, EndpointDraft, EndpointRole, EndpointSpec, HealthDraft, HealthProbe,
+    Readiness, SpecError, object::EndpointExtras,
 };
 
 use super::{meta, name, names, parse, parse_optional, port::ports, text};
@@ -33,6 +34,82 @@ fn optional_name(
     if text.is_empty() { Ok(None) } else { name(field, text).map(Some) }
 }
 
+impl From<EndpointRole> for v1::EndpointRole {
+    fn from(role: EndpointRole) -> Self {
+        match role {
+            EndpointRole::Workload => Self::Workload,
+            EndpointRole::Mesh => Self::Mesh,
+        }
+    }
+}
+
+impl From<v1::EndpointRole> for EndpointRole {
+    fn from(message: v1::EndpointRole) -> Self {
+        match message {
+            v1::EndpointRole::Workload => Self::Workload,
+            v1::EndpointRole::Mesh => Self::Mesh,
+        }
+    }
+}
+
+fn role(field: &'static str, number: i32) -> Result<EndpointRole, SpecError> {
+    let role = v1::EndpointRole::try_from(number);
+    role.map(Into::into).map_err(|_| SpecError::new(field, number, "a role is workload or mesh"))
+}
+
+impl From<Readiness> for v1::Readiness {
+    fn from(readiness: Readiness) -> Self {
+        match readiness {
+            Readiness::Ready => Self::Ready,
+            Readiness::Starting => Self::Starting,
+            Readiness::Failing => Self::Failing,
+            Readiness::Draining => Self::Draining,
+        }
+    }
+}
+
+/// The readiness that a number of the protocol stands for.
+pub fn readiness(field: &'static str, number: i32) -> Result<Readiness, SpecError> {
+    match v1::Readiness::try_from(number) {
+        Ok(v1::Readiness::Ready) => Ok(Readiness::Ready),
+        Ok(v1::Readiness::Starting) => Ok(Readiness::Starting),
+        Ok(v1::Readiness::Failing) => Ok(Readiness::Failing),
+        Ok(v1::Readiness::Draining) => Ok(Readiness::Draining),
+        Err(_) => {
+            let reason = "it is ready, starting, failing or draining";
+            Err(SpecError::new(field, number, reason))
+        }
+    }
+}
+
+impl From<&HealthProbe> for v1::HealthProbe {
+    fn from(probe: &HealthProbe) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            check: probe.check.to_string(),
+            interval_ms: millis(probe.interval),
+            timeout_ms: millis(probe.timeout),
+            retries: probe.retries,
+            start_period_ms: millis(probe.start_period),
+        }
+    }
+}
+
+impl TryFrom<v1::HealthProbe> for HealthProbe {
+    type Error = SpecError;
+
+    fn try_from(message: v1::HealthProbe) -> Result<Self, SpecError> {
+        HealthDraft {
+            check: message.check.parse()?,
+            interval: Duration::from_millis(message.interval_ms),
+            timeout: Duration::from_millis(message.timeout_ms),
+            retries: message.retries,
+            start_period: Duration::from_millis(message.start_period_ms),
+        }
+        .try_into()
+    }
+}
+
 impl From<&EndpointSpec> for v1::EndpointSpec {
     fn from(spec: &EndpointSpec) -> Self {
         Self {
@@ -44,6 +121,9 @@ impl From<&EndpointSpec> for v1::EndpointSpec {
             addresses: spec.addresses.iter().map(|a| a.to_string()).collect(),
             mac: text(spec.mac),
             ports: spec.ports.iter().map(Into::into).collect(),
+            role: v1::EndpointRole::from(spec.role).into(),
+            readiness: v1::Readiness::from(spec.readiness).into(),
+            health: spec.health.as_ref().map(Into::into),
         }
     }
 }
@@ -61,6 +141,9 @@ impl TryFrom<v1::EndpointSpec> for EndpointSpec {
             addresses: addresses("addresses", &message.addresses)?,
             mac: parse_optional("mac", &message.mac)?,
             ports: ports(message.ports)?,
+            role: role("role", message.role)?,
+            readiness: readiness("readiness", message.readiness)?,
+            health: message.health.map(TryInto::try_into).transpose()?,
         }
         .try_into()
     }
@@ -79,6 +162,9 @@ impl From<&Endpoint> for v1::Endpoint {
             addresses: endpoint.addresses.iter().map(|a| a.to_string()).collect(),
             mac: endpoint.mac.to_string(),
             ports: endpoint.ports().iter().map(Into::into).collect(),
+            role: v1::EndpointRole::from(endpoint.role).into(),
+            readiness: v1::Readiness::from(endpoint.readiness).into(),
+            health: endpoint.health().map(Into::into),
         }
     }
 }
@@ -90,6 +176,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
         let extras = EndpointExtras {
             aliases: names("endpoint.aliases", &message.aliases)?,
             ports: ports(message.ports)?,
+            health: message.health.map(TryInto::try_into).transpose()?,
         };
         Ok(Self {
             id: parse("endpoint.id", &message.id)?,
@@ -100,6 +187,8 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             name: optional_name("endpoint.name", &message.name)?,
             addresses: addresses("endpoint.addresses", &message.addresses)?,
             mac: parse("endpoint.mac", &message.mac)?,
+            role: role("endpoint.role", message.role)?,
+            readiness: readiness("endpoint.readiness", message.readiness)?,
             extras: (extras != EndpointExtras::default()).then(|| Box::new(extras)),
         })
     }

@@ -1,12 +1,12 @@
 //! Services.
 
 use overlay_types::{
-    Addresses, EndpointMode, NetworkId, Service, ServiceDraft, ServiceNetwork, ServiceSpec,
+    Addresses, EndpointMode, NetworkId, Scale, Service, ServiceDraft, ServiceNetwork, ServiceSpec,
     SpecError,
 };
 
 use super::{endpoint::addresses, meta, name, names, parse, port::ports, required};
-use crate::v1;
+use crate::v1::{self, service_spec};
 
 impl From<EndpointMode> for v1::EndpointMode {
     fn from(mode: EndpointMode) -> Self {
@@ -38,6 +38,12 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             mode: v1::EndpointMode::from(spec.mode).into(),
             networks: spec.networks.iter().map(network).collect(),
             ports: spec.ports.iter().map(Into::into).collect(),
+            prefer_local: spec.prefer_local,
+            scale: match spec.scale {
+                Scale::Open => None,
+                Scale::Replicas(count) => Some(service_spec::Scale::Replicas(count)),
+                Scale::Global => Some(service_spec::Scale::Global(v1::Unit {})),
+            },
         }
     }
 }
@@ -61,6 +67,12 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             mode: mode.into(),
             networks: message.networks.iter().map(network).collect::<Result<_, SpecError>>()?,
             ports: ports(message.ports)?,
+            prefer_local: message.prefer_local,
+            scale: match message.scale {
+                None => Scale::Open,
+                Some(service_spec::Scale::Replicas(count)) => Scale::Replicas(count),
+                Some(service_spec::Scale::Global(v1::Unit {})) => Scale::Global,
+            },
         }
         .try_into()
     }
@@ -77,6 +89,7 @@ impl From<&Service> for v1::Service {
             meta: Some(service.meta.into()),
             spec: Some((&service.spec).into()),
             vips: service.vips.iter().map(vip).collect(),
+            previous: service.previous.as_deref().map(Into::into),
         }
     }
 }
@@ -94,6 +107,7 @@ impl TryFrom<v1::Service> for Service {
             meta: meta(message.meta),
             spec: required("service.spec", message.spec)?.try_into()?,
             vips: message.vips.iter().map(vip).collect::<Result<_, SpecError>>()?,
+            previous: message.previous.map(ServiceSpec::try_from).transpose()?.map(Box::new),
         })
     }
 }

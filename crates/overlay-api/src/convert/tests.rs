@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 
 use overlay_types::{
     Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
-    EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys, KeyEpoch,
-    MacAddr, Meta, Network, NetworkDraft, NetworkId, NetworkSubnet, Node, NodeId, NodeKey, Object,
-    ObjectKey, PortSpec, Revision, Role, Root, RootId, Service, ServiceDraft, ServiceId,
-    ServiceNetwork, ServiceSpec, UnixMillis, Vni, object::EndpointExtras,
+    EndpointId, EndpointRole, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys,
+    HealthDraft, KeyEpoch, MacAddr, Meta, Network, NetworkDraft, NetworkId, NetworkSubnet, Node,
+    NodeId, NodeKey, Object, ObjectKey, PortSpec, Readiness, Revision, Role, Root, RootId, Scale,
+    Service, ServiceDraft, ServiceId, ServiceNetwork, ServiceSpec, UnixMillis, Vni,
+    object::EndpointExtras,
 };
 use prost::Message;
 
@@ -59,12 +60,15 @@ fn service() -> Service {
     draft.networks = vec![ServiceNetwork { network, aliases: vec!["www".parse().unwrap()] }];
     draft.ports = ports();
     draft.labels = labels();
+    draft.prefer_local = true;
+    draft.scale = Scale::Replicas(3);
     let vip = Addresses { v4: Some([10, 9, 0, 2].into()), v6: Some("fd00:9::2".parse().unwrap()) };
     Service {
         id: ServiceId::from_u128(8),
         meta: meta(),
         spec: draft.try_into().unwrap(),
         vips: [(network, vip)].into(),
+        previous: Some(Box::new(ServiceDraft::new("web".parse().unwrap()).try_into().unwrap())),
     }
 }
 
@@ -101,9 +105,12 @@ fn one_of_each() -> Vec<Object> {
         name: Some("web.1".parse().unwrap()),
         addresses: Addresses { v4: Some([10, 9, 0, 3].into()), v6: None },
         mac: MacAddr([2, 0x42, 10, 9, 0, 3]),
+        role: EndpointRole::Mesh,
+        readiness: Readiness::Draining,
         extras: Some(Box::new(EndpointExtras {
             aliases: vec!["a".parse().unwrap()],
             ports: ports(),
+            health: Some(HealthDraft::new("http:80/up".parse().unwrap()).try_into().unwrap()),
         })),
     };
     vec![

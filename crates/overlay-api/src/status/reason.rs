@@ -85,6 +85,7 @@ reasons! {
     Quorum = "QUORUM", FailedPrecondition, "too few managers that are alive would be left";
     NodeIsManager = "NODE_IS_MANAGER", FailedPrecondition, "the node has to be demoted first";
     NodeNotActive = "NODE_NOT_ACTIVE", FailedPrecondition, "the node is paused or drained";
+    MeshEndpoint = "MESH_ENDPOINT", FailedPrecondition, "the endpoint is a node's place in the routing mesh";
     NodeAlive = "NODE_ALIVE", FailedPrecondition, "the node is not known to be dead";
     RotationRunning = "ROTATION_RUNNING", FailedPrecondition, "keys are being rotated";
     NodeInCluster = "NODE_IN_CLUSTER", FailedPrecondition, "the node is in a cluster already";

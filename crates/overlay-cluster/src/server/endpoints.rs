@@ -1,6 +1,6 @@
 //! `overlay.v1.Endpoints`: the replicated half. The port of an endpoint is its node's business.
 
-use overlay_api::v1;
+use overlay_api::{convert::readiness, v1};
 use overlay_types::{Endpoint, EndpointId, EndpointSpec, Network};
 use tonic::{Request, Response, Status};
 
@@ -11,7 +11,7 @@ use super::{
     list::{EndpointList, Listed},
     needed, request_id, unexpected,
 };
-use crate::state::{Action, Response as Answer, State};
+use crate::state::{Action, Kind, Rejection, Response as Answer, State};
 
 impl Api {
     /// A spec whose network and service are given by name, id or prefix.
@@ -23,8 +23,14 @@ impl Api {
         if message.node.is_empty() {
             message.node = self.control.node().to_string();
         }
+        let mesh = message.role() == v1::EndpointRole::Mesh && message.network.is_empty();
         let resolve = |state: &State| {
-            let network = state.find_network(&message.network)?.clone();
+            let network = if mesh {
+                let none = Rejection::NotFound { kind: Kind::Network, wanted: "--ingress".into() };
+                state.ingress().ok_or(none)?.clone()
+            } else {
+                state.find_network(&message.network)?.clone()
+            };
             message.network = network.id.to_string();
             if !message.service.is_empty() {
                 message.service = state.find_service(&message.service)?.id.to_string();
@@ -34,6 +40,17 @@ impl Api {
         };
         let network = self.read(None, resolve).await?;
         Ok((message.try_into().map_err(invalid)?, network))
+    }
+
+    /// The ports that an endpoint publishes on its node.
+    fn published_by(&self, endpoint: &Endpoint) -> Vec<v1::PortSpec> {
+        let Some(service) = endpoint.service else {
+            return endpoint.ports().iter().map(Into::into).collect();
+        };
+        self.control.replica().read(|state| {
+            let service = state.view().services().get(&service);
+            service.into_iter().flat_map(|s| s.spec.host_ports()).map(Into::into).collect()
+        })
     }
 }
 
@@ -52,6 +69,7 @@ impl v1::endpoints_server::Endpoints for Api {
         match self.control.write(request_id(&message.request_id)?, action).await? {
             Answer::Endpoint(endpoint) => Ok(Response::new(v1::AttachEndpointResponse {
                 endpoint: Some((&endpoint).into()),
+                published: self.published_by(&endpoint),
                 network: Some((&network).into()),
                 // Its node knows.
                 resolv_conf: String::new(),
@@ -80,6 +98,26 @@ impl v1::endpoints_server::Endpoints for Api {
         let get = |state: &State| state.find_endpoint(&request.endpoint).map(Into::into);
         let endpoint = Some(self.read(request.consistency, get).await?);
         Ok(Response::new(v1::GetEndpointResponse { endpoint }))
+    }
+
+    async fn set_readiness(
+        &self,
+        request: Request<v1::SetReadinessRequest>,
+    ) -> Result<Response<v1::SetReadinessResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let message = request.into_inner();
+        let find = |state: &State| state.find_endpoint(&message.endpoint).map(|e| (e.id, e.node));
+        let (id, node) = self.read(None, find).await?;
+        caller.speaks_for(node)?;
+        let to = readiness("readiness", message.readiness).map_err(invalid)?;
+        let action = Action::SetReadiness { id, to };
+        match self.control.write(request_id(&message.request_id)?, action).await? {
+            Answer::Endpoint(endpoint) => {
+                let endpoint = Some((&endpoint).into());
+                Ok(Response::new(v1::SetReadinessResponse { endpoint, ..Default::default() }))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn detach_endpoint(

@@ -74,6 +74,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Endpoints/AttachEndpoint", Access::Member),
     ("/overlay.v1.Endpoints/ListEndpoints", Access::Member),
     ("/overlay.v1.Endpoints/GetEndpoint", Access::Member),
+    ("/overlay.v1.Endpoints/SetReadiness", Access::Member),
     ("/overlay.v1.Endpoints/DetachEndpoint", Access::Member),
     ("/overlay.v1.Keys/GetKeyStatus", Access::Member),
     // A worker asks for it when it has used a key up.
@@ -87,6 +88,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Reports/PublishKey", Access::Member),
     ("/overlay.v1.Reports/ReportReady", Access::Member),
     ("/overlay.v1.Reports/AnnounceLevel", Access::Member),
+    ("/overlay.v1.Reports/ReportHealth", Access::Member),
     // About the caller.
     ("/overlay.v1.Reports/ReportAddresses", Access::Member),
     ("/grpc.health.v1.Health/Check", Access::Member),

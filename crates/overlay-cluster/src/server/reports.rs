@@ -4,11 +4,11 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use overlay_api::{convert, v1};
-use overlay_types::{Epoch, FeatureLevel, Node, NodeId, RequestId};
+use overlay_types::{EndpointId, Epoch, FeatureLevel, Node, NodeId, RequestId, SpecError};
 use tonic::{Request, Response, Status};
 
 use super::{Api, gate::Caller, invalid, unexpected};
-use crate::state::{Action, MoveNode, Response as Answer};
+use crate::state::{Action, HealthReport, MoveNode, Response as Answer};
 
 impl Api {
     async fn report(&self, action: Action) -> Result<(), Status> {
@@ -86,6 +86,28 @@ impl v1::reports_server::Reports for Api {
         let epoch = Epoch::new(request.epoch);
         self.report(Action::ReportEpochReady { node, epoch, public }).await?;
         Ok(Response::new(v1::ReportReadyResponse {}))
+    }
+
+    async fn report_health(
+        &self,
+        request: Request<v1::ReportHealthRequest>,
+    ) -> Result<Response<v1::ReportHealthResponse>, Status> {
+        let node = node(&request.get_ref().node)?;
+        Caller::of(&request)?.speaks_for(node)?;
+        let request = request.into_inner();
+        let count = request.passing.len() + request.failing.len();
+        if count > HealthReport::MAX_ENDPOINTS {
+            let reason = format!("at most {}; send several", HealthReport::MAX_ENDPOINTS);
+            return Err(invalid(SpecError::new("endpoints", count, reason)));
+        }
+        let ids = |field, texts: &[String]| {
+            let ids = texts.iter().map(|text| convert::parse(field, text));
+            ids.collect::<Result<BTreeSet<EndpointId>, _>>().map_err(invalid)
+        };
+        let passing = ids("passing", &request.passing)?;
+        let failing = ids("failing", &request.failing)?;
+        self.report(Action::ReportHealth(HealthReport { node, passing, failing })).await?;
+        Ok(Response::new(v1::ReportHealthResponse {}))
     }
 
     async fn announce_level(

@@ -129,6 +129,8 @@ impl State {
             Action::RemoveService(wanted) => self.remove_service(wanted),
             Action::AttachEndpoint { id, spec } => self.attach_endpoint(context, *id, spec),
             Action::DetachEndpoint(id) => self.detach_endpoint(*id),
+            Action::SetReadiness { id, to } => self.set_readiness(context, *id, *to),
+            Action::ReportHealth(report) => self.report_health(context, report),
             Action::PublishNodeKey { node, epoch, public } => {
                 self.publish_node_key(context, (*epoch, *node), *public)
             }

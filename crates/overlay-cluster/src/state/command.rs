@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use overlay_types::{
     Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, NetworkId,
-    NetworkSpec, Node, NodeId, RequestId, Revision, Role, Root, RootId, ServiceId, ServiceSpec,
-    Subnet, UnixMillis,
+    NetworkSpec, Node, NodeId, Readiness, RequestId, Revision, Role, Root, RootId, Scale,
+    ServiceId, ServiceSpec, Subnet, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,15 @@ pub enum Action {
     },
     /// Detaches an endpoint and takes its addresses back.
     DetachEndpoint(EndpointId),
+    /// An endpoint takes new flows or not, as its owner says.
+    SetReadiness {
+        /// The endpoint.
+        id: EndpointId,
+        /// Anything but failing.
+        to: Readiness,
+    },
+    /// Endpoints of a node are ready or failing, as their probes say.
+    ReportHealth(HealthReport),
     /// Publishes a node's public key for an epoch, also a new one after a restart.
     PublishNodeKey {
         /// The node.
@@ -194,8 +203,19 @@ pub enum Action {
 impl Action {
     /// The feature level that brought the action, or the newest of the fields that it uses: nodes
     /// of a lower one would not understand it, or not all of it.
-    pub const fn level(&self) -> FeatureLevel {
+    pub fn level(&self) -> FeatureLevel {
         match self {
+            Self::SetReadiness { .. } | Self::ReportHealth(_) => FeatureLevel::SECOND,
+            Self::AttachEndpoint { spec, .. }
+                if (spec.role, spec.readiness) != Default::default() || spec.health.is_some() =>
+            {
+                FeatureLevel::SECOND
+            }
+            Self::CreateService { spec, .. } | Self::UpdateService { spec, .. }
+                if spec.prefer_local || spec.scale != Scale::Open =>
+            {
+                FeatureLevel::SECOND
+            }
             // The ways out of a level that is too low.
             Self::JoinNode(_) | Self::RemoveNode(_) | Self::AnnounceLevel { .. } => {
                 FeatureLevel::NONE
@@ -203,6 +223,22 @@ impl Action {
             _ => FeatureLevel::FIRST,
         }
     }
+}
+
+/// What probes of a node's endpoints say.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// The node.
+    pub node: NodeId,
+    /// Endpoints whose probes succeed.
+    pub passing: BTreeSet<EndpointId>,
+    /// Endpoints whose probes fail.
+    pub failing: BTreeSet<EndpointId>,
+}
+
+impl HealthReport {
+    /// Most endpoints of one report; a node with more sends several.
+    pub const MAX_ENDPOINTS: usize = 1024;
 }
 
 /// What is to hold for the whole cluster; `None`: as it is.

@@ -4,8 +4,8 @@ use core::net::IpAddr;
 
 use overlay_ipam::{Family, Request};
 use overlay_types::{
-    Addresses, Availability, Endpoint, EndpointId, EndpointSpec, MacAddr, Network, NetworkId, Node,
-    Object, ObjectKey, object::EndpointExtras,
+    Addresses, Availability, Endpoint, EndpointId, EndpointRole, EndpointSpec, MacAddr, Network,
+    NetworkId, Node, Object, ObjectKey, Readiness, object::EndpointExtras,
 };
 
 use super::{
@@ -31,11 +31,10 @@ impl State {
         let network = self.network(spec.network)?;
         let node = self.node(spec.node)?;
         check_capabilities(node, network)?;
-        if node.availability != Availability::Active {
-            let (node, availability) = (node.name.clone(), node.availability);
-            return Err(Rejection::NodeNotActive { node, availability });
+        match spec.role {
+            EndpointRole::Mesh => self.check_mesh(network, node)?,
+            EndpointRole::Workload => self.check_admission(network, node, spec)?,
         }
-        self.check_admission(network, spec)?;
         if let Some(mac) = spec.mac
             && let Some(holder) = self.index.macs.get(&(network.id, mac))
         {
@@ -51,7 +50,9 @@ impl State {
         let addresses: Addresses = ipam.allocate_all(&requests)?.into_iter().collect();
         self.keep_port_cursor(&ports);
         let mac = spec.mac.unwrap_or_else(|| self.derive_mac(id, spec.network, addresses));
-        let extras = EndpointExtras { aliases: spec.aliases.clone(), ports: ports.ports };
+        let (aliases, health) = (spec.aliases.clone(), spec.health.clone());
+        let readiness = if health.is_some() { Readiness::Starting } else { spec.readiness };
+        let extras = EndpointExtras { aliases, ports: ports.ports, health };
         let endpoint = Endpoint {
             id,
             meta: context.created(),
@@ -61,6 +62,8 @@ impl State {
             name: spec.name.clone(),
             addresses,
             mac,
+            role: spec.role,
+            readiness,
             extras: (extras != EndpointExtras::default()).then(|| Box::new(extras)),
         };
         Ok(Applied::put(Response::Endpoint(endpoint.clone()), Object::Endpoint(endpoint)))
@@ -69,6 +72,7 @@ impl State {
     pub(super) fn detach_endpoint(&mut self, id: EndpointId) -> Outcome {
         let endpoint = self.view.endpoints().get(&id);
         let endpoint = endpoint.ok_or_else(|| Rejection::not_found(Kind::Endpoint, id))?;
+        self.check_no_place_in_mesh(endpoint)?;
         let (network, addresses) = (endpoint.network, endpoint.addresses);
         for address in addresses.iter() {
             self.release(network, address);
@@ -96,7 +100,16 @@ impl State {
 
     /// Whether the network takes this endpoint: tasks of services that are on it, and standalone
     /// ones if it is attachable (N04, N05).
-    fn check_admission(&self, network: &Network, spec: &EndpointSpec) -> Result<(), Rejection> {
+    fn check_admission(
+        &self,
+        network: &Network,
+        node: &Node,
+        spec: &EndpointSpec,
+    ) -> Result<(), Rejection> {
+        if node.availability != Availability::Active {
+            let (node, availability) = (node.name.clone(), node.availability);
+            return Err(Rejection::NodeNotActive { node, availability });
+        }
         let Some(service) = spec.service else {
             if network.spec.attachable {
                 return Ok(());
@@ -116,6 +129,28 @@ impl State {
         let ports = &service.spec.ports;
         self.check_tasks_apart(service.id, ports, Some((spec.node, spec.network)))?;
         self.check_host_ports(spec.node, ports, PortUser::Service(service.id))
+    }
+
+    /// Whether the node gets a place in the routing mesh on this network, whatever its availability:
+    /// it has none yet.
+    fn check_mesh(&self, network: &Network, node: &Node) -> Result<(), Rejection> {
+        if !network.spec.ingress {
+            let reason = "nodes have a place in the routing mesh on the ingress network only";
+            return Err(Rejection::invalid("network", &network.spec.name, reason));
+        }
+        let here = |e: &&Endpoint| e.is_mesh() && e.network == network.id;
+        let there = self.view.endpoints_at(node.id).find(here);
+        there.map_or(Ok(()), |endpoint| self.check_no_place_in_mesh(endpoint))
+    }
+
+    /// Refuses to touch, or to have once more, a node's place in the routing mesh.
+    pub(super) fn check_no_place_in_mesh(&self, endpoint: &Endpoint) -> Result<(), Rejection> {
+        if !endpoint.is_mesh() {
+            return Ok(());
+        }
+        let node = self.view.nodes().get(&endpoint.node);
+        let node = node.map_or_else(|| endpoint.node.to_string(), |node| node.name.to_string());
+        Err(Rejection::MeshEndpoint { endpoint: endpoint.id, node })
     }
 
     /// The Ethernet address of an endpoint that asked for none: from its IPv4 address (N15), or,

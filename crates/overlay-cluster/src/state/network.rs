@@ -4,8 +4,8 @@ use core::fmt;
 
 use overlay_ipam::{Family, NetworkIpam, Occupied, Owner, Pools, Request};
 use overlay_types::{
-    Change, Network, NetworkId, NetworkSpec, Object, ObjectKey, Revision, Service, Subnet,
-    SubnetSpec, View, Vni,
+    Change, Endpoint, Network, NetworkId, NetworkSpec, Object, ObjectKey, Revision, Service,
+    Subnet, SubnetSpec, View, Vni,
 };
 
 use super::{
@@ -133,7 +133,10 @@ impl State {
     pub(super) fn remove_network(&mut self, context: Context, wanted: &Wanted) -> Outcome {
         let network = self.find_network(wanted.as_str())?;
         let id = network.id;
-        let mut users = self.view.endpoints_on(id).map(|e| self.endpoint_label(e)).peekable();
+        // Nodes' places in the mesh are no users: they are there for the network.
+        let (places, users): (Vec<&Endpoint>, Vec<&Endpoint>) =
+            self.view.endpoints_on(id).partition(|endpoint| endpoint.is_mesh());
+        let mut users = users.into_iter().map(|e| self.endpoint_label(e)).peekable();
         if users.peek().is_some() {
             return Err(Rejection::NetworkInUse {
                 network: network.spec.name.clone(),
@@ -167,6 +170,7 @@ impl State {
                 Change::Put(Object::Service(service))
             })
             .collect();
+        changes.extend(places.iter().map(|place| Change::Delete(ObjectKey::Endpoint(place.id))));
         changes.push(Change::Delete(ObjectKey::Network(id)));
         self.ipam.remove(&id);
         Ok(Applied { response: Response::Done, changes })

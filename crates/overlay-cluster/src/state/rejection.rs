@@ -8,8 +8,8 @@ mod made;
 use std::borrow::Cow;
 
 use overlay_types::{
-    Availability, DataplaneKind, Epoch, EpochState, FeatureLevel, MacAddr, Name, NodeId, PortSpec,
-    RequestId, Revision, RootId, Vni,
+    Availability, DataplaneKind, EndpointId, Epoch, EpochState, FeatureLevel, MacAddr, Name,
+    NodeId, PortSpec, RequestId, Revision, RootId, Vni,
 };
 use serde::{Deserialize, Serialize};
 
@@ -227,6 +227,18 @@ pub enum Rejection {
         capability: Cow<'static, str>,
         /// The network.
         network: Name,
+    },
+
+    /// A node has one place in the routing mesh, and keeps it.
+    #[error(
+        "endpoint {endpoint} is the place of node {node:?} in the routing mesh; a node has one, and \
+         it goes with the ingress network or with the node"
+    )]
+    MeshEndpoint {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The node's name.
+        node: String,
     },
 
     /// Some node would not understand it.

@@ -18,7 +18,7 @@ pub enum Response {
     Network(Network),
     /// The service as it is now.
     Service(Service),
-    /// The new endpoint.
+    /// The endpoint as it is now.
     Endpoint(Endpoint),
     /// The epoch as it is now.
     Epoch(KeyEpoch),
@@ -50,7 +50,7 @@ impl Response {
                     | Action::NoteCertificate { .. }
             ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
                 | (Self::Service(_), Action::CreateService { .. } | Action::UpdateService { .. })
-                | (Self::Endpoint(_), Action::AttachEndpoint { .. })
+                | (Self::Endpoint(_), Action::AttachEndpoint { .. } | Action::SetReadiness { .. })
                 | (
                     Self::NodeKey(_),
                     Action::PublishNodeKey { .. } | Action::ReportEpochReady { .. }
@@ -66,6 +66,7 @@ impl Response {
                         | Action::RemoveNetwork(_)
                         | Action::RemoveService(_)
                         | Action::DetachEndpoint(_)
+                        | Action::ReportHealth(_)
                         | Action::RemoveEpoch(_)
                 )
         )

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_ipam::{Family, IpamError, NetworkIpam};
 use overlay_types::{
-    Addresses, EndpointMode, NetworkId, NetworkSpec, NodeId, Object, ObjectKey, PortSpec,
-    PublishMode, Revision, Service, ServiceId, ServiceSpec,
+    Addresses, EndpointMode, FeatureLevel, NetworkId, NetworkSpec, NodeId, Object, ObjectKey,
+    PortSpec, PublishMode, Revision, Service, ServiceId, ServiceSpec,
 };
 
 use super::{
@@ -43,7 +43,7 @@ impl State {
         let spec = with_ports(spec, &ports)?;
         let vips = self.replace_vips(&BTreeMap::new(), &networks, spec.mode)?;
         self.keep_port_cursor(&ports);
-        let service = Service { id, meta: context.created(), spec, vips };
+        let service = Service { id, meta: context.created(), spec, vips, previous: None };
         Ok(Applied::put(Response::Service(service.clone()), Object::Service(service)))
     }
 
@@ -76,11 +76,15 @@ impl State {
         let spec = with_ports(spec, &ports)?;
         let vips = self.replace_vips(&old.vips, &networks, spec.mode)?;
         self.keep_port_cursor(&ports);
-        let service = Service { id, meta: old.meta, spec, vips };
+        let service = Service { spec, vips, ..old.clone() };
         if service == old {
             return Ok(Applied::unchanged(Response::Service(service)));
         }
-        let service = Service { meta: context.changed(old.meta), ..service };
+        // Older managers would not read it.
+        let keeps = self.view.cluster().is_some_and(|c| c.level >= FeatureLevel::SECOND);
+        let previous = (keeps && service.spec != old.spec).then(|| Box::new(old.spec));
+        let (meta, previous) = (context.changed(old.meta), previous.or(old.previous));
+        let service = Service { meta, previous, ..service };
         Ok(Applied::put(Response::Service(service.clone()), Object::Service(service)))
     }
 

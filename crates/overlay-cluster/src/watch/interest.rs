@@ -9,7 +9,8 @@ use overlay_types::{
 /// What one subscriber wants to know.
 ///
 /// The cluster, nodes, key epochs and public keys concern everyone. A network concerns a node
-/// while it has an endpoint there; so do the network's endpoints and the services on it.
+/// while it has an endpoint there; so do the network's endpoints and the services on it. The ingress
+/// network itself concerns everyone: a node that sees one gets a place in the routing mesh there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Interest {
     /// All there is, except secrets.
@@ -87,10 +88,10 @@ impl NodeInterest {
         let services: BTreeSet<_> = services.collect();
         let services = services.iter().filter_map(|id| view.services().get(id));
         let endpoints = networks().flat_map(|id| view.endpoints_on(*id));
+        let elsewhere = view.ingress().filter(|network| !self.networks.contains(&network.id));
+        let known = networks().filter_map(|id| view.networks().get(id)).chain(elsewhere);
         view.common_objects()
-            .chain(
-                networks().filter_map(|id| view.networks().get(id).cloned().map(Object::Network)),
-            )
+            .chain(known.cloned().map(Object::Network))
             .chain(services.cloned().map(Object::Service))
             .chain(endpoints.cloned().map(Object::Endpoint))
             .collect()
@@ -133,17 +134,16 @@ impl NodeInterest {
                 Some(Change::Delete(ObjectKey::Service(service.id)))
             }
             Change::Put(_) => None,
-            // It had no endpoints any more, so it concerned nobody who was told before.
-            Change::Delete(ObjectKey::Network(id)) if !self.networks.contains(id) => None,
-            // The key does not say which network it was on; deleting what is unknown is harmless.
+            // The key does not say which network it was on, or whether it was the ingress network;
+            // deleting what is unknown is harmless.
             Change::Delete(_) => Some(change.clone()),
         }
     }
 
     fn concerns(&self, object: &Object) -> bool {
         match object {
-            Object::Network(Network { id, .. })
-            | Object::Endpoint(Endpoint { network: id, .. }) => self.networks.contains(id),
+            Object::Network(Network { id, spec, .. }) => spec.ingress || self.networks.contains(id),
+            Object::Endpoint(Endpoint { network, .. }) => self.networks.contains(network),
             Object::Service(service) => self.concerns_service(service),
             Object::Cluster(_)
             | Object::Node(_)
@@ -162,7 +162,9 @@ impl NodeInterest {
         let endpoints = view.endpoints_on(id).map(|endpoint| ObjectKey::Endpoint(endpoint.id));
         let services = view.services_on(id).filter(|service| !self.concerns_service(service));
         let services = services.map(|service| ObjectKey::Service(service.id));
-        endpoints.chain(services).chain([ObjectKey::Network(id)])
+        let known_to_all = view.networks().get(&id).is_some_and(|network| network.spec.ingress);
+        let network = (!known_to_all).then_some(ObjectKey::Network(id));
+        endpoints.chain(services).chain(network)
     }
 }
 

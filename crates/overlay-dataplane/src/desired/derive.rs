@@ -71,8 +71,8 @@ fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entr
         let tasks = view.tasks_of(service.id);
         let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
         let backends = alive.map(|e| {
-            let draining = view.nodes().get(&e.node).is_some_and(Node::is_drained);
-            (e.id, Backend { addresses: e.addresses, draining })
+            let drained = view.nodes().get(&e.node).is_some_and(Node::is_drained);
+            (e.id, Backend { addresses: e.addresses, draining: drained || !e.is_ready() })
         });
         let backends = backends.collect();
         entry.services.insert(service.id, Service { vips, backends });

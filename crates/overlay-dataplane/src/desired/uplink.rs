@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay_types::{Addresses, EndpointId, NodeId, PortSpec, Subnet, View};
+use overlay_types::{Addresses, Endpoint, EndpointId, NodeId, PortSpec, Subnet, View};
 
 use super::PortKind;
 
@@ -30,7 +30,7 @@ pub struct Uplink {
 /// What an endpoint publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Publisher {
-    /// Its addresses on its network: published ports answer there too.
+    /// Its addresses on its network: published ports answer there too, but for those of a task.
     pub addresses: Addresses,
     /// Its ports. One without a published port is not published.
     pub ports: Vec<PortSpec>,
@@ -53,12 +53,22 @@ pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>
         let uplink = uplinks.containers.entry(netns.to_owned()).or_default();
         uplink.subnets.extend(network.subnets.iter().map(|s| s.subnet));
         if !network.spec.internal {
-            let ports = endpoint.ports().to_vec();
-            uplink.endpoints.insert(*id, Publisher { addresses: endpoint.addresses, ports });
+            uplink.endpoints.insert(*id, publisher(view, endpoint));
         }
     }
     uplinks.containers.retain(|_, uplink| !uplink.endpoints.is_empty());
     uplinks
+}
+
+/// A task publishes what its service does in host mode (S15): on the node, and not on its own address,
+/// where its service's clients use the target port.
+fn publisher(view: &View, endpoint: &Endpoint) -> Publisher {
+    let Some(service) = endpoint.service else {
+        return Publisher { addresses: endpoint.addresses, ports: endpoint.ports().to_vec() };
+    };
+    let service = view.services().get(&service);
+    let ports = service.map(|service| service.spec.host_ports().copied().collect());
+    Publisher { addresses: Addresses::default(), ports: ports.unwrap_or_default() }
 }
 
 fn container(port: &PortKind) -> Option<&Path> {

@@ -72,6 +72,7 @@ pub(crate) struct Task {
     pub(crate) endpoint: EndpointId,
     pub(crate) node: NodeId,
     pub(crate) addresses: Addresses,
+    pub(crate) ready: bool,
 }
 
 /// A service on one network. Tasks can be known before their service is.
@@ -190,7 +191,8 @@ impl Zone {
         if let Some(service) = endpoint.service {
             let tasks = &mut self.entry(service).tasks;
             if let Err(place) = tasks.binary_search_by_key(&id, |t| t.endpoint) {
-                tasks.insert(place, Task { endpoint: id, node, addresses });
+                let ready = endpoint.is_ready();
+                tasks.insert(place, Task { endpoint: id, node, addresses, ready });
             }
         }
         self.add(Holder::Endpoint(id), endpoint_names(endpoint), addresses);

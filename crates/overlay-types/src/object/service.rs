@@ -18,6 +18,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// The networks it is on, each with its virtual addresses: none in dnsrr mode.
     pub vips: BTreeMap<NetworkId, Addresses>,
+    /// The spec before the last update of it, to go back to.
+    pub previous: Option<Box<ServiceSpec>>,
 }
 
 impl Service {

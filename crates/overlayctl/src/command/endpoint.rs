@@ -1,4 +1,6 @@
-//! `endpoint attach|ls|inspect|detach`
+//! `endpoint attach|ls|inspect|ready|drain|detach`
+
+mod health;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{
@@ -9,10 +11,12 @@ use std::{
 
 use clap::{Args, Subcommand};
 use overlay_api::v1::{self, endpoint_port::Namespace};
-use overlay_types::{MacAddr, Name, SpecError};
+use overlay_types::{MacAddr, Name, Readiness, SpecError};
 
+use self::health::Health;
 use super::{Report, each, names_with_services};
 use crate::{
+    duration,
     failure::Failure,
     flag::{self, Publish, References},
     session::Session,
@@ -29,6 +33,10 @@ pub(crate) enum Verb {
     Ls(Ls),
     /// Show endpoints in full
     Inspect(References),
+    /// Have endpoints take new connections, and be in DNS answers
+    Ready(References),
+    /// Have endpoints take no new connections; those that they have go on
+    Drain(Drain),
     /// Detach endpoints
     Detach(References),
 }
@@ -59,6 +67,8 @@ pub(crate) struct Attach {
     mac_address: Option<String>,
     #[command(flatten)]
     publish: Publish,
+    #[command(flatten)]
+    health: Health,
     /// Create a network interface of this name [default: none, a program supplies the port]
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
@@ -98,6 +108,9 @@ impl Attach {
             addresses: addresses.map(|address| address.to_string()).collect(),
             mac: mac.map_or_else(String::new, |mac| mac.to_string()),
             ports: self.publish.parse()?.iter().map(Into::into).collect(),
+            role: v1::EndpointRole::Workload.into(),
+            readiness: v1::Readiness::from(self.health.readiness()).into(),
+            health: self.health.probe()?.as_ref().map(Into::into),
         };
         let port = match self.interface.clone() {
             Some(interface) => Some(v1::EndpointPort { interface, namespace: self.namespace()? }),
@@ -139,6 +152,17 @@ impl<'a> Writable<'a> {
         let filled = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
         filled.map_err(Failure::of_file(self.path))
     }
+}
+
+/// `endpoint drain`
+#[derive(Args, Debug)]
+pub(crate) struct Drain {
+    /// Wait until nobody has a TCP connection to them, for so long [default: 10s]. On their node
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
+          default_missing_value = "10s")]
+    wait: Option<String>,
+    #[command(flatten)]
+    what: References,
 }
 
 /// `endpoint ls`
@@ -190,6 +214,13 @@ impl Verb {
                 let (endpoints, failures) = each(&references, get).await;
                 Ok(Report { output: session.format.inspect(&endpoints), failures })
             }
+            Self::Ready(References { references }) => {
+                set_readiness(session, &references, Readiness::Ready, 0).await
+            }
+            Self::Drain(Drain { wait, what }) => {
+                let wait = wait.map_or(Ok(0), |text| duration::parse_millis("wait", &text))?;
+                set_readiness(session, &what.references, Readiness::Draining, wait).await
+            }
             Self::Detach(References { references }) => {
                 let node = session.connect().await?;
                 let detach = async |reference: &str| {
@@ -205,6 +236,33 @@ impl Verb {
             }
         }
     }
+}
+
+async fn set_readiness(
+    session: &Session,
+    references: &[String],
+    to: Readiness,
+    wait_ms: u64,
+) -> Result<Report, Failure> {
+    let node = session.connect().await?;
+    let set = async |reference: &str| {
+        let request = v1::SetReadinessRequest {
+            endpoint: reference.to_owned(),
+            readiness: v1::Readiness::from(to).into(),
+            request_id: String::new(),
+            wait_ms,
+        };
+        let answer = node.endpoints().set_readiness(request).await?.into_inner();
+        match answer.connections {
+            0 => Ok(reference.to_owned()),
+            count => {
+                let endpoint = reference.to_owned();
+                Err(Failure::Undrained { endpoint, count })
+            }
+        }
+    };
+    let (done, failures) = each(references, set).await;
+    Ok(Report { output: session.format.changed(&done), failures })
 }
 
 #[cfg(test)]
@@ -229,7 +287,9 @@ mod tests {
     fn o02_every_flag_reaches_the_request() {
         let request = parse(
             "--network net --service web --name web.1 --alias a --alias b --ip 10.0.0.9 \
-             --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --interface eth0 --netns /run/netns/web",
+             --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --interface eth0 --netns /run/netns/web \
+             --starting --health http:80/up --health-interval 250ms --health-timeout 100ms \
+             --health-retries 2 --health-start-period 1m",
         )
         .unwrap()
         .request()
@@ -243,6 +303,15 @@ mod tests {
             addresses: vec!["10.0.0.9".into(), "fd00::9".into()],
             mac: "02:42:0a:00:00:09".into(),
             ports: vec![],
+            role: 0,
+            readiness: v1::Readiness::Starting.into(),
+            health: Some(v1::HealthProbe {
+                check: "http:80/up".into(),
+                interval_ms: 250,
+                timeout_ms: 100,
+                retries: 2,
+                start_period_ms: 60_000,
+            }),
         };
         let namespace = Some(Namespace::Netns("/run/netns/web".into()));
         let port = v1::EndpointPort { interface: "eth0".into(), namespace };
@@ -293,6 +362,13 @@ mod tests {
     #[case("--network n --alias a@b", "alias", "@")]
     #[case("--network n --mac-address 1", "mac-address", "1")]
     #[case("--network n -p x", "target", "x")]
+    #[case("--network n --interface e --health 80", "health", "80")]
+    #[case(
+        "--network n --interface e --health tcp:80 --health-interval 1ms",
+        "health-interval",
+        "1ms"
+    )]
+    #[case("--network n --interface e --health tcp:80 --health-retries 0", "health-retries", "0")]
     #[case("--network n --interface t --netns /proc/self/ns/net", "netns", "/proc/self/ns/net")]
     fn o02_refusals_name_flag_and_value(
         #[case] line: &str,
@@ -309,6 +385,7 @@ mod tests {
     #[case("--network n --ip6 10.0.0.1")]
     #[case("--network n --netns /run/netns/web")]
     #[case("--network n --pid 7")]
+    #[case("--network n --health-interval 1s")]
     #[case("--network n --interface eth0 --pid 7 --netns /run/netns/web")]
     #[case("--network n --interface eth0 --pid +7")]
     #[case("--network n --interface eth0 --resolv-conf /etc/netns/web/resolv.conf")]

@@ -1,94 +1,94 @@
-//! `service create|ls|inspect|rm`
+//! `service create|update|scale|ls|ps|inspect|rollback|rm`
+
+mod create;
+mod update;
 
 use clap::{Args, Subcommand};
 use overlay_api::v1;
-use overlay_types::{EndpointMode, Name, ServiceDraft, ServiceSpec, SpecError};
 
+use self::{
+    create::Create,
+    update::{Update, parse_scale},
+};
 use super::{Report, each, names};
 use crate::{
     failure::Failure,
-    flag::{Labels, List, Publish, References},
-    session::Session,
-    view::{Service, ServiceDetail},
+    flag::{List, Listing, References},
+    session::{Node, Session},
+    view::{Service, ServiceDetail, Task},
 };
 
 /// What can be done with services.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
     /// Create a service; `endpoint attach --service` gives it tasks
-    Create(Create),
+    Create(Box<Create>),
+    /// Change a service; connections that its tasks have go on
+    Update(Box<Of<Update>>),
+    /// Set how many tasks services shall have; whoever starts tasks reads it
+    Scale(Scale),
     /// List services
     #[command(visible_alias = "list")]
     Ls(List),
+    /// List the tasks of services
+    Ps(Ps),
     /// Show services in full
     Inspect(References),
+    /// Go back to the spec before the last update
+    Rollback(References),
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(References),
 }
 
-/// `service create`
+/// Flags, and the service that they are about.
 #[derive(Args, Debug)]
-pub(crate) struct Create {
-    /// Name of the service
-    #[arg(long)]
-    name: String,
-    /// Network that it is on, with further names there; may be repeated
-    #[arg(long, value_name = "NETWORK[,alias=NAME]...")]
-    network: Vec<String>,
-    /// What its name resolves to: one virtual address (vip) or those of all tasks (dnsrr)
-    #[arg(long, value_name = "MODE", default_value = "vip")]
-    endpoint_mode: String,
+pub(crate) struct Of<T: Args> {
     #[command(flatten)]
-    publish: Publish,
-    #[command(flatten)]
-    labels: Labels,
+    flags: T,
+    /// Name, id or unique prefix of an id
+    #[arg(value_name = "NAME|ID")]
+    service: String,
 }
 
-impl Create {
-    fn request(&self) -> Result<v1::CreateServiceRequest, SpecError> {
-        let networks = self.network.iter().map(|text| parse_network(text));
-        let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        // Networks are named by text that only the node can resolve, so the spec is checked
-        // without them.
-        let spec = ServiceSpec::try_from(ServiceDraft {
-            labels: self.labels.parse()?,
-            mode: self.endpoint_mode.parse::<EndpointMode>()?,
-            ports: self.publish.parse()?,
-            ..ServiceDraft::new(Name::parse("name", &self.name)?)
-        })?;
-        Ok(v1::CreateServiceRequest {
-            spec: Some(v1::ServiceSpec { networks, ..(&spec).into() }),
-            ..v1::CreateServiceRequest::default()
-        })
-    }
+/// `service scale`
+#[derive(Args, Debug)]
+pub(crate) struct Scale {
+    /// Services with their numbers of tasks
+    #[arg(required = true, value_name = "SERVICE=NUMBER")]
+    services: Vec<String>,
 }
 
-/// `NETWORK[,alias=NAME]...` or Docker's long form, `name=NETWORK[,alias=NAME]...`.
-fn parse_network(text: &str) -> Result<v1::ServiceNetwork, SpecError> {
-    let refuse = |part: &str, reason: &str| {
-        Err(SpecError::new("network", part, reason.to_owned()).found_in(text, part))
+/// `service ps`
+#[derive(Args, Debug)]
+pub(crate) struct Ps {
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    what: References,
+}
+
+/// A service with its tasks.
+async fn get(node: &Node, reference: &str) -> Result<(v1::Service, Vec<v1::Endpoint>), Failure> {
+    let service = reference.to_owned();
+    let request = v1::GetServiceRequest { service, consistency: None };
+    let answer = node.services().get_service(request).await?.into_inner();
+    let service = answer.service.ok_or(Failure::Incomplete("service"))?;
+    let services = vec![service.id.clone()];
+    let filter = v1::EndpointFilter { services, ..Default::default() };
+    Ok((service, node.list_endpoints(filter).await?))
+}
+
+async fn list_tasks(ps: Ps, session: &Session) -> Result<Report, Failure> {
+    let node = session.connect().await?;
+    let names = names(&node).await?;
+    let get = async |reference: &str| {
+        let (service, tasks) = get(&node, reference).await?;
+        Ok(Task::of(&service, tasks, &names))
     };
-    let mut attachment = v1::ServiceNetwork::default();
-    for (index, part) in text.split(',').enumerate() {
-        match part.split_once('=') {
-            Some(("alias", alias)) => {
-                let alias = Name::parse("alias", alias).map_err(|e| e.found_in(text, alias))?;
-                attachment.aliases.push(alias.to_string());
-            }
-            Some(("name", _)) if !attachment.network.is_empty() => {
-                return refuse(part, "the network is named twice");
-            }
-            Some(("name", name)) => name.clone_into(&mut attachment.network),
-            Some((key, _)) => return refuse(key, "expected NETWORK, then alias=NAME"),
-            None if index == 0 => part.clone_into(&mut attachment.network),
-            None => return refuse(part, "expected alias=NAME"),
-        }
-    }
-    if attachment.network.is_empty() {
-        return refuse(text, "a network is needed, by name or id");
-    }
-    Ok(attachment)
+    let (tasks, failures) = each(&ps.what.references, get).await;
+    let tasks = tasks.into_iter().flatten().collect();
+    Ok(Report { output: session.format.list(tasks, ps.listing), failures })
 }
 
 impl Verb {
@@ -104,6 +104,27 @@ impl Verb {
                 let names = names(&node).await.unwrap_or_default();
                 Ok(session.format.created(&Service::new(service, &names)).into())
             }
+            Self::Update(update) => {
+                let node = session.connect().await?;
+                let name = update.flags.apply(&node, &update.service).await?;
+                Ok(session.format.changed(&[name]).into())
+            }
+            Self::Scale(Scale { services }) => {
+                let node = session.connect().await?;
+                let scale = async |text: &str| {
+                    let (service, count) = parse_scale(text)?;
+                    Update::of_replicas(count).apply(&node, service).await
+                };
+                let (changed, failures) = each(&services, scale).await;
+                Ok(Report { output: session.format.changed(&changed), failures })
+            }
+            Self::Rollback(References { references }) => {
+                let node = session.connect().await?;
+                let back =
+                    async |reference: &str| Update::of_rollback().apply(&node, reference).await;
+                let (changed, failures) = each(&references, back).await;
+                Ok(Report { output: session.format.changed(&changed), failures })
+            }
             Self::Ls(List { filters, listing }) => {
                 let filter = filters.services()?;
                 let node = session.connect().await?;
@@ -112,20 +133,15 @@ impl Verb {
                 let services = services.into_iter().map(|s| Service::new(s, &names)).collect();
                 Ok(session.format.list(services, listing).into())
             }
+            Self::Ps(ps) => list_tasks(ps, session).await,
             Self::Inspect(References { references }) => {
                 let node = session.connect().await?;
                 let names = names(&node).await?;
-                let get = async |reference: &str| {
-                    let service = reference.to_owned();
-                    let request = v1::GetServiceRequest { service, consistency: None };
-                    let answer = node.services().get_service(request).await?.into_inner();
-                    let service = answer.service.ok_or(Failure::Incomplete("service"))?;
-                    let services = vec![service.id.clone()];
-                    let filter = v1::EndpointFilter { services, ..Default::default() };
-                    let tasks = node.list_endpoints(filter).await?;
+                let inspect = async |reference: &str| {
+                    let (service, tasks) = get(&node, reference).await?;
                     Ok(ServiceDetail::new(service, tasks, names.clone()))
                 };
-                let (services, failures) = each(&references, get).await;
+                let (services, failures) = each(&references, inspect).await;
                 Ok(Report { output: session.format.inspect(&services), failures })
             }
             Self::Rm(References { references }) => {
@@ -142,98 +158,5 @@ impl Verb {
                 Ok(Report { output: session.format.removed(&removed), failures })
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-    use rstest::rstest;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        create: Create,
-    }
-
-    fn request(line: &str) -> Result<v1::ServiceSpec, SpecError> {
-        let arguments = core::iter::once("create").chain(line.split_whitespace());
-        let create = Line::try_parse_from(arguments).unwrap().create;
-        create.request().map(|request| request.spec.unwrap())
-    }
-
-    fn port(published: u32, target: u32, protocol: v1::Protocol) -> v1::PortSpec {
-        v1::PortSpec { published, target, protocol: protocol.into(), ..v1::PortSpec::default() }
-    }
-
-    #[test]
-    fn s07_both_grammars_and_ranges() {
-        let spec = request(
-            "--name web -p 8080:80 -p 8080:80/udp --publish 8000-8001:90-91 \
-             -p published=9000,target=80,protocol=sctp,mode=host",
-        )
-        .unwrap();
-        let host = v1::PublishMode::Host.into();
-        let expected = vec![
-            port(8080, 80, v1::Protocol::Tcp),
-            port(8080, 80, v1::Protocol::Udp),
-            port(8000, 90, v1::Protocol::Tcp),
-            port(8001, 91, v1::Protocol::Tcp),
-            v1::PortSpec { mode: host, ..port(9000, 80, v1::Protocol::Sctp) },
-        ];
-        assert_eq!(spec.ports, expected);
-    }
-
-    #[test]
-    fn s04_networks_and_aliases() {
-        let spec = request(
-            "--name web --network front,alias=www,alias=shop --network name=back --label a=b",
-        )
-        .unwrap();
-        let network = |network: &str, aliases: &[&str]| v1::ServiceNetwork {
-            network: network.into(),
-            aliases: aliases.iter().map(ToString::to_string).collect(),
-        };
-        let expected = [network("front", &["www", "shop"]), network("back", &[])];
-        assert_eq!(spec.networks, expected);
-        assert_eq!(spec.labels, [("a".to_owned(), "b".to_owned())].into());
-        assert_eq!(spec.mode(), v1::EndpointMode::Vip);
-    }
-
-    #[test]
-    fn s02_mode() {
-        assert_eq!(
-            request("--name web --endpoint-mode dnsrr").unwrap().mode(),
-            v1::EndpointMode::Dnsrr
-        );
-    }
-
-    #[rstest]
-    #[case("--name web -p 8080:80/icmp", "protocol", "icmp", "8080:80/icmp\n        ^^^^")]
-    #[case("--name web -p 0:80", "published", "0", "0:80\n^")]
-    #[case("--name web --network a,b", "network", "b", "a,b\n  ^")]
-    #[case("--name web --network a,name=b", "network", "name=b", "a,name=b\n  ^^^^^^")]
-    #[case("--name web --network a,ip=b", "network", "ip", "a,ip=b\n  ^^")]
-    #[case("--name web --network a,alias=-", "alias", "-", "a,alias=-\n        ^")]
-    #[case("--name web --network alias=b", "network", "alias=b", "alias=b\n^^^^^^^")]
-    #[case("--name w@b", "name", "@", "w@b\n ^")]
-    fn s07_errors_point_at_the_part(
-        #[case] line: &str,
-        #[case] field: &'static str,
-        #[case] value: &str,
-        #[case] pointer: &str,
-    ) {
-        let error = request(line).unwrap_err();
-        assert_eq!((error.field(), error.value()), (field, value));
-        assert_eq!(error.pointer().as_deref(), Some(pointer));
-    }
-
-    #[rstest]
-    #[case("--name web -p 80:80 -p 80:81")]
-    #[case("--name web -p 80:80 --endpoint-mode dnsrr")]
-    fn s09_ports_that_exclude_each_other_are_not_sent(#[case] line: &str) {
-        assert_eq!(request(line).unwrap_err().field(), "publish");
     }
 }

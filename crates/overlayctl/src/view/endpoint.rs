@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use overlay_api::v1;
+use overlay_api::{convert::readiness, v1};
+use overlay_types::{EndpointRole, Readiness};
 use serde::Serialize;
 
 use super::{
@@ -23,8 +24,36 @@ pub(crate) struct Endpoint {
     addresses: Vec<String>,
     mac: String,
     ports: Vec<Port>,
+    role: EndpointRole,
+    readiness: Readiness,
+    health: Option<Health>,
     created_at: u64,
     changed_at: u64,
+}
+
+/// How its node finds out whether it can take traffic.
+#[derive(Serialize, Debug)]
+struct Health {
+    check: String,
+    interval_ms: u64,
+    timeout_ms: u64,
+    retries: u32,
+    start_period_ms: u64,
+}
+
+impl From<v1::HealthProbe> for Health {
+    fn from(probe: v1::HealthProbe) -> Self {
+        let v1::HealthProbe { check, interval_ms, timeout_ms, retries, start_period_ms } = probe;
+        Self { check, interval_ms, timeout_ms, retries, start_period_ms }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { check, interval_ms, timeout_ms, retries, start_period_ms } = self;
+        write!(f, "{check} each {interval_ms} ms, within {timeout_ms} ms, {retries} failures")?;
+        if *start_period_ms > 0 { write!(f, " after {start_period_ms} ms") } else { Ok(()) }
+    }
 }
 
 impl Endpoint {
@@ -32,6 +61,9 @@ impl Endpoint {
     pub(crate) fn new(message: v1::Endpoint, names: &Names) -> Self {
         let meta = message.meta.unwrap_or_default();
         Self {
+            role: message.role().into(),
+            readiness: readiness("readiness", message.readiness).unwrap_or_default(),
+            health: message.health.clone().map(Health::from),
             name: optional(&message.name),
             network: names.of(&message.network),
             node: names.of(&message.node),
@@ -46,6 +78,18 @@ impl Endpoint {
         }
     }
 
+    /// What a list of tasks says of it: name, service, network, node, readiness, addresses.
+    pub(super) fn task_cells(&self) -> Vec<String> {
+        vec![
+            self.name().to_owned(),
+            self.service.as_ref().map(ToString::to_string).unwrap_or_default(),
+            self.network.to_string(),
+            self.node.to_string(),
+            self.readiness.to_string(),
+            self.addresses.join(","),
+        ]
+    }
+
     /// By name, then id.
     pub(super) fn sorted(messages: Vec<v1::Endpoint>, names: &Names) -> Vec<Self> {
         let mut endpoints: Vec<_> = messages.into_iter().map(|m| Self::new(m, names)).collect();
@@ -58,13 +102,26 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or_else(|| short(&self.id));
-        write!(f, "{name} {} on {}", self.addresses.join(","), self.node)
+        write!(f, "{name} {} on {}", self.addresses.join(","), self.node)?;
+        match self.readiness {
+            Readiness::Ready => Ok(()),
+            other => write!(f, " ({other})"),
+        }
     }
 }
 
 impl Listed for Endpoint {
-    const COLUMNS: &'static [&'static str] =
-        &["ENDPOINT ID", "NAME", "NETWORK", "SERVICE", "NODE", "ADDRESSES", "MAC ADDRESS", "PORTS"];
+    const COLUMNS: &'static [&'static str] = &[
+        "ENDPOINT ID",
+        "NAME",
+        "NETWORK",
+        "SERVICE",
+        "NODE",
+        "READINESS",
+        "ADDRESSES",
+        "MAC ADDRESS",
+        "PORTS",
+    ];
 
     fn id(&self) -> &str {
         &self.id
@@ -80,6 +137,7 @@ impl Listed for Endpoint {
             self.network.to_string(),
             self.service.as_ref().map(ToString::to_string).unwrap_or_default(),
             self.node.to_string(),
+            self.readiness.to_string(),
             self.addresses.join(","),
             self.mac.clone(),
             joined(&self.ports, ", "),
@@ -95,6 +153,9 @@ impl Inspected for Endpoint {
             ("Network", self.network.to_string()),
             ("Service", self.service.as_ref().map(ToString::to_string).unwrap_or_default()),
             ("Node", self.node.to_string()),
+            ("Role", self.role.to_string()),
+            ("Readiness", self.readiness.to_string()),
+            ("Health", self.health.as_ref().map(ToString::to_string).unwrap_or_default()),
             ("Aliases", lines(&self.aliases)),
             ("Addresses", lines(&self.addresses)),
             ("MAC address", self.mac.clone()),

@@ -36,6 +36,7 @@ fn service(name: &str) -> v1::Service {
         name: name.into(),
         networks: vec![attachment],
         ports: ports(&["published=9000,target=90,protocol=udp,mode=host", "8080:80"]),
+        scale: Some(v1::service_spec::Scale::Replicas(3)),
         ..v1::ServiceSpec::default()
     };
     v1::Service { id: "s1".into(), spec: Some(spec), vips: vec![vip], ..v1::Service::default() }
@@ -92,9 +93,9 @@ fn o02_service_ls() {
     let table = Format::Table.list(services, Listing::default());
     let columns: Vec<Vec<&str>> =
         table.lines().map(|line| line.split("   ").map(str::trim).collect()).collect();
-    let header = ["ID", "NAME", "ENDPOINT MODE", "NETWORKS", "VIRTUAL IPS", "PORTS"];
+    let header = ["ID", "NAME", "ENDPOINT MODE", "SCALE", "NETWORKS", "VIRTUAL IPS", "PORTS"];
     let ports = "*:8080->80/tcp, *:9000->90/udp (host)";
-    let row = ["s1", "web", "vip", "back", "back: 10.0.1.2,fd00::2", ports];
+    let row = ["s1", "web", "vip", "3", "back", "back: 10.0.1.2,fd00::2", ports];
     let cells = |line: &Vec<&str>| -> Vec<String> {
         line.iter().filter(|cell| !cell.is_empty()).map(ToString::to_string).collect()
     };
@@ -103,18 +104,21 @@ fn o02_service_ls() {
 
 #[test]
 fn o02_service_inspect() {
-    let tasks = vec![endpoint("e2", "web.2", "s1"), endpoint("e1", "web.1", "s1")];
+    let draining = v1::Readiness::Draining.into();
+    let leaving = v1::Endpoint { readiness: draining, ..endpoint("e2", "web.2", "s1") };
+    let tasks = vec![leaving, endpoint("e1", "web.1", "s1")];
     let detail = ServiceDetail::new(service("web"), tasks, names());
     let expected = "\
 ID:            s1
 Name:          web
 Endpoint mode: vip
+Scale:         3
 Networks:      back as www
 Virtual IPs:   back: 10.0.1.2,fd00::2
 Ports:         *:8080->80/tcp
                *:9000->90/udp (host)
 Tasks:         web.1 10.0.1.3 on one
-               web.2 10.0.1.3 on one
+               web.2 10.0.1.3 on one (draining)
 ";
     assert_eq!(Format::Table.inspect(&[detail]), expected);
 }
@@ -137,7 +141,10 @@ fn o02_an_endpoint_names_what_it_refers_to() {
         (&serde_json::Value::Null, &document["service"])
     );
     let table = Format::Table.list(vec![strange], Listing::default());
-    assert!(table.lines().nth(1).unwrap().contains("000000000000   10.0.1.3"), "{table}");
+    assert!(
+        table.lines().nth(1).unwrap().contains("000000000000   ready       10.0.1.3"),
+        "{table}"
+    );
 }
 
 #[test]

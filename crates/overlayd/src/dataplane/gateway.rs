@@ -8,7 +8,7 @@ use overlay_dataplane::{
     desired::{PortKind, Uplinks},
     kernel::{GatewayConfig, KernelGateway},
 };
-use overlay_types::{DataplaneKind, Endpoint, EndpointId, Network};
+use overlay_types::{DataplaneKind, EndpointId, Network, PortSpec};
 
 use super::choice;
 
@@ -84,14 +84,14 @@ impl NodeGateway {
         refused.try_for_each(|(_, error)| Err(error))
     }
 
-    /// Why the ports of an endpoint cannot be published here, if it has any.
+    /// Why these ports of an endpoint cannot be published here, if there are any.
     pub(crate) fn refusal(
         &self,
-        endpoint: &Endpoint,
+        published: &[PortSpec],
         network: &Network,
         port: &PortKind,
     ) -> Option<String> {
-        let first = endpoint.ports().first()?;
+        let first = published.first()?;
         let has_netns =
             matches!(port, PortKind::Veth { .. } | PortKind::Tap { netns: Some(_), .. });
         let reason = if self.kernel.is_none() {

@@ -14,7 +14,7 @@ pub(crate) struct Seat {
     pub(crate) since: Revision,
 }
 
-/// The seats of this node's endpoints.
+/// The seats of this node's endpoints. Its place in the routing mesh asks for no names.
 pub(crate) fn seats(view: &View, desired: &Desired) -> BTreeMap<EndpointId, Seat> {
     let mut seats = BTreeMap::new();
     for (network, local) in &desired.networks {
@@ -25,7 +25,11 @@ pub(crate) fn seats(view: &View, desired: &Desired) -> BTreeMap<EndpointId, Seat
                     path
                 }
             };
-            let since = view.endpoints().get(id).map(|known| known.meta.created_at);
+            let known = view.endpoints().get(id);
+            if known.is_some_and(|endpoint| endpoint.is_mesh()) {
+                continue;
+            }
+            let since = known.map(|known| known.meta.created_at);
             let (path, network) = (path.clone(), *network);
             seats.insert(*id, Seat { path, network, since: since.unwrap_or_default() });
         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use overlay_api::v1;
-use overlay_types::{Endpoint, NetworkId, NodeId, ServiceId, SpecError};
+use overlay_api::{convert, v1};
+use overlay_types::{Endpoint, EndpointRole, NetworkId, NodeId, Readiness, ServiceId, SpecError};
 
 use super::{
-    filter::{Ids, Names, References},
+    filter::{Ids, Names, OneOf, References},
     page::{Listed, Page},
 };
 use crate::state::{Rejection, State};
@@ -20,6 +20,8 @@ pub(in crate::server) struct EndpointList {
     networks: References,
     services: References,
     nodes: References,
+    roles: OneOf<EndpointRole>,
+    readiness: OneOf<Readiness>,
 }
 
 /// What the references of a list mean.
@@ -37,7 +39,12 @@ impl EndpointList {
     pub(in crate::server) fn new(request: v1::ListEndpointsRequest) -> Result<Self, SpecError> {
         let v1::ListEndpointsRequest { filter, page_size, page_token, .. } = request;
         let page = Page::new("endpoints", filter.as_ref(), page_size, page_token)?;
-        let filter = filter.unwrap_or_default();
+        let mut filter = filter.unwrap_or_default();
+        if filter.roles.is_empty() {
+            filter.roles.push(v1::EndpointRole::Workload.into());
+        }
+        let role = |number| v1::EndpointRole::try_from(number).ok().map(EndpointRole::from);
+        let readiness = |number| convert::readiness("readiness", number).ok();
         Ok(Self {
             page,
             names: Names::new(&filter.names)?,
@@ -45,11 +52,15 @@ impl EndpointList {
             networks: References::new("filter.networks", filter.networks)?,
             services: References::new("filter.services", filter.services)?,
             nodes: References::new("filter.nodes", filter.nodes)?,
+            roles: OneOf::new("filter.roles", &filter.roles, role)?,
+            readiness: OneOf::new("filter.readiness", &filter.readiness, readiness)?,
         })
     }
 
     fn fits(&self, endpoint: &Endpoint, wanted: &Wanted) -> bool {
-        self.names.are_in(endpoint.name.as_ref())
+        self.roles.fit(endpoint.role)
+            && self.readiness.fit(endpoint.readiness)
+            && self.names.are_in(endpoint.name.as_ref())
             && self.ids.fit(endpoint.id.to_u128())
             && holds(wanted.networks.as_ref(), Some(endpoint.network))
             && holds(wanted.services.as_ref(), endpoint.service)

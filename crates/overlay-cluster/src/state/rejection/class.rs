@@ -59,6 +59,7 @@ impl Rejection {
             Self::LastManager { .. } => Reason::LastManager,
             Self::NodeIsManager { .. } => Reason::NodeIsManager,
             Self::NodeNotActive { .. } => Reason::NodeNotActive,
+            Self::MeshEndpoint { .. } => Reason::MeshEndpoint,
             Self::RotationRunning { .. } => Reason::RotationRunning,
             Self::EpochStep { .. } => Reason::EpochStep,
             Self::EpochNumber { .. } => Reason::EpochNumber,

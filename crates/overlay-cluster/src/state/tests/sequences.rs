@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Addresses, Change, EndpointMode, EpochState, MacAddr, Revision, View};
+use overlay_types::{
+    Addresses, Change, EndpointMode, EpochState, MacAddr, Readiness, Revision, View,
+};
 use proptest::prelude::*;
 
 use super::*;
+use crate::state::HealthReport;
 
 /// Few ids and names, so that commands meet.
 fn action() -> impl Strategy<Value = Action> {
@@ -23,6 +26,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (1..6_u128).prop_map(|id| Action::RemoveNetwork(NetworkId::from_u128(id).into())),
         1 => (0..4_u128).prop_map(|id| Action::RemoveService(ServiceId::from_u128(id).into())),
         3 => key_action(),
+        3 => mesh_or_readiness_action(),
     ]
 }
 
@@ -96,6 +100,23 @@ fn endpoint_action() -> impl Strategy<Value = Action> {
     )
 }
 
+fn mesh_or_readiness_action() -> impl Strategy<Value = Action> {
+    let readiness = vec![Readiness::Ready, Readiness::Starting, Readiness::Draining];
+    let readiness = prop::sample::select(readiness);
+    (0..25_u128, 1..6_u128, 1..5_u128, readiness, 0..3_u8).prop_map(
+        |(id, network, node, to, kind)| {
+            let (id, node) = (EndpointId::from_u128(id), NodeId::from_u128(node));
+            let mesh = EndpointDraft::mesh(NetworkId::from_u128(network), node);
+            let failing = [id].into();
+            match kind {
+                0 => Action::AttachEndpoint { id, spec: mesh.try_into().unwrap() },
+                1 => Action::SetReadiness { id, to },
+                _ => Action::ReportHealth(HealthReport { node, passing: [].into(), failing }),
+            }
+        },
+    )
+}
+
 fn key_action() -> impl Strategy<Value = Action> {
     let (deadline, drained) = (UnixMillis(5), UnixMillis(6));
     let states = prop::sample::select(vec![EpochState::Ready, EpochState::Active]);
@@ -137,13 +158,16 @@ fn check_addresses(state: &State) {
 fn check_objects(state: &State) {
     let view = state.view();
     assert_eq!(state.index, super::super::index::Index::of(view));
-    let mut macs = BTreeSet::new();
+    let (mut macs, mut places) = (BTreeSet::new(), BTreeSet::new());
     for endpoint in view.endpoints().values() {
         assert!(macs.insert((endpoint.network, endpoint.mac)), "{} twice", endpoint.mac);
         let network = &view.networks()[&endpoint.network];
         assert!(view.nodes().contains_key(&endpoint.node));
         match endpoint.service {
             Some(service) => assert!(view.services()[&service].vips.contains_key(&network.id)),
+            None if endpoint.is_mesh() => {
+                assert!(network.spec.ingress && places.insert(endpoint.node));
+            }
             None => assert!(network.spec.attachable),
         }
         assert_eq!(endpoint.addresses.v4.is_some(), network.spec.ipv4);

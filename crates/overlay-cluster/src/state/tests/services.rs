@@ -205,3 +205,39 @@ fn names_are_unique_and_kept() {
     };
     assert_eq!(lab.refuse(stale).code(), "STALE");
 }
+
+#[test]
+fn s01_the_spec_before_the_last_update_is_kept() {
+    let mut lab = Lab::new();
+    let created = lab.service(svc("web", &[], &["80"]));
+    assert_eq!(created.previous, None);
+    let update = |lab: &mut Lab, draft| {
+        let action = lab.update_service(&created, draft);
+        lab.run(action);
+        lab.state.service(created.id).unwrap().clone()
+    };
+    let updated = update(&mut lab, svc("web", &[], &["8080:80"]));
+    assert_eq!(updated.previous.as_deref(), Some(&created.spec));
+    // The same again is no update.
+    assert_eq!(update(&mut lab, svc("web", &[], &["8080:80"])), updated);
+    // Back, with the port that it had, and back again.
+    let back = update(&mut lab, created.spec.clone().into_draft());
+    assert_eq!((&back.spec, back.previous.as_deref()), (&created.spec, Some(&updated.spec)));
+}
+
+/// However often the service changes, and whoever had the port before.
+#[test]
+fn s10_a_published_port_survives_updates_and_is_free_after_removal() {
+    let mut lab = Lab::new();
+    for name in ["first", "second"] {
+        let service = lab.service(svc(name, &[], &["8080:80"]));
+        for ports in [&["8080:80", "8081:81"][..], &["8080:88"], &["8080:80"]] {
+            let action = lab.update_service(&service, svc(name, &[], ports));
+            lab.run(action);
+            let other = lab.create_service(svc("other", &[], &["8080:80"]));
+            assert_eq!(lab.refuse(other).code(), "PORT_IN_USE");
+        }
+        lab.run(Action::RemoveService(service.id.into()));
+    }
+    lab.service(svc("other", &[], &["8080:80"]));
+}

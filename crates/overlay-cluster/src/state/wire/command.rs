@@ -1,20 +1,21 @@
 //! Commands.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use overlay_api::{
-    convert::{bytes32, parse},
+    convert::{bytes32, parse, readiness},
     internal::v1::{self as pb, command::Action as Message},
     v1,
 };
 use overlay_types::{
-    Epoch, EpochState, FeatureLevel, GossipKey, Revision, SpecError, Subnet, UnixMillis,
+    EndpointId, Epoch, EpochState, FeatureLevel, GossipKey, Revision, SpecError, Subnet, UnixMillis,
 };
 
 use super::{WireError, reading, required};
 use crate::state::{
-    Action, ClusterUpdate, Command, InitCluster, Kind, MoveNode, OpaqueSecret, Rejection,
-    Successor, Trust, Wanted,
+    Action, ClusterUpdate, Command, HealthReport, InitCluster, Kind, MoveNode, OpaqueSecret,
+    Rejection, Successor, Trust, Wanted,
 };
 
 pub(super) const COMMAND: &str = "command";
@@ -80,11 +81,6 @@ impl From<&Action> for Message {
                 })
             }
             Action::RemoveService(wanted) => Self::RemoveService(wanted.to_string()),
-            Action::AttachEndpoint { id, spec } => Self::AttachEndpoint(pb::AttachEndpoint {
-                id: id.to_string(),
-                spec: Some(spec.into()),
-            }),
-            Action::DetachEndpoint(id) => Self::DetachEndpoint(id.to_string()),
             Action::RotateJoinSecret { role, secret } => {
                 Self::RotateJoinSecret(pb::RotateJoinSecret {
                     role: v1::Role::from(*role).into(),
@@ -107,7 +103,7 @@ impl From<&Action> for Message {
                 root: root.to_string(),
             }),
             Action::FinishRootRotation(root) => Self::FinishRootRotation(root.to_string()),
-            keys => of_key_action(keys),
+            others => of_endpoint_action(others),
         }
     }
 }
@@ -131,6 +127,23 @@ impl From<pb::UpdateCluster> for ClusterUpdate {
             autolock: message.autolock.map(|lock| lock.unlock_key.map(OpaqueSecret)),
             rotation_period: message.rotation_period_ms.map(Duration::from_millis),
         }
+    }
+}
+
+/// The message of an action on endpoints.
+fn of_endpoint_action(action: &Action) -> Message {
+    match action {
+        Action::AttachEndpoint { id, spec } => Message::AttachEndpoint(pb::AttachEndpoint {
+            id: id.to_string(),
+            spec: Some(spec.into()),
+        }),
+        Action::DetachEndpoint(id) => Message::DetachEndpoint(id.to_string()),
+        Action::SetReadiness { id, to } => Message::SetReadiness(pb::SetReadiness {
+            id: id.to_string(),
+            readiness: v1::Readiness::from(*to).into(),
+        }),
+        Action::ReportHealth(report) => Message::ReportHealth(report.into()),
+        keys => of_key_action(keys),
     }
 }
 
@@ -225,6 +238,11 @@ impl TryFrom<Message> for Action {
             Message::DetachEndpoint(id) => {
                 Self::DetachEndpoint(reading(COMMAND, parse("id", &id))?)
             }
+            Message::SetReadiness(m) => Self::SetReadiness {
+                id: reading(COMMAND, parse("id", &m.id))?,
+                to: reading(COMMAND, readiness("readiness", m.readiness))?,
+            },
+            Message::ReportHealth(m) => Self::ReportHealth(reading(COMMAND, m.try_into())?),
             Message::RotateJoinSecret(m) => Self::RotateJoinSecret {
                 role: reading(COMMAND, m.role().try_into())?,
                 secret: OpaqueSecret(m.secret),
@@ -308,6 +326,32 @@ impl TryFrom<pb::MoveNode> for MoveNode {
                 .iter()
                 .map(|id| parse("vacated", id))
                 .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&HealthReport> for pb::ReportHealth {
+    fn from(report: &HealthReport) -> Self {
+        let ids = |ids: &BTreeSet<EndpointId>| ids.iter().map(ToString::to_string).collect();
+        Self {
+            node: report.node.to_string(),
+            passing: ids(&report.passing),
+            failing: ids(&report.failing),
+        }
+    }
+}
+
+impl TryFrom<pb::ReportHealth> for HealthReport {
+    type Error = SpecError;
+
+    fn try_from(message: pb::ReportHealth) -> Result<Self, SpecError> {
+        let ids = |field, texts: &[String]| {
+            texts.iter().map(|text| parse(field, text)).collect::<Result<_, SpecError>>()
+        };
+        Ok(Self {
+            node: parse("node", &message.node)?,
+            passing: ids("passing", &message.passing)?,
+            failing: ids("failing", &message.failing)?,
         })
     }
 }

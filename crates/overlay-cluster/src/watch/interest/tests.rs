@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use overlay_types::{
-    Addresses, MacAddr, Meta, NetworkDraft, Revision, Service, ServiceDraft, ServiceId,
-    ServiceNetwork, Vni,
+    Addresses, EndpointRole, MacAddr, Meta, NetworkDraft, Readiness, Revision, Service,
+    ServiceDraft, ServiceId, ServiceNetwork, Vni,
 };
 use proptest::prelude::*;
 
@@ -12,8 +12,10 @@ use crate::watch::{Event, Feed, Window};
 const NODES: u8 = 3;
 const NETWORKS: u8 = 3;
 
+/// The last one is the ingress network.
 fn network(number: u8) -> Object {
-    let draft = NetworkDraft::new(format!("net{number}").parse().unwrap());
+    let mut draft = NetworkDraft::new(format!("net{number}").parse().unwrap());
+    draft.ingress = number + 1 == NETWORKS;
     Object::Network(Network {
         id: NetworkId::from_u128(number.into()),
         meta: Meta::default(),
@@ -34,6 +36,7 @@ fn service(number: u8, networks: &[u8]) -> Object {
         meta: Meta::default(),
         spec: draft.try_into().unwrap(),
         vips: BTreeMap::default(),
+        previous: None,
     })
 }
 
@@ -49,6 +52,8 @@ fn endpoint(id: u8) -> Object {
         name: None,
         addresses: Addresses::default(),
         mac: MacAddr::default(),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     })
 }
@@ -62,6 +67,7 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (0_u8..18).prop_map(|e| Change::Put(endpoint(e))),
         2 => (0_u8..18).prop_map(|e| Change::Delete(endpoint(e).key())),
         1 => (0_u8..3).prop_map(|s| Change::Delete(service(s, &[]).key())),
+        1 => Just(Change::Delete(network(NETWORKS - 1).key())),
     ]
 }
 
@@ -78,6 +84,24 @@ fn expected(view: &View, node: NodeId) -> View {
 
 fn event(view: &View, changes: Vec<Change>) -> Event {
     Event { revision: view.revision().next(), changes: Arc::from(changes), replaced: false }
+}
+
+#[test]
+fn s10_a_node_sees_the_ingress_network_before_it_has_a_place_there() {
+    let (node, mut view) = (NodeId::from_u128(1), View::default());
+    view.apply(Revision::new(1), [Change::Put(network(0))]);
+    let mut interest = Interest::of_node(node, &view);
+    let told = interest.narrow(&view, &[Change::Put(network(2)), Change::Put(network(0))]);
+    assert_eq!(told, [Change::Put(network(2))]);
+    view.apply(Revision::new(2), [Change::Put(network(2)), Change::Put(endpoint(5))]);
+    assert_eq!(interest.narrow(&view, &[Change::Put(endpoint(5))]).len(), 3);
+    // What goes is the place, not the network.
+    view.apply(Revision::new(3), [Change::Delete(endpoint(5).key())]);
+    let told = interest.narrow(&view, &[Change::Delete(endpoint(5).key())]);
+    assert_eq!(told, [Change::Delete(endpoint(5).key())]);
+    view.apply(Revision::new(4), [Change::Delete(network(2).key())]);
+    let told = interest.narrow(&view, &[Change::Delete(network(2).key())]);
+    assert_eq!(told, [Change::Delete(network(2).key())]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 use core::net::Ipv4Addr;
 
 use overlay_types::{
-    Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, FeatureLevel, MacAddr,
-    Meta, Name, NetworkDraft, NetworkId, NetworkSpec, NetworkSubnet, Node, Object, Revision, Role,
-    ServiceDraft, ServiceId, ServiceSpec, Subnet, Vni,
+    Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointRole,
+    FeatureLevel, MacAddr, Meta, Name, NetworkDraft, NetworkId, NetworkSpec, NetworkSubnet, Node,
+    Object, Readiness, Revision, Role, ServiceDraft, ServiceId, ServiceSpec, Subnet, Vni,
 };
 
 use super::*;
@@ -62,6 +62,8 @@ fn endpoint(number: u8, network: u8, node: u8, service: Option<u8>) -> Object {
         name: None,
         addresses: Addresses { v4: Some(v4), v6: None },
         mac: MacAddr::from_ipv4(v4),
+        role: EndpointRole::Workload,
+        readiness: Readiness::Ready,
         extras: None,
     })
 }
@@ -73,6 +75,7 @@ fn service(number: u8, network: u8) -> Object {
         meta: Meta::default(),
         spec: ServiceSpec::try_from(ServiceDraft::new(name("web"))).unwrap(),
         vips: [(NetworkId::from_u128(network.into()), vip)].into(),
+        previous: None,
     })
 }
 
@@ -142,6 +145,40 @@ fn an_endpoint_that_is_not_plugged_in_yet_is_not_there() {
     let none = Local { ports: BTreeMap::new(), ..local() };
     let desired = derive(&view(), &BTreeSet::new(), &none);
     assert_eq!(desired.networks[&of(1)].locals, BTreeMap::new());
+}
+
+#[test]
+fn s15_a_task_publishes_what_its_service_does_in_host_mode() {
+    let Object::Service(mut web) = service(7, 1) else { unreachable!() };
+    let mut draft = web.spec.into_draft();
+    let host = "published=8080,target=80,mode=host";
+    for text in [host, "9090:90"] {
+        draft.ports.extend(overlay_types::PortSpec::parse(text).unwrap());
+    }
+    web.spec = draft.try_into().unwrap();
+    let mut view = view();
+    view.apply(Revision::new(2), [Change::Put(Object::Service(web))]);
+    let veth = PortKind::Veth { name: "eth0".into(), netns: "/run/netns/web".into() };
+    let plugged = [(EndpointId::from_u128(11), veth)].into();
+    let uplinks = super::super::uplinks(&view, NodeId::from_u128(1), &plugged);
+    let publishers = uplinks.containers.values().flat_map(|uplink| uplink.endpoints.values());
+    let publishers: Vec<_> = publishers.map(|p| (p.addresses, p.ports.clone())).collect();
+    let expected = overlay_types::PortSpec::parse(host).unwrap();
+    assert_eq!(publishers, [(Addresses::default(), expected)]);
+}
+
+#[test]
+fn s13_only_who_is_ready_gets_new_flows() {
+    let mut view = view();
+    for (id, readiness) in [(11, Readiness::Starting), (21, Readiness::Draining)] {
+        let Object::Endpoint(mut task) = endpoint(id, 1, id / 10, Some(7)) else { unreachable!() };
+        task.readiness = readiness;
+        view.apply(Revision::new(2), [Change::Put(Object::Endpoint(task))]);
+    }
+    let desired = derive(&view, &BTreeSet::new(), &local());
+    let backends = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)].backends;
+    let draining: Vec<_> = backends.values().map(|backend| backend.draining).collect();
+    assert_eq!(draining, [true, true, false]);
 }
 
 /// A container is a namespace: its endpoints share one way out, if a network of them has any.

@@ -54,6 +54,7 @@ impl Endpoints for OnFront {
     not_called! {
         attach_endpoint(AttachEndpointRequest) -> AttachEndpointResponse;
         get_endpoint(GetEndpointRequest) -> GetEndpointResponse;
+        set_readiness(SetReadinessRequest) -> SetReadinessResponse;
         detach_endpoint(DetachEndpointRequest) -> DetachEndpointResponse;
     }
 }

@@ -1,0 +1,45 @@
+//! From the replicated view to one node's part of the routing mesh.
+
+use std::collections::BTreeSet;
+
+use overlay_types::{NodeId, Service, View};
+
+use super::{Local, backends, local_endpoint};
+use crate::desired::{Mesh, MeshPort, MeshService};
+
+/// The part of the mesh that `view` asks of a node, given which nodes are `dead`. `None` while the node
+/// has no gate that is plugged in, and where there is no ingress network.
+///
+/// Gates of dead nodes stay, as their endpoints do: answers to what came through them find their way the
+/// moment they are back.
+pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh> {
+    let network = view.ingress()?.id;
+    let on_network = || view.endpoints_on(network);
+    let own = on_network().find(|e| e.is_mesh() && e.node == local.node)?;
+    local.ports.get(&own.id)?;
+    let service = |service: &Service| {
+        let ports: Vec<MeshPort> = service
+            .spec
+            .mesh_ports()
+            .filter_map(|port| {
+                Some(MeshPort {
+                    protocol: port.protocol,
+                    bind: port.host_ip,
+                    published: port.published?.get(),
+                    target: port.target.get(),
+                })
+            })
+            .collect();
+        let backends = backends(view, service.id, network, dead);
+        MeshService { ports, backends, prefer_local: service.spec.prefer_local }
+    };
+    let services = view.services_on(network).map(|s| (s.id, service(s)));
+    let services = services.filter(|(_, service)| !service.ports.is_empty());
+    let services: std::collections::BTreeMap<_, _> = services.collect();
+    let tasks = on_network().filter(|e| {
+        e.node == local.node && e.service.is_some_and(|service| services.contains_key(&service))
+    });
+    let tasks = tasks.filter_map(|e| Some((e.id, local_endpoint(e, local)?))).collect();
+    let gates = on_network().filter(|e| e.is_mesh()).map(|e| (e.id, e.mac)).collect();
+    Some(Mesh { network, endpoint: own.id, gates, services, tasks })
+}
