@@ -1,14 +1,18 @@
 //! From the replicated view to one node's dataplane.
 
+mod mesh;
+
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Endpoint, EndpointId, NetworkId, Node, NodeId, View};
+use overlay_types::{Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View};
 
 use super::{
-    Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings,
+    Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Role, Service, Settings,
 };
 use crate::mtu;
+
+pub use self::mesh::mesh;
 
 /// What only this node knows.
 #[derive(Debug, Clone)]
@@ -30,7 +34,10 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
     let own = view.nodes().get(&local.node).map(|node| node.data_path);
     let mut desired = Desired::default();
     for network in view.networks().values() {
-        let here = |e: &Endpoint| e.node == local.node;
+        // A gate alone is no reason to carry a network, as long as it is not plugged in.
+        let here = |e: &Endpoint| {
+            e.node == local.node && (!e.is_mesh() || local.ports.contains_key(&e.id))
+        };
         if !view.endpoints_on(network.id).any(here) {
             continue;
         }
@@ -55,9 +62,7 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
     for endpoint in view.endpoints_on(network) {
         let (mac, addresses) = (endpoint.mac, endpoint.addresses);
         if endpoint.node == local.node {
-            if let Some(port) = local.ports.get(&endpoint.id).cloned() {
-                entry.locals.insert(endpoint.id, LocalEndpoint::new(mac, addresses, port));
-            }
+            entry.locals.extend(local_endpoint(endpoint, local).map(|here| (endpoint.id, here)));
         } else if let Some(node) = data_path(view, endpoint.node) {
             entry.members.insert(node);
             entry.remotes.insert(endpoint.id, RemoteEndpoint { mac, addresses, node });
@@ -68,15 +73,32 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
 fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entry: &mut Network) {
     for service in view.services().values() {
         let Some(vips) = service.vips.get(&network).copied() else { continue };
-        let tasks = view.tasks_of(service.id);
-        let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
-        let backends = alive.map(|e| {
-            let drained = view.nodes().get(&e.node).is_some_and(Node::is_drained);
-            (e.id, Backend { addresses: e.addresses, draining: drained || !e.is_ready() })
-        });
-        let backends = backends.collect();
+        let backends = backends(view, service.id, network, dead);
         entry.services.insert(service.id, Service { vips, backends });
     }
+}
+
+/// An endpoint of this node as it is plugged in.
+fn local_endpoint(endpoint: &Endpoint, local: &Local) -> Option<LocalEndpoint> {
+    let port = local.ports.get(&endpoint.id).cloned()?;
+    let role = if endpoint.is_mesh() { Role::Gate } else { Role::Station };
+    Some(LocalEndpoint { mac: endpoint.mac, addresses: endpoint.addresses, port, role })
+}
+
+/// Tasks of a service on a network that may have flows.
+fn backends(
+    view: &View,
+    service: ServiceId,
+    network: NetworkId,
+    dead: &BTreeSet<NodeId>,
+) -> BTreeMap<EndpointId, Backend> {
+    let tasks = view.tasks_of(service);
+    let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
+    let backends = alive.map(|e| {
+        let drained = view.nodes().get(&e.node).is_some_and(Node::is_drained);
+        (e.id, Backend { addresses: e.addresses, draining: drained || !e.is_ready() })
+    });
+    backends.collect()
 }
 
 fn data_path(view: &View, node: NodeId) -> Option<IpAddr> {

@@ -1,8 +1,8 @@
 //! From the replicated view to one node's part of the routing mesh.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{NodeId, Service, View};
+use overlay_types::{NodeId, Service, ServiceId, View};
 
 use super::{Local, backends, local_endpoint};
 use crate::desired::{Mesh, MeshPort, MeshService};
@@ -34,8 +34,8 @@ pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh>
         MeshService { ports, backends, prefer_local: service.spec.prefer_local }
     };
     let services = view.services_on(network).map(|s| (s.id, service(s)));
-    let services = services.filter(|(_, service)| !service.ports.is_empty());
-    let services: std::collections::BTreeMap<_, _> = services.collect();
+    let services: BTreeMap<ServiceId, MeshService> =
+        services.filter(|(_, service)| !service.ports.is_empty()).collect();
     let tasks = on_network().filter(|e| {
         e.node == local.node && e.service.is_some_and(|service| services.contains_key(&service))
     });

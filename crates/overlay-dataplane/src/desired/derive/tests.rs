@@ -7,7 +7,7 @@ use overlay_types::{
 };
 
 use super::*;
-use crate::{Observed, Op, diff};
+use crate::{Observed, Op, desired::Role as DesiredRole, diff};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -222,4 +222,82 @@ fn n18_a_container_has_a_way_out_unless_all_its_networks_are_internal() {
     let endpoints: Vec<_> = uplink.endpoints.iter().map(|(id, p)| (*id, p.ports.clone())).collect();
     assert_eq!(endpoints, [(EndpointId::from_u128(1), ports)]);
     assert_eq!((uplink.subnets.len(), uplinks.subnets.len()), (2, 2));
+}
+
+/// An ingress network (9) with gates on all nodes, and a service that publishes there.
+fn with_mesh() -> View {
+    let mut view = view();
+    let gate = |number: u8, node: u8| {
+        let Object::Endpoint(e) = endpoint(number, 9, node, None) else { unreachable!() };
+        Object::Endpoint(Endpoint { role: EndpointRole::Mesh, ..e })
+    };
+    let Object::Service(mut web) = service(8, 9) else { unreachable!() };
+    let mut draft = web.spec.into_draft();
+    for text in ["8080:80", "[::1]:53:5353/udp", "published=9090,target=90,mode=host"] {
+        draft.ports.extend(overlay_types::PortSpec::parse(text).unwrap());
+    }
+    draft.prefer_local = true;
+    web.spec = draft.try_into().unwrap();
+    let objects = [
+        network(9, |draft| draft.ingress = true),
+        Object::Service(web),
+        service(6, 9),
+        gate(191, 1),
+        gate(192, 2),
+        gate(193, 3),
+        endpoint(91, 9, 1, Some(8)),
+        endpoint(92, 9, 2, Some(8)),
+        endpoint(93, 9, 3, Some(8)),
+        endpoint(94, 9, 1, Some(6)),
+    ];
+    view.apply(Revision::new(2), objects.map(Change::Put));
+    view
+}
+
+fn with_gate() -> Local {
+    let mut local = local();
+    let more = [191, 91, 94].map(|id| (EndpointId::from_u128(id), PortKind::Memory));
+    local.ports.extend(more);
+    local
+}
+
+#[test]
+fn s10_a_nodes_part_of_the_mesh_is_who_publishes_and_who_answers() {
+    let dead = BTreeSet::from([NodeId::from_u128(3)]);
+    let mesh = mesh(&with_mesh(), &dead, &with_gate()).unwrap();
+    assert_eq!((mesh.network, mesh.endpoint), (of(9), EndpointId::from_u128(191)));
+    let gates: Vec<u128> = mesh.gates.keys().map(|id| id.to_u128()).collect();
+    assert_eq!(gates, [191, 192, 193], "that of a dead node stays");
+    let services: Vec<_> = mesh.services.iter().collect();
+    let [(id, web)] = services[..] else { panic!("who publishes nothing is not there") };
+    assert_eq!((*id, web.prefer_local), (ServiceId::from_u128(8), true));
+    let ports: Vec<_> = web.ports.iter().map(|p| (p.bind, p.published, p.target)).collect();
+    assert_eq!(ports, [(None, 8080, 80), (Some("::1".parse().unwrap()), 53, 5353)]);
+    let backends: Vec<u128> = web.backends.keys().map(|id| id.to_u128()).collect();
+    assert_eq!(backends, [91, 92]);
+    // Of this node's tasks those of services that publish.
+    assert_eq!(mesh.tasks.keys().map(|id| id.to_u128()).collect::<Vec<_>>(), [91]);
+}
+
+#[test]
+fn s10_without_a_gate_that_is_plugged_in_there_is_no_mesh() {
+    let alive = BTreeSet::new();
+    assert_eq!(mesh(&view(), &alive, &local()), None);
+    assert_eq!(mesh(&with_mesh(), &alive, &local()), None);
+    let mut gate_only = with_mesh();
+    let tasks = [91, 94].map(|id| overlay_types::ObjectKey::Endpoint(EndpointId::from_u128(id)));
+    gate_only.apply(Revision::new(3), tasks.map(Change::Delete));
+    assert!(!derive(&gate_only, &alive, &local()).networks.contains_key(&of(9)));
+    assert!(derive(&gate_only, &alive, &with_gate()).networks.contains_key(&of(9)));
+    let elsewhere = Local { node: NodeId::from_u128(4), ..with_gate() };
+    assert_eq!(mesh(&with_mesh(), &alive, &elsewhere), None);
+}
+
+#[test]
+fn s11_only_the_gate_sends_for_others() {
+    let desired = derive(&with_mesh(), &BTreeSet::new(), &with_gate());
+    let roles = desired.networks[&of(9)].locals.iter().map(|(id, e)| (id.to_u128(), e.role));
+    let expected =
+        [(91, DesiredRole::Station), (94, DesiredRole::Station), (191, DesiredRole::Gate)];
+    assert_eq!(roles.collect::<Vec<_>>(), expected);
 }
