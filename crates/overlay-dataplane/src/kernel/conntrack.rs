@@ -27,13 +27,22 @@ const V4_SOURCE: u16 = 1;
 const V4_DESTINATION: u16 = 2;
 const V6_SOURCE: u16 = 3;
 const V6_DESTINATION: u16 = 4;
+/// `CTA_TUPLE_PROTO`, and what is in it.
+const PROTO: u16 = 2;
+const PROTO_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
 
-/// Ends the connections of a namespace that `is_over` says so of: by the address that the first
-/// packet was sent to, and the one that answers. Returns how many that were.
-pub(super) fn end(
-    socket: &RouteSocket,
-    is_over: impl Fn(IpAddr, IpAddr) -> bool,
-) -> Result<usize, Refusal> {
+/// A connection, by what its first packet was sent to and what answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) protocol: u8,
+    pub(super) to: (IpAddr, u16),
+    pub(super) from: (IpAddr, u16),
+}
+
+/// Ends the connections of a namespace that `is_over` says so of. Returns how many that were.
+pub(super) fn end(socket: &RouteSocket, is_over: impl Fn(&Flow) -> bool) -> Result<usize, Refusal> {
     // To list none the kernel goes through those of all namespaces, which takes milliseconds.
     if count(socket)? == Some(0) {
         return Ok(0);
@@ -61,14 +70,21 @@ fn count(socket: &RouteSocket) -> Result<Option<u32>, Refusal> {
 }
 
 /// The request that ends a connection that is over.
-fn removal(payload: &[u8], is_over: impl Fn(IpAddr, IpAddr) -> bool) -> Option<Message> {
+fn removal(payload: &[u8], is_over: impl Fn(&Flow) -> bool) -> Option<Message> {
     let (generic, rest) = payload.split_first_chunk::<{ GENERIC.len() }>()?;
     let attributes = Attributes::new(rest);
-    let asked = attributes.nested(ORIGINAL).nested(IP);
-    let answered = attributes.nested(REPLY).nested(IP);
-    let to = asked.ip(V4_DESTINATION).or_else(|| asked.ip(V6_DESTINATION))?;
-    let from = answered.ip(V4_SOURCE).or_else(|| answered.ip(V6_SOURCE))?;
-    if !is_over(to, from) {
+    let (asked, answered) = (attributes.nested(ORIGINAL), attributes.nested(REPLY));
+    let (asked_ip, answered_ip) = (asked.nested(IP), answered.nested(IP));
+    let to = asked_ip.ip(V4_DESTINATION).or_else(|| asked_ip.ip(V6_DESTINATION))?;
+    let from = answered_ip.ip(V4_SOURCE).or_else(|| answered_ip.ip(V6_SOURCE))?;
+    // Protocols without ports have none here.
+    let port = |tuple: Attributes<'_>, kind| tuple.nested(PROTO).u16_be(kind).unwrap_or(0);
+    let flow = Flow {
+        protocol: asked.nested(PROTO).u8(PROTO_NUMBER).unwrap_or(0),
+        to: (to, port(asked, DESTINATION_PORT)),
+        from: (from, port(answered, SOURCE_PORT)),
+    };
+    if !is_over(&flow) {
         return None;
     }
     let original = attributes.get(ORIGINAL)?;

@@ -46,12 +46,13 @@ use overlay_types::{EndpointId, SpecError, Subnet};
 
 use self::plan::{GatewayOp, NetNsId, Observed, Wanted, host_port};
 use super::{
+    conntrack,
     link::{self, Link},
     netlink::RouteSocket,
     netns::NetNs,
     nft::{
         Nft, Table, TableId, diff, endpoint, forwarding, gateway,
-        publish::HostPort,
+        publish::{self, HostPort},
         reservation::{PortTaken, Reservation},
     },
 };
@@ -269,7 +270,12 @@ impl KernelGateway {
             }
             GatewayOp::RemoveDevice(index) => bridge::remove(&self.host, index),
             GatewayOp::SetTable(table) => {
-                set_table(&mut self.nft, &gateway::table_id(), table.as_ref())
+                set_table(&mut self.nft, &gateway::table_id(), table.as_ref())?;
+                let ways = |table: &Option<Table>| table.as_ref().map(publish::ways);
+                let (before, after) = (ways(&observed.table), ways(&table).unwrap_or_default());
+                let gone = before.iter().flatten().filter(|way| !after.contains(way)).copied();
+                self.end_flows(&gone.collect());
+                Ok(())
             }
             GatewayOp::PutBridge(spec) => {
                 bridge::put(&self.host, &self.netns, &self.config.bridge, &spec)
@@ -283,6 +289,30 @@ impl KernelGateway {
                 Some(netns) => set_container_table(netns, table.as_ref()),
                 None => Ok(()),
             },
+        }
+    }
+
+    /// Ends the connections to ports that are published no more: a datagram's would go on for as long as
+    /// its client sends, to a container that is gone, whoever has the port by then.
+    fn end_flows(&self, gone: &BTreeSet<publish::Way>) {
+        if gone.is_empty() {
+            return;
+        }
+        let is_over = |flow: &conntrack::Flow| {
+            gone.iter().any(|way| {
+                (way.protocol, way.port, way.to) == (flow.protocol, flow.to.1, flow.from)
+                    && way.on.is_none_or(|on| on == flow.to.0)
+            })
+        };
+        let ended = self.netns.enter(RouteSocket::open_netfilter);
+        let ended = ended.map(|socket| conntrack::end(&socket, is_over));
+        match ended {
+            Ok(Ok(count)) if count > 0 => {
+                tracing::info!(count, "connections to ports ended that are published no more");
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "connections to such ports go on"),
+            Err(error) => tracing::warn!(%error, "connections to such ports go on"),
         }
     }
 

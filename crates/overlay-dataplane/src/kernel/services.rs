@@ -205,7 +205,7 @@ impl<'a> Room<'a> {
             return Ok(());
         }
         let socket = self.netns.enter(RouteSocket::open_netfilter).map_err(said)?;
-        let ended = conntrack::end(&socket, |vip, backend| cut.covers(vip, backend));
+        let ended = conntrack::end(&socket, |flow| cut.covers(flow.to.0, flow.from.0));
         let ended = ended.map_err(|error| format!("cannot end flows: {error}"))?;
         if ended > 0 {
             tracing::debug!(endpoint = %self.site.endpoint, ended, "flows to virtual addresses end");

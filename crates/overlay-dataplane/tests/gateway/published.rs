@@ -11,7 +11,7 @@ use overlay_testkit::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::site::{A, Site, converge, eventually, inside, outer, overlay};
+use crate::site::{A, B, Site, converge, eventually, inside, outer, overlay};
 
 const SCTP: i32 = 132;
 const DEADLINE: core::time::Duration = core::time::Duration::from_secs(20);
@@ -126,6 +126,47 @@ fn s16_a_published_port_answers_on_its_own_host_and_on_the_overlay_address() -> 
         }
         let listener = listen(&site.a, inside(&site.a, false)?, 80)?;
         connect(&site.host, SocketAddr::from(([127, 0, 0, 1], 8080)), &listener)?;
+    }
+    Ok(())
+}
+
+/// From one port, datagrams are one flow: it does not stay with the container that had the port before.
+#[test]
+fn s12_a_flow_of_datagrams_ends_with_the_port_that_it_came_by() -> Result<()> {
+    if lab::skip() {
+        return Ok(());
+    }
+    let site = Site::new(false)?;
+    let mut gateway = site.start()?;
+    for ipv6 in [false, true] {
+        let of_a = site.uplinks(&["5353:53/udp"])?;
+        let mut of_b = of_a.clone();
+        let uplink = |desired: &mut Uplinks, container: &Namespace, id| {
+            let found = desired.containers.get_mut(&container.path())?.endpoints.get_mut(&id)?;
+            Some(core::mem::take(&mut found.ports))
+        };
+        let ports = uplink(&mut of_b, &site.a, A).context("a")?;
+        let b = of_b.containers.get_mut(&site.b.path()).and_then(|u| u.endpoints.get_mut(&B));
+        b.context("b")?.ports = ports;
+        converge(&mut gateway, &of_a)?;
+        let mut servers = Vec::new();
+        for container in [&site.a, &site.b] {
+            let own = inside(container, ipv6)?;
+            let server = container.enter(|| UdpSocket::bind((own, 53)))?;
+            server.set_read_timeout(Some(core::time::Duration::from_millis(50)))?;
+            servers.push(server);
+        }
+        let client = site.outside.enter(|| UdpSocket::bind((outer(ipv6, 9), 0)))?;
+        let sent = |server: &UdpSocket| {
+            client.send_to(b"to whoever has it", (outer(ipv6, 1), 5353))?;
+            Ok(server.recv(&mut [0; 32])?)
+        };
+        eventually(|| sent(&servers[0]))?;
+        // What was sent more than once.
+        while servers[0].recv(&mut [0; 32]).is_ok() {}
+        converge(&mut gateway, &of_b)?;
+        eventually(|| sent(&servers[1]))?;
+        ensure!(servers[0].recv(&mut [0; 32]).is_err(), "the first one still hears it");
     }
     Ok(())
 }

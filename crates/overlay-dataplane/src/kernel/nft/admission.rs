@@ -146,11 +146,7 @@ fn key(vni: Vni, address: IpAddr) -> Key {
 fn read_key(key: &Key) -> Option<(Vni, IpAddr)> {
     let (vni, address) = key.first.split_at_checked(4)?;
     let vni = Vni::new(u32::from_ne_bytes(vni.try_into().ok()?))?;
-    let address = match <[u8; 4]>::try_from(address) {
-        Ok(v4) => v4.into(),
-        Err(_) => <[u8; 16]>::try_from(address).ok()?.into(),
-    };
-    Some((vni, address))
+    Some((vni, set::to_address(address)?))
 }
 
 /// Loads the 24 bits of the VNI; the reserved octet behind them stays zero (RFC 7348 §5).

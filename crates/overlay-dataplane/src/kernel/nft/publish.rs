@@ -1,7 +1,7 @@
 //! Published ports as maps from where they answer to where they lead.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{Addresses, Protocol};
 
@@ -20,6 +20,8 @@ const CHAIN: &str = "publish";
 const ON_ADDRESS: [&str; 2] = ["on_address4", "on_address6"];
 /// Ports that answer on all addresses of the namespace.
 const ON_ALL: [&str; 2] = ["on_all4", "on_all6"];
+/// Octets of a register, which the fields of a concatenation fill.
+const WORD: usize = 4;
 /// Where the target is loaded.
 const TARGET: Reg = Reg::new(8);
 
@@ -45,6 +47,42 @@ pub struct Target {
     pub addresses: Addresses,
     /// Port that the endpoint listens on.
     pub port: u16,
+}
+
+/// One port that a table leads somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The only address that it answers on.
+    pub on: Option<IpAddr>,
+    /// Number of the transport protocol.
+    pub protocol: u8,
+    /// The published port.
+    pub port: u16,
+    /// Where it leads.
+    pub to: (IpAddr, u16),
+}
+
+/// Where a table that was read leads published ports.
+pub fn ways(table: &Table) -> BTreeSet<Way> {
+    let names = ON_ADDRESS.into_iter().chain(ON_ALL);
+    let sets = names.filter_map(|name| table.sets.get(name));
+    let elements = sets.flat_map(|set| &set.elements);
+    elements.filter_map(|(key, data)| way(key, data.as_ref()?)).collect()
+}
+
+fn way(key: &Key, data: &Data) -> Option<Way> {
+    // Each field of a concatenation has whole words.
+    let port = |word: &[u8]| Some(u16::from_be_bytes(*word.first_chunk()?));
+    let (rest, published) = key.first.split_last_chunk::<WORD>()?;
+    let (on, protocol) = rest.split_last_chunk::<WORD>()?;
+    let Data::Value(data) = data else { return None };
+    let (address, target) = data.split_last_chunk::<WORD>()?;
+    Some(Way {
+        on: set::to_address(on),
+        protocol: protocol[0],
+        port: port(published)?,
+        to: (set::to_address(address)?, port(target)?),
+    })
 }
 
 /// Adds to a table what translates these ports, for packets that arrive and for those of the
@@ -135,6 +173,24 @@ const fn words(ipv6: bool) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s16_where_ports_lead_is_read_back() {
+        let mut addresses = Addresses::default();
+        addresses.set([172, 20, 0, 2].into());
+        addresses.set([0xfd20, 0, 0, 0, 0, 0, 0, 2].into());
+        let on = IpAddr::from([192, 0, 2, 1]);
+        let host = |address, port| HostPort { protocol: Protocol::Udp, address, port };
+        let target = Target { addresses, port: 53 };
+        let mut table = Table::default();
+        let ports = [(host(None, 5353), target), (host(Some(on), 53), target)];
+        add_to(&mut table, &Ports::from(ports));
+        let way = |on, port, to: IpAddr| Way { on, protocol: 17, port, to: (to, 53) };
+        let [v4, v6] = [addresses.v4.unwrap().into(), addresses.v6.unwrap().into()];
+        let expected = [way(None, 5353, v4), way(None, 5353, v6), way(Some(on), 53, v4)];
+        assert_eq!(ways(&table), BTreeSet::from(expected));
+        assert_eq!(ways(&Table::default()), BTreeSet::new());
+    }
 
     #[test]
     fn s16_a_port_is_in_the_map_of_its_addresses() {

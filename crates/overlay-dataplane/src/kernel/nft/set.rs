@@ -219,6 +219,14 @@ pub fn address(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The address that these octets are.
+pub fn to_address(octets: &[u8]) -> Option<IpAddr> {
+    match <[u8; 4]>::try_from(octets) {
+        Ok(v4) => Some(v4.into()),
+        Err(_) => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
+    }
+}
+
 /// The octets of a device's name. One of more than 15 is no device's and stays none's.
 pub fn device(name: &str) -> [u8; 16] {
     let mut octets = [0; 16];
