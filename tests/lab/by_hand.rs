@@ -1,10 +1,17 @@
-//! What a user takes away from the kernel dataplane by hand comes back.
+//! What a user takes away by hand comes back.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::{hosts::Host, lab::Namespace, until::until};
+use overlay_testkit::{
+    hosts::Host,
+    lab::{NAMED, Namespace},
+    until::until,
+};
+use rstest::rstest;
 
 use crate::{
-    plane::KERNELS,
+    plane::{KERNELS, MIXED, Plane, USERS},
     probe::ping,
     setup::{BACK_WITHIN, Cluster, Lab},
 };
@@ -79,5 +86,70 @@ fn d06_what_is_taken_away_by_hand_comes_back() -> Result<()> {
             back(what)?;
         }
         Ok(())
+    })
+}
+
+/// On nodes in user space there is the container's device, and nothing else to take.
+#[rstest]
+#[case::user(USERS, 1)]
+#[case::mixed(MIXED, 3)]
+fn d06_a_tap_device_that_was_deleted_comes_back(
+    #[case] planes: [Plane; 3],
+    #[case] node: u8,
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        lab.ctl(1, "network create --attachable net")?;
+        let (one, two) = (lab.container(node, "net")?, lab.container(2, "net")?);
+        ping(&one.netns, two.address())?;
+        let before = one.netns.ip("-brief address show dev eth0")?;
+        for _ in 0..2 {
+            one.netns.ip("link delete eth0")?;
+            until("the device comes back", BACK_WITHIN, || {
+                let shown = one.netns.ip("-brief address show dev eth0")?;
+                ensure!(v4(&shown) == v4(&before), "{shown}, before: {before}");
+                one.netns.run(&["ping", "-c", "1", "-W", "1", &two.address().to_string()])
+            })?;
+            let mac = one.netns.ip("-brief link show dev eth0")?;
+            ensure!(mac.contains(&one.mac), "{mac}");
+        }
+        let log = lab.host(node).log();
+        ensure!(log.contains("somebody changed the dataplane"), "it is not logged");
+        Ok(())
+    })
+}
+
+/// What `ip` shows but for link-local addresses.
+fn v4(shown: &str) -> Vec<&str> {
+    shown.split_whitespace().filter(|word| !word.starts_with("fe80::")).collect()
+}
+
+/// A container that is made anew at the path of the one before, before anybody has noticed.
+#[rstest]
+#[case::user(USERS)]
+#[case::kernel(KERNELS)]
+fn d06_a_container_that_takes_the_place_of_another_gets_its_device(
+    #[case] planes: [Plane; 3],
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        lab.ctl(1, "network create --attachable net")?;
+        std::fs::create_dir_all(NAMED)?;
+        let first = Namespace::named("box")?;
+        let path = Path::new(NAMED).join("box");
+        let endpoint = lab.host(1).attach("net", "box", &path, &[])?;
+        let other = lab.container(2, "net")?;
+        ping(&first, other.address())?;
+        // It has a cable to the outside, which ends with the namespace.
+        lab.wire.connect("outside", &first, "inside")?;
+        drop(first);
+        lab.wire.run(&["ip", "netns", "delete", "box"])?;
+        let again = Namespace::named("box")?;
+        until("the first container's namespace is gone", BACK_WITHIN, || {
+            ensure!(lab.wire.ip("link show dev outside").is_err(), "its cable is there");
+            Ok(())
+        })?;
+        until("the second one has its device", BACK_WITHIN, || {
+            again.run(&["ping", "-c", "1", "-W", "1", &other.address().to_string()])
+        })?;
+        lab.ctl(1, &format!("endpoint inspect {endpoint}")).map(drop)
     })
 }

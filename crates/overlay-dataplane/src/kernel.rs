@@ -28,6 +28,7 @@
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them
 //! - [`gateway`]: the way out of containers, and their published ports; beside the dataplane
+//! - `workshop`: where TAP devices of the switch in user space are made
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
@@ -51,6 +52,7 @@ mod route;
 mod scaffold;
 mod services;
 mod stations;
+pub(crate) mod workshop;
 pub mod xfrm;
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ use overlay_types::{EndpointId, NetworkId};
 use super::{
     Switch, SwitchConfig,
     engine::{NetworkTable, PortBinding, PortId, Tables},
-    ports::{MemoryPort, Port, Tap, TapConfig},
+    ports::{
+        MemoryPort, Port, Tap, TapConfig,
+        tap::{Gone, set_mtu},
+    },
 };
 use crate::{
     Error,
     api::{Dataplane, Observed, Op},
-    desired::{LocalEndpoint, Network, PortKind},
+    desired::{LocalEndpoint, Network, PortKind, Settings},
     state::State,
 };
 
@@ -30,6 +33,8 @@ pub struct UserDataplane {
     tables: BTreeMap<NetworkId, Arc<NetworkTable>>,
     ports: BTreeMap<EndpointId, PortBinding>,
     memory: BTreeMap<EndpointId, MemoryPort>,
+    /// Whether the TAP devices of endpoints are gone.
+    gone: BTreeMap<EndpointId, Gone>,
     /// Numbers of ports that were unplugged, to be used again: tables are indexed by them.
     free: Vec<PortId>,
     /// Numbers that the switch's tables still know. Used again before these are swapped, a number
@@ -47,6 +52,7 @@ impl UserDataplane {
             tables: BTreeMap::new(),
             ports: BTreeMap::new(),
             memory: BTreeMap::new(),
+            gone: BTreeMap::new(),
             free: Vec::new(),
             released: Vec::new(),
         })
@@ -103,8 +109,11 @@ impl UserDataplane {
                     "carry plain networks: their port was left to another dataplane",
                 ));
             }
-            Op::PutNetwork(id, _)
-            | Op::SetMembers(id, _)
+            Op::PutNetwork(id, settings) => {
+                self.follow_mtu(id, &settings);
+                changed.insert(id);
+            }
+            Op::SetMembers(id, _)
             | Op::PutRemote(id, ..)
             | Op::RemoveRemote(id, _)
             | Op::PutService(id, ..)
@@ -138,9 +147,10 @@ impl UserDataplane {
                     addresses: network.map(|n| prefixed(n, local)).unwrap_or_default(),
                     mtu: network.map_or(0, |n| n.settings.mtu),
                 };
-                Tap::create(&config)
-                    .and_then(|tap| self.switch.add_port(id, Port::Tap(tap)))
-                    .map(|()| true)
+                Tap::create(&config).and_then(|tap| {
+                    self.gone.insert(endpoint, tap.gone());
+                    self.switch.add_port(id, Port::Tap(tap)).map(|()| true)
+                })
             }
             PortKind::Veth { .. } => {
                 Err(Error::Unsupported("make veth pairs; it makes TAP devices"))
@@ -158,12 +168,49 @@ impl UserDataplane {
 
     fn unplug(&mut self, endpoint: EndpointId) -> Result<(), Error> {
         self.memory.remove(&endpoint);
+        self.gone.remove(&endpoint);
         if let Some(binding) = self.ports.get(&endpoint).copied() {
             self.switch.remove_port(binding.port)?;
             self.ports.remove(&endpoint);
             self.released.push(binding.port);
         }
         Ok(())
+    }
+
+    /// Unplugs endpoints whose devices are gone, so that what is observed says so.
+    fn unplug_gone(&mut self) -> Result<(), Error> {
+        let gone = self.gone.iter().filter(|(_, gone)| gone.is_so());
+        let gone: BTreeSet<EndpointId> = gone.map(|(endpoint, _)| *endpoint).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut changed = BTreeSet::new();
+        for (id, network) in &mut self.state.0.networks {
+            let before = network.locals.len();
+            network.locals.retain(|endpoint, _| !gone.contains(endpoint));
+            if network.locals.len() < before {
+                changed.insert(*id);
+            }
+        }
+        gone.into_iter().try_for_each(|endpoint| self.unplug(endpoint))?;
+        self.swap(changed)
+    }
+
+    /// Has the devices of a network carry packets of its MTU. One that cannot says so in the log: its
+    /// network goes on all the same.
+    fn follow_mtu(&self, id: NetworkId, settings: &Settings) {
+        let Some(network) = self.state.0.networks.get(&id) else { return };
+        if network.settings.mtu == settings.mtu {
+            return;
+        }
+        for (endpoint, local) in &network.locals {
+            let PortKind::Tap { name, netns } = &local.port else { continue };
+            let (name, netns, mac) = (name.clone(), netns.clone(), local.mac);
+            let config = TapConfig { name, netns, mac, addresses: Vec::new(), mtu: settings.mtu };
+            if let Err(error) = set_mtu(&config) {
+                tracing::warn!(%endpoint, %error, "the interface keeps its MTU");
+            }
+        }
     }
 
     /// Builds the tables of the networks that changed and gives the switch all of them.
@@ -201,6 +248,7 @@ impl Dataplane for UserDataplane {
     fn observe(&mut self) -> Result<Observed, Error> {
         // What is commanded is in effect only once the thread has taken it.
         self.switch.barrier()?;
+        self.unplug_gone()?;
         Ok(self.state.0.clone())
     }
 

@@ -9,15 +9,22 @@ use std::{
     io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::errno::Errno;
 use overlay_types::MacAddr;
 
 use super::interface::{Interface, create_tap, enable_offload, is_device_name};
 use crate::{
     Error,
+    kernel::{
+        NetNs,
+        workshop::{Kept, make_in},
+    },
     user::engine::{FRAME_HEADROOM, Offload},
     wire::{checksum::Sum, dissection::Dissection, ethernet, protocol, tcp, udp, write_u16},
 };
@@ -51,7 +58,31 @@ pub struct TapConfig {
 
 /// An open TAP device; it goes away with this value when it was made by [`Tap::create`].
 #[derive(Debug)]
-pub struct Tap(File);
+pub struct Tap {
+    file: File,
+    gone: Gone,
+    _workshop: Option<Kept>,
+}
+
+/// Whether a device is gone, though its file is open: somebody deleted it, or its namespace ended.
+/// Known once the switch has tried it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what trying the device said.
+    fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|error| {
+            if error.raw_os_error() == Some(Errno::EBADFD as i32) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+}
 
 impl Tap {
     /// Makes a device, sets it up and brings it up. Needs `CAP_NET_ADMIN` in its namespace.
@@ -59,30 +90,22 @@ impl Tap {
         if !is_device_name(&config.name) {
             return Err(Error::DeviceName(config.name.clone()));
         }
-        let Some(path) = &config.netns else { return Self::create_here(config) };
+        let Some(path) = &config.netns else {
+            let failed = |source| Error::Tap { name: config.name.clone(), step: "create", source };
+            let tap = Self::open(create_tap(&config.name).map_err(failed)?, None);
+            set_up(config)?;
+            return Ok(tap);
+        };
         let failed = |source| Error::Namespace { path: path.clone(), source };
-        let namespace = File::open(path).map_err(failed)?;
-        // A namespace is a property of a thread: this one is thrown away afterwards.
-        thread::scope(|scope| {
-            let maker = scope.spawn(|| {
-                setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|e| failed(e.into()))?;
-                Self::create_here(config)
-            });
-            maker.join().unwrap_or(Err(Error::Stopped))
-        })
+        let netns = NetNs::open(path).map_err(failed)?;
+        let (file, kept) = make_in((&netns, path), &config.name, || create_tap(&config.name))?;
+        let tap = Self::open(file, Some(kept));
+        netns.enter(|| Ok(set_up(config))).map_err(failed)??;
+        Ok(tap)
     }
 
-    fn create_here(config: &TapConfig) -> Result<Self, Error> {
-        let failed = |step| move |source| Error::Tap { name: config.name.clone(), step, source };
-        let file = create_tap(&config.name).map_err(failed("create"))?;
-        let interface = Interface::open(&config.name).map_err(failed("open a socket for"))?;
-        interface.set_mac(config.mac).map_err(failed("set the address of"))?;
-        interface.set_mtu(config.mtu).map_err(failed("set the MTU of"))?;
-        for (address, prefix_len) in &config.addresses {
-            interface.add_address(*address, *prefix_len).map_err(failed("add an address to"))?;
-        }
-        interface.set_up().map_err(failed("bring up"))?;
-        Ok(Self(file))
+    fn open(file: File, workshop: Option<Kept>) -> Self {
+        Self { file, gone: Gone::default(), _workshop: workshop }
     }
 
     /// Takes over a device that someone else made with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
@@ -93,16 +116,20 @@ impl Tap {
             step: "enable offload on",
             source,
         })?;
-        Ok(Self(fd.into()))
+        Ok(Self::open(fd.into(), None))
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
+    }
+
+    pub(crate) fn gone(&self) -> Gone {
+        self.gone.clone()
     }
 
     /// Reads one frame into `buffer`, of [`BUFFER_LEN`]. Says where it is.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<(Range<usize>, Offload)> {
-        let length = self.0.read(buffer)?;
+        let length = self.gone.note(self.file.read(buffer))?;
         let Some((header, frame)) = buffer[..length].split_at_mut_checked(FRAME_HEADROOM) else {
             return Ok((0..0, Offload::None));
         };
@@ -126,8 +153,33 @@ impl Tap {
         if let Offload::Segment(size) = offload {
             describe_segments(header, frame, size)?;
         }
-        self.0.write(bytes).map(drop)
+        self.gone.note(self.file.write(bytes)).map(drop)
     }
+}
+
+/// Has a device that is there carry larger or smaller packets.
+pub(crate) fn set_mtu(config: &TapConfig) -> Result<(), Error> {
+    let set = || Interface::open(&config.name)?.set_mtu(config.mtu);
+    let failed = |source| Error::Tap { name: config.name.clone(), step: "set the MTU of", source };
+    match &config.netns {
+        None => set().map_err(failed),
+        Some(path) => {
+            let enter = |source| Error::Namespace { path: path.clone(), source };
+            NetNs::open(path).map_err(enter)?.enter(set).map_err(failed)
+        }
+    }
+}
+
+/// Gives a device of the calling thread's namespace what its endpoint has, and brings it up.
+fn set_up(config: &TapConfig) -> Result<(), Error> {
+    let failed = |step| move |source| Error::Tap { name: config.name.clone(), step, source };
+    let interface = Interface::open(&config.name).map_err(failed("open a socket for"))?;
+    interface.set_mac(config.mac).map_err(failed("set the address of"))?;
+    interface.set_mtu(config.mtu).map_err(failed("set the MTU of"))?;
+    for (address, prefix_len) in &config.addresses {
+        interface.add_address(*address, *prefix_len).map_err(failed("add an address to"))?;
+    }
+    interface.set_up().map_err(failed("bring up"))
 }
 
 /// Finishes what the sending stack left to hardware: the field holds the pseudo-header's sum.
