@@ -43,6 +43,16 @@ fn vni(lab: &Lab, network: &str) -> Result<u32> {
     Ok(shown[0]["vni"].as_u64().context("a VNI")? as u32)
 }
 
+/// On either dataplane, what it dropped is counted by the same names.
+fn ensure_counted(lab: &Lab, node: u8, reasons: &[&str]) -> Result<()> {
+    let status = lab.json(node, "status")?;
+    for reason in reasons {
+        let count = &status["counters"][format!("dataplane.dropped.{reason}")];
+        ensure!(count.as_u64() > Some(0), "o04: {reason}: {count}");
+    }
+    Ok(())
+}
+
 /// A frame from one container to another as its node would send it.
 fn honest(lab: &Lab, from: &Container, to: &Container, network: &str) -> Result<Forged> {
     Ok(Forged {
@@ -113,7 +123,7 @@ fn from_the_wire(planes: &[Plane]) -> Result<()> {
                 ensure!(!ear.has_heard(lie.as_bytes())?, "{what} is let in");
             }
         }
-        Ok(())
+        ensure_counted(lab, 1, &["not_member"])
     })
 }
 
@@ -219,7 +229,7 @@ fn from_a_container(planes: &[Plane]) -> Result<()> {
             }
         }
         ensure!(heard.is_empty(), "heard: {heard:#?}");
-        Ok(())
+        ensure_counted(lab, 1, &["spoofed_mac", "spoofed_ip", "vlan_tagged"])
     })
 }
 

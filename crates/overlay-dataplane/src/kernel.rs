@@ -28,6 +28,7 @@
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them
 //! - [`gateway`]: the way out of containers, and their published ports; beside the dataplane
+//! - `tally`: what the rules have dropped
 //! - `workshop`: where TAP devices of the switch in user space are made
 //! - `dataplane`, `observation`: operations, and reading back
 
@@ -52,6 +53,7 @@ mod route;
 mod scaffold;
 mod services;
 mod stations;
+mod tally;
 pub(crate) mod workshop;
 pub mod xfrm;
 
@@ -61,6 +63,7 @@ mod tests;
 pub use dataplane::{KernelConfig, KernelDataplane};
 pub use gateway::{GatewayConfig, KernelGateway};
 pub use netns::{NetNs, NetNsId, of_process, set_loopback_up};
+pub use tally::Tally;
 
 /// MTU of an interface of the calling thread's namespace, which `/sys` may be of another one than.
 /// `None` when there is none of this name.

@@ -15,11 +15,12 @@ use overlay_cluster::{
     server::Verdicts,
 };
 use overlay_crypto::keyring::RingKeys;
+use overlay_dataplane::kernel::Tally;
 use overlay_gossip::{
     GossipError, Identity,
     io::{GossipHandle, GossipSettings, Members, incarnation},
 };
-use overlay_types::{NodeId, Role, UnixMillis, View};
+use overlay_types::{DataplaneKind, NodeId, Role, UnixMillis, View};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -98,7 +99,8 @@ impl Member {
         let ports = Ports::open(disk.clone())?;
         let (node, carriers) = (identity.node, choice.carriers);
         let resolvers = Resolvers::new(viewer.names(), config.names());
-        let parts = (dataplane, gateway);
+        let in_kernel = choice.carriers.plain == DataplaneKind::Kernel;
+        let parts = (dataplane, gateway, in_kernel.then(|| Tally::new(netns_dir)));
         let shared = Shared::new(viewer.clone(), node, carriers, mtu, ports, resolvers, parts);
         let shared = Arc::new(shared);
         let keys = Keys::new(identity.cluster, identity.node, rand::random());

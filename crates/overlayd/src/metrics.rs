@@ -1,7 +1,7 @@
 //! Figures for Prometheus, over HTTP on an address of the operator's choice.
 //!
 //! ```text
-//!   GET /metrics ──► gather: asks gossip, the switch, the control plane ──► OpenMetrics text
+//!   GET /metrics ──► gather: asks gossip, the dataplanes, the control plane ──► OpenMetrics text
 //! ```
 
 #![expect(clippy::cast_precision_loss, reason = "figures above 2^53 may be rounded")]
@@ -76,7 +76,7 @@ impl Figures {
     async fn gather(member: &Member) -> Self {
         let mut figures = Self::default();
         figures.node(member);
-        figures.switch(member);
+        figures.dataplane(member).await;
         figures.names(member);
         figures.gossip(member).await;
         if let Some(control) = member.control() {
@@ -126,17 +126,16 @@ impl Figures {
         self.gauge("key_epoch", "Newest data-plane epoch that the node has keys of", epoch as f64);
     }
 
-    fn switch(&mut self, member: &Member) {
-        let counters = &member.shared.counters;
-        let drops = counters.drops();
+    async fn dataplane(&mut self, member: &Member) {
+        let drops = member.shared.drops().await;
         self.family(
             "dataplane_dropped",
             "Frames and datagrams that were dropped, by reason",
             MetricType::Counter,
             &["reason"],
-            drops.map(|(reason, count)| (vec![reason.name().to_owned()], count as f64)),
+            drops.into_iter().map(|(reason, n)| (vec![reason.name().to_owned()], n as f64)),
         );
-        let events = counters.events();
+        let events = member.shared.counters.events();
         self.family(
             "dataplane_events",
             "What the switch did",

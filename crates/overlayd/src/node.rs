@@ -290,11 +290,10 @@ impl NodeHandle {
             return Ok(v1::GetStatusResponse { locked, dataplane, missing, ..Default::default() });
         };
         let mut counters = BTreeMap::new();
-        let switch = &member.shared.counters;
-        for (reason, count) in switch.drops() {
+        for (reason, count) in member.shared.drops().await {
             counters.insert(format!("dataplane.dropped.{}", reason.name()), count);
         }
-        for (event, count) in switch.events() {
+        for (event, count) in member.shared.counters.events() {
             counters.insert(format!("dataplane.{}", event.name()), count);
         }
         let names = member.shared.resolvers.figures();

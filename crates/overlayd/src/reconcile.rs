@@ -16,8 +16,12 @@ use overlay_dataplane::{
     Dataplane, Desired, Observed, Op,
     desired::{self, Local, Network, PortKind, Uplinks},
     diff,
+    kernel::Tally,
     sa::SaSet,
-    user::{engine::Counters, ports::MemoryPort},
+    user::{
+        engine::{Counters, DropReason},
+        ports::MemoryPort,
+    },
 };
 use overlay_types::{
     DataplaneKind, EndpointId, Epoch, Network as ReplicatedNetwork, NetworkId, NodeId, PortSpec,
@@ -72,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     dataplane: Mutex<NodeDataplane>,
     gateway: Mutex<NodeGateway>,
+    /// What the kernel dropped, on a node of its dataplane.
+    tally: Option<Mutex<Tally>>,
 }
 
 impl Shared {
@@ -82,7 +88,7 @@ impl Shared {
         underlay_mtu: u16,
         ports: Ports,
         resolvers: Resolvers,
-        (dataplane, gateway): (NodeDataplane, NodeGateway),
+        (dataplane, gateway, tally): (NodeDataplane, NodeGateway, Option<Tally>),
     ) -> Self {
         Self {
             viewer,
@@ -95,6 +101,7 @@ impl Shared {
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
             gateway: Mutex::new(gateway),
+            tally: tally.map(Mutex::new),
         }
     }
 
@@ -129,6 +136,24 @@ impl Shared {
     ) -> Option<String> {
         let kind = port.clone().kind(self.carriers.of(network.spec.encrypted));
         self.gateway().refusal(published, network, &kind)
+    }
+
+    /// How often something was dropped, by the switch and by the kernel.
+    pub(crate) async fn drops(self: &Arc<Self>) -> BTreeMap<DropReason, u64> {
+        let mut drops: BTreeMap<_, _> = self.counters.drops().collect();
+        let shared = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut tally = shared.tally.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+            let looked = tally.look();
+            looked
+                .inspect_err(|error| tracing::warn!(%error, "the kernel's counters cannot be read"))
+                .ok()
+                .cloned()
+        });
+        for (reason, count) in looked.await.ok().flatten().unwrap_or_default() {
+            *drops.entry(reason).or_default() += count;
+        }
+        drops
     }
 
     fn prune_ports(&self) {

@@ -30,15 +30,23 @@ use overlay_types::Vni;
 use super::{
     batch::Batch,
     expr::{ACCEPT, Base, Cmp, DROP, Expr, Meta, Reg},
+    fence::Reason,
     packet::{R0, UDP, destination_port, source, version},
     set::{self, Field, Key, Set, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
 };
+use crate::user::engine::DropReason;
 
 /// Sets of members, by the version of IP of their data paths.
 const MEMBERS: [&str; 2] = ["members4", "members6"];
 /// The chain that judges frames.
 const JUDGE: &str = "judge";
+/// Comments of the rules that drop, and what the switch in user space calls that.
+const CLEAR: Reason = ("in clear", DropReason::ClearOnEncrypted);
+const UNSEALED: Reason = ("would leave in clear", DropReason::NoOutboundSa);
+const STRANGER: Reason = ("from nobody on that network", DropReason::NotMember);
+/// Why datagrams are dropped here.
+pub const REASONS: [Reason; 3] = [CLEAR, UNSEALED, STRANGER];
 /// Before other tables that filter, which may drop what we let pass, but not the other way round.
 const PRIORITY: i32 = -300;
 /// Offset of the VNI behind the beginning of the UDP header (RFC 7348 §5).
@@ -86,14 +94,14 @@ pub fn table(ports: impl Into<Ports>, members: &Members) -> Table {
     if let Some(port) = ports.sealed {
         let secpath = Expr::Meta { key: Meta::SecPath, to: R0 };
         let clear = addressed_to(port, [secpath, Expr::eq(R0, &[0]), Expr::Counter, DROP]);
-        input.push(clear.comment("in clear"));
+        input.push(clear.comment(CLEAR.0));
         input.push(addressed_to(port, [Expr::goto(JUDGE)]));
         let output = addressed_to(
             port,
             [Expr::RouteHasXfrm { to: R0 }, Expr::eq(R0, &[0]), Expr::Counter, DROP],
         );
         let hook = Hook::new(ChainKind::Filter, HookPoint::Output, PRIORITY);
-        let rules = vec![output.comment("would leave in clear")];
+        let rules = vec![output.comment(UNSEALED.0)];
         table.chains.insert("output".into(), Chain { hook: Some(hook), rules });
     }
     table.chains.insert("input".into(), Chain { hook: Some(hook), rules: input });
@@ -101,7 +109,7 @@ pub fn table(ports: impl Into<Ports>, members: &Members) -> Table {
         admit(false).comment("from a member over IPv4"),
         admit(true).comment("from a member over IPv6"),
         other_tunnel().comment("VNI below 4096: not ours"),
-        Rule::new([Expr::Counter, DROP]).comment("from nobody on that network"),
+        Rule::new([Expr::Counter, DROP]).comment(STRANGER.0),
     ];
     table.chains.insert(JUDGE.into(), Chain { hook: None, rules: judge });
     table

@@ -39,6 +39,17 @@ pub struct DumpedRule {
     pub rule: Rule,
 }
 
+/// What a rule with a counter and a comment has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Names the rule in its table.
+    pub handle: u64,
+    /// The rule's comment.
+    pub comment: String,
+    /// Packets that got as far as the counter.
+    pub packets: u64,
+}
+
 /// A set.
 #[derive(Debug)]
 pub(super) struct DumpedSet {
@@ -95,6 +106,17 @@ pub(super) fn rule(message: Message<'_>) -> Option<DumpedRule> {
     });
     let rule = Rule { comment: a.get(7).and_then(comment), exprs: exprs.collect() };
     Some(DumpedRule { chain: a.text(2)?, handle: a.u64(3)?, rule })
+}
+
+pub(super) fn counted(message: Message<'_>) -> Option<Counted> {
+    let a = message.attributes();
+    let counter = a.nest(4)?.iter().find_map(|(_, payload)| {
+        let expression = Attributes(payload);
+        let is_counter = expression.text(1).is_some_and(|name| name == "counter");
+        if is_counter { expression.nest(2) } else { None }
+    })?;
+    let comment = a.get(7).and_then(comment)?;
+    Some(Counted { handle: a.u64(3)?, comment, packets: counter.u64(2)? })
 }
 
 pub(super) fn set(message: Message<'_>) -> Option<DumpedSet> {

@@ -33,7 +33,7 @@ use super::{
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
 };
 use crate::{
-    user::engine::{ROUTER_MAC, link_local},
+    user::engine::{DropReason, ROUTER_MAC, link_local},
     wire::{
         ethernet::ethertype::{ARP, IPV4, IPV6, QINQ, QINQ_OLD, VLAN},
         ndp, protocol,
@@ -58,6 +58,21 @@ const TAGS: &str = "tags";
 const FRAMES: &str = "frames";
 const DISCOVERY: &str = "discovery";
 const ARP_CHAIN: &str = "arp";
+
+/// The comment of a rule that drops, and what the switch in user space calls that.
+pub type Reason = (&'static str, DropReason);
+
+const OTHER_MAC: Reason = ("another Ethernet address", DropReason::SpoofedMac);
+const OTHER_IP: Reason = ("another IP address", DropReason::SpoofedIp);
+const OTHER_ARP: Reason = ("ARP for another", DropReason::Arp);
+const OTHER_NEIGHBOR: Reason = ("neighbour discovery for another", DropReason::NeighborDiscovery);
+const TAGGED: Reason = ("VLAN tag", DropReason::VlanTagged);
+const TAGGED_THERE: Reason = ("VLAN tag from another node", DropReason::VlanTagged);
+const NO_IP: Reason = ("neither IP nor ARP", DropReason::EtherType);
+
+/// Why frames are dropped here.
+pub const REASONS: [Reason; 7] =
+    [OTHER_MAC, OTHER_IP, OTHER_ARP, OTHER_NEIGHBOR, TAGGED, TAGGED_THERE, NO_IP];
 
 /// `PACKET_OTHERHOST`: to one station, which is not the device itself.
 const OTHER_STATION: u8 = 3;
@@ -204,14 +219,14 @@ impl Fence {
             rules.extend(at_gate(port.mac));
         }
         rules.push(Rule::new([link(6, 6), Expr::eq(R0, &port.mac.0), Expr::goto(FRAMES)]));
-        rules.push(refuse([], "another Ethernet address"));
+        rules.push(refuse([], OTHER_MAC));
         rules
     }
 
     /// What the VXLAN device receives. It answers for neighbours by the same way.
     fn at_tunnel(&self) -> Vec<Rule> {
         let short = self.shortens.then(|| Rule::new(to_port()).comment("to a port"));
-        let tagged = refuse([link(12, 2), within(TAGS, R0)], "VLAN tag from another node");
+        let tagged = refuse([link(12, 2), within(TAGS, R0)], TAGGED_THERE);
         short.into_iter().chain([tagged]).collect()
     }
 }
@@ -247,9 +262,9 @@ fn frames() -> Vec<Rule> {
         own(true),
         Rule::new(to_group).comment("listeners of groups"),
         Rule::new([carries(ARP), vec![Expr::goto(ARP_CHAIN)]].concat()),
-        refuse([link(12, 2), within(IP, R0)], "another IP address"),
-        refuse([link(12, 2), within(TAGS, R0)], "VLAN tag"),
-        refuse([], "neither IP nor ARP"),
+        refuse([link(12, 2), within(IP, R0)], OTHER_IP),
+        refuse([link(12, 2), within(TAGS, R0)], TAGGED),
+        refuse([], NO_IP),
     ]
 }
 
@@ -290,7 +305,7 @@ fn discovery() -> Vec<Rule> {
         let exprs = [&tells[..], &comes_from(set, true), &target, &[ACCEPT]].concat();
         rules.push(Rule::new(exprs));
     }
-    rules.push(refuse([], "neighbour discovery for another"));
+    rules.push(refuse([], OTHER_NEIGHBOR));
     rules
 }
 
@@ -305,7 +320,7 @@ fn arp() -> Vec<Rule> {
         within(ARP_SENDERS, R0),
         ACCEPT,
     ];
-    vec![Rule::new(own), refuse([], "ARP for another")]
+    vec![Rule::new(own), refuse([], OTHER_ARP)]
 }
 
 /// Sends to an endpoint of this node what is IP.
@@ -337,7 +352,7 @@ fn sent_from(mac: MacAddr, address: IpAddr) -> Vec<Expr> {
     exprs
 }
 
-fn refuse<const N: usize>(exprs: [Expr; N], reason: &str) -> Rule {
+fn refuse<const N: usize>(exprs: [Expr; N], (reason, _): Reason) -> Rule {
     Rule::new([&exprs[..], &[Expr::Counter, DROP]].concat()).comment(reason)
 }
 

@@ -28,7 +28,7 @@ use nix::{
 use super::{
     attribute::{Attributes, HEADER_LEN, Message, Writer},
     batch::{ACK, Batch, REQUEST, SUBSYSTEM},
-    dump::{self, DumpedChain, DumpedRule},
+    dump::{self, Counted, DumpedChain, DumpedRule},
     error::NftError,
     table::{Family, Table, TableId},
 };
@@ -187,6 +187,26 @@ impl Nft {
         for _ in 0..READINGS {
             match self.list_rules(id, Some(chain))? {
                 Listing::Whole(rules) => return Ok(rules),
+                Listing::Absent => return Ok(Vec::new()),
+                Listing::Torn => {}
+            }
+        }
+        Err(NftError::Changing(READINGS))
+    }
+
+    /// What the rules of a table have counted, those that have a counter and a comment; nothing when
+    /// there is no such table.
+    pub fn counted(&mut self, id: &TableId) -> Result<Vec<Counted>, NftError> {
+        for _ in 0..READINGS {
+            let (family, what) = (id.family.number(), format!("rules of {id}"));
+            let content = |w: &mut Writer| w.text(1, &id.name);
+            let found = self.ask(GET_RULE, DUMP, family, &what, content, |message| {
+                // Kernels before 4.14 do not select.
+                let is_ours = message.attributes().text(1).is_some_and(|name| name == id.name);
+                if is_ours { dump::counted(message) } else { None }
+            })?;
+            match found {
+                Listing::Whole(counted) => return Ok(counted),
                 Listing::Absent => return Ok(Vec::new()),
                 Listing::Torn => {}
             }
