@@ -15,7 +15,7 @@ use overlay_types::{EndpointId, NetworkId, NodeId, ServiceId};
 
 use crate::{
     Error,
-    desired::{LocalEndpoint, Network, RemoteEndpoint, Service, Settings},
+    desired::{Desired, LocalEndpoint, Network, RemoteEndpoint, Service, Settings},
     sa::Sa,
 };
 
@@ -28,6 +28,17 @@ pub struct Observed {
     pub outbound: BTreeMap<NodeId, (SaId, IpAddr)>,
     /// Associations that are opened with, and where their packets must come from.
     pub inbound: BTreeMap<SaId, IpAddr>,
+}
+
+/// What a dataplane is found to be that is as desired: until others change it, it need not be read.
+impl From<Desired> for Observed {
+    fn from(desired: Desired) -> Self {
+        let Desired { networks, sas } = desired;
+        let inbound = sas.inbound.into_iter().map(|(id, sa)| (id, sa.address)).collect();
+        let outbound =
+            sas.outbound.into_iter().map(|(peer, sa)| (peer, (sa.id, sa.address))).collect();
+        Self { networks, outbound, inbound }
+    }
 }
 
 /// One small change. Applying it again changes nothing.

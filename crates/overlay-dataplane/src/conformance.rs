@@ -64,6 +64,7 @@ pub fn check<D: Dataplane>(mut make: impl FnMut() -> Candidate<D>) {
     moves_an_address_between_endpoints(make());
     rotates_associations(make());
     refuses_what_it_cannot_do(make());
+    is_as_desired_without_a_look(make());
     removes_everything(make());
 }
 
@@ -194,6 +195,47 @@ fn refuses_what_it_cannot_do<D: Dataplane>(mut candidate: Candidate<D>) {
         assert!(matches!(result, Err(Error::Unsupported(_))), "{result:?}");
     }
     assert_eq!(candidate.dataplane.observe().expect("observe"), before);
+}
+
+/// From change to change, what was last desired stands for what there is.
+fn is_as_desired_without_a_look<D: Dataplane>(mut candidate: Candidate<D>) {
+    let sample = candidate.sample();
+    let dataplane = &mut candidate.dataplane;
+    let mut known = dataplane.observe().expect("observe");
+    // Bits that are scattered well: which parts there are of the sample.
+    let parts = (0..24_u32).map(|number| number.wrapping_mul(0x9e37_79b1) >> 8);
+    for bits in parts.chain([u32::MAX, 0]) {
+        let desired = part(&sample, bits);
+        let ops = diff(&desired, &known);
+        for (op, result) in ops.iter().zip(dataplane.apply(ops.clone())) {
+            assert!(result.is_ok(), "{op:?}: {result:?}");
+        }
+        assert_eq!(diff(&desired, &dataplane.observe().expect("observe")), [], "{bits:#x}");
+        known = desired.into();
+    }
+}
+
+/// What is left of a state when each bit stands for a part of it.
+fn part(desired: &Desired, bits: u32) -> Desired {
+    let mut desired = desired.clone();
+    let mut bit = 0;
+    let mut kept = || {
+        bit += 1;
+        bits >> (bit % u32::BITS) & 1 == 1
+    };
+    desired.networks.retain(|_, network| {
+        network.locals.retain(|_, _| kept());
+        network.remotes.retain(|_, _| kept());
+        network.services.retain(|_, _| kept());
+        network.members.retain(|_| kept());
+        if kept() {
+            network.settings.mtu -= 100;
+        }
+        kept()
+    });
+    desired.sas.inbound.retain(|_, _| kept());
+    desired.sas.outbound.retain(|_, _| kept());
+    desired
 }
 
 fn removes_everything<D: Dataplane>(mut candidate: Candidate<D>) {

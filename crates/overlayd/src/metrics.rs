@@ -118,6 +118,11 @@ impl Figures {
         let progress = progress.borrow();
         let built = progress.revision.get() as f64;
         self.gauge("dataplane_revision", "Revision that the dataplane was built from", built);
+        let (change, comparison) = (progress.change, progress.comparison);
+        let help = "How long the last turn took that brought what changed to the dataplane";
+        self.gauge("reconcile_change_seconds", help, change.as_secs_f64());
+        let help = "How long the last turn took that compared all of the dataplane";
+        self.gauge("reconcile_comparison_seconds", help, comparison.as_secs_f64());
         let plugged = progress.plugged.len() as f64;
         self.gauge("endpoints", "Endpoints of this node that are plugged in", plugged);
         let failed = progress.failures.len() as f64;

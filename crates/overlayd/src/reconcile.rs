@@ -6,7 +6,11 @@
 use core::time::Duration;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Instant,
 };
@@ -61,6 +65,10 @@ pub(crate) struct Progress {
     pub(crate) released: BTreeSet<EndpointId>,
     /// Epochs whose keys this node holds.
     pub(crate) epochs: BTreeSet<Epoch>,
+    /// What the last turn took that read nothing.
+    pub(crate) change: Duration,
+    /// What the last turn took that read everything.
+    pub(crate) comparison: Duration,
 }
 
 /// What the loop works with, shared with those that change it.
@@ -229,16 +237,20 @@ impl Reconciler {
         let (publish, progress) = watch::channel(Progress::default());
         let (reports, receiver) = async_mpsc::channel(REPORTS);
         let thread = thread::Builder::new().name("overlay-reconcile".to_owned());
-        let rules = watch_rules(shared.carriers.plain, wake.clone());
+        let stale = Arc::new(AtomicBool::new(true));
+        let rules = watch_rules(shared.carriers.plain, wake.clone(), Arc::clone(&stale));
         let worker = Worker {
             shared,
             keys,
             progress: publish,
             reports,
             vanished: Vanished::default(),
-            wanted: BTreeMap::new(),
+            done: Observed::default(),
+            uplinks: Uplinks::default(),
             spared: false,
             told: BTreeSet::new(),
+            stale,
+            read_at: None,
         };
         let thread = thread.spawn(move || worker.run(&wakes))?;
         Ok((Self { wake, progress, rules, thread: Some(thread) }, receiver))
@@ -284,11 +296,18 @@ impl Drop for Reconciler {
 }
 
 /// Without it, what others do to rules is put back by the next periodic comparison.
-fn watch_rules(kind: DataplaneKind, wake: mpsc::SyncSender<Wake>) -> Option<RulesWatch> {
+fn watch_rules(
+    kind: DataplaneKind,
+    wake: mpsc::SyncSender<Wake>,
+    stale: Arc<AtomicBool>,
+) -> Option<RulesWatch> {
     if kind == DataplaneKind::User {
         return None;
     }
-    let watch = RulesWatch::start(move || drop(wake.try_send(Wake::Look)));
+    let watch = RulesWatch::start(move || {
+        stale.store(true, Ordering::Release);
+        drop(wake.try_send(Wake::Look));
+    });
     watch
         .inspect_err(|error| tracing::warn!(%error, "changes of the host's rules are not heard"))
         .ok()
@@ -301,12 +320,18 @@ struct Worker {
     progress: watch::Sender<Progress>,
     reports: async_mpsc::Sender<Report>,
     vanished: Vanished,
-    /// Networks as they were to be after the last turn.
-    wanted: BTreeMap<NetworkId, Network>,
+    /// What the last turn made of the dataplane, unless something was refused.
+    done: Observed,
+    /// What the gateway was last made to be.
+    uplinks: Uplinks,
     /// The last turn left something for when a manager is heard.
     spared: bool,
     /// What was refused in the last turn, and logged.
     told: BTreeSet<String>,
+    /// Something was refused or done by others: what is known may not be what there is.
+    stale: Arc<AtomicBool>,
+    /// When all was last read.
+    read_at: Option<Instant>,
 }
 
 impl Worker {
@@ -349,20 +374,29 @@ impl Worker {
         // Before the view is read: one that comes meanwhile is not what is compared.
         let heard = shared.viewer.read_heard(|_| ()).is_some();
         let (revision, desired, uplinks) = shared.desired(&self.keys, ports);
+        let reads = self.is_to_read(now, heard);
         let mut dataplane = shared.dataplane();
-        let mut refused = match dataplane.observe() {
+        let observed =
+            if reads { dataplane.observe() } else { Ok(core::mem::take(&mut self.done)) };
+        let mut refused = match observed {
             Ok(observed) => {
                 let ops = self.changes(&desired, &observed, heard);
                 self.apply(&mut dataplane, ops)
             }
             Err(error) => {
                 tracing::error!(%error, "the dataplane cannot be read");
+                self.stale.store(true, Ordering::Release);
                 return FULL_COMPARISON;
             }
         };
         drop(dataplane);
-        for (endpoint, reason) in shared.gateway().turn(&uplinks, heard) {
-            refused.endpoints.entry(endpoint).or_insert(reason);
+        // Whose operation was refused by what is known is looked at as it is, at once.
+        let again = !reads && !self.told.is_empty();
+        if reads || uplinks != self.uplinks {
+            self.follow_uplinks(uplinks, heard, &mut refused);
+        }
+        if self.spared || !refused.endpoints.is_empty() || !self.told.is_empty() {
+            self.stale.store(true, Ordering::Release);
         }
         let seats = shared.viewer.read(|view| resolvers::seats(view, &desired));
         let look_at_names = shared.resolvers.follow(&seats, now);
@@ -374,13 +408,14 @@ impl Worker {
         let place = shared.viewer.read(|view| mesh_endpoint::of(view, shared.node).map(|e| e.id));
         let locals = locals.filter(|id| Some(*id) != place);
         let plugged = locals.filter(|id| !refused.endpoints.contains_key(id)).collect();
-        self.wanted = desired.networks;
+        self.done = desired.into();
         self.progress.send_modify(|progress| {
             progress.revision = revision;
             progress.failures = refused.endpoints;
             progress.plugged = plugged;
             progress.released = released;
             progress.epochs = self.keys.epochs().collect();
+            *(if reads { &mut progress.comparison } else { &mut progress.change }) = now.elapsed();
         });
         for report in due {
             if refused.receive && matches!(report, Report::Ready { .. }) {
@@ -390,7 +425,29 @@ impl Worker {
             // No room: it is repeated.
             let _ = self.reports.try_send(report);
         }
-        wait.unwrap_or(FULL_COMPARISON).min(look_at_names).min(FULL_COMPARISON)
+        let due = self.read_at.map_or(now, |read| read + FULL_COMPARISON);
+        let full = if again { Duration::ZERO } else { due.saturating_duration_since(now) };
+        wait.unwrap_or(full).min(look_at_names).min(full)
+    }
+
+    fn follow_uplinks(&mut self, uplinks: Uplinks, heard: bool, refused: &mut Refused) {
+        for (endpoint, reason) in self.shared.gateway().turn(&uplinks, heard) {
+            refused.endpoints.entry(endpoint).or_insert(reason);
+        }
+        self.uplinks = uplinks;
+    }
+
+    /// Whether this turn reads the dataplane. Between two full comparisons, what was last made of it is
+    /// what there is, unless something was refused or others changed rules: so a change costs what it is
+    /// about, and not what there is.
+    fn is_to_read(&mut self, now: Instant, heard: bool) -> bool {
+        let stale = self.stale.swap(false, Ordering::Acquire);
+        let fresh = self.read_at.is_some_and(|read| now < read + FULL_COMPARISON);
+        let reads = stale || !fresh || !heard;
+        if reads {
+            self.read_at = Some(now);
+        }
+        reads
     }
 
     fn changes(&mut self, desired: &Desired, observed: &Observed, heard: bool) -> Vec<Op> {
@@ -400,8 +457,8 @@ impl Worker {
             adopt::spare(&mut ops, desired, observed);
         }
         let was_spared = core::mem::replace(&mut self.spared, ops.len() < count);
-        if !was_spared && !ops.is_empty() && self.told.is_empty() && self.wanted == desired.networks
-        {
+        let quiet = !was_spared && self.told.is_empty();
+        if quiet && !ops.is_empty() && self.done.networks == desired.networks {
             let differ =
                 |(id, network): &(&NetworkId, &Network)| observed.networks.get(id) != Some(network);
             let networks: Vec<_> = desired.networks.iter().filter(differ).map(|n| n.0).collect();
