@@ -1,6 +1,6 @@
 //! Networks and endpoints by `overlayctl`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use overlay_testkit::until::until;
 use rstest::rstest;
 
@@ -183,4 +183,32 @@ fn vanish(planes: &[Plane]) -> Result<()> {
 #[case::kernel(KERNELS)]
 fn d07_a_container_that_vanished_is_detached(#[case] planes: [Plane; 3]) -> Result<()> {
     vanish(&planes)
+}
+
+/// Of what stands alone; tasks report those of their service.
+#[test]
+fn s15_case_8_published_ports_are_reported_with_their_endpoint() -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        lab.ctl(1, "network create --attachable net")?;
+        let flags = ["--publish", "8080:80", "--publish", "5353:53/udp"];
+        let published = Container::on_no_network()?.joined(lab, 2, "net", &flags)?;
+        let silent = lab.container(1, "net")?;
+        for (endpoint, ports) in [
+            (&published.endpoint, ["*:8080->80/tcp", "*:5353->53/udp"].as_slice()),
+            (&silent.endpoint, &[]),
+        ] {
+            let shown = lab.ctl(3, &format!("endpoint inspect {endpoint}"))?;
+            let listed = lab.ctl(3, "endpoint ls --no-trunc")?;
+            let line = listed.lines().find(|line| line.contains(endpoint.as_str()));
+            let line = line.with_context(|| format!("{endpoint} in {listed}"))?;
+            for port in ports {
+                ensure!(shown.contains(port), "{port}: {shown}");
+                ensure!(line.contains(port), "{port}: {line}");
+            }
+            ensure!(line.contains("->") != ports.is_empty(), "{line}");
+        }
+        let json = lab.json(3, &format!("endpoint inspect {}", published.endpoint))?;
+        ensure!(json[0]["ports"].as_array().map(Vec::len) == Some(2), "{json}");
+        Ok(())
+    })
 }
