@@ -153,6 +153,7 @@ fn node(address: IpAddr, number: u16) -> Result<Node> {
         name: format!("agent{number}").parse().context("a name")?,
         role: Role::Worker,
         role_since: Revision::ZERO,
+        host: None,
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,

@@ -10,6 +10,7 @@
 
 mod attach;
 mod by_hand;
+mod capability;
 mod carry;
 mod chore;
 mod coexist;

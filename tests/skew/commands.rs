@@ -95,6 +95,11 @@ fn history() -> Vec<Action> {
         }),
         Action::RotateUnlockKey(OpaqueSecret(vec![5; 32])),
         Action::AnnounceLevel { node: NODE, level: FeatureLevel::OURS },
+        Action::AnnounceCapabilities {
+            node: NODE,
+            capabilities: objects::node(1).capabilities,
+            host: Box::new(objects::host()),
+        },
     ]
 }
 

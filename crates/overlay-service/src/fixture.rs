@@ -48,6 +48,7 @@ pub(crate) fn node(id: u128, availability: Availability) -> Node {
         name: name(&format!("n{id}")),
         role: Role::Worker,
         role_since: Revision::ZERO,
+        host: None,
         availability,
         labels: BTreeMap::new(),
         control: "192.0.2.1:2377".parse().unwrap(),

@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, Meta, Node,
-    NodeId, Revision, Role, Root, RootId,
+    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, HostReport, Meta,
+    Node, NodeId, Revision, Role, Root, RootId,
 };
 
 /// The root that clusters of tests begin with.
@@ -23,6 +23,7 @@ pub fn node(number: u128) -> Node {
         name: format!("node{number}").parse().expect("a name"),
         role: Role::Manager,
         role_since: Revision::ZERO,
+        host: None,
         control: ([192, 0, 2, host], 2377).into(),
         gossip: ([192, 0, 2, host], 7946).into(),
         data_path: [192, 0, 2, host].into(),
@@ -35,6 +36,17 @@ pub fn node(number: u128) -> Node {
             level: FeatureLevel::OURS,
         },
         root: ROOT,
+    }
+}
+
+/// What a node says of a host that lacks something.
+pub fn host() -> HostReport {
+    HostReport {
+        kernel: "6.1.0-9-amd64".to_owned(),
+        missing: vec!["VXLAN devices: not supported; modprobe vxlan (CONFIG_VXLAN)".to_owned()],
+        data_path_mtu: 1500,
+        plain_mtu: 1450,
+        encrypted_mtu: 1408,
     }
 }
 

@@ -20,7 +20,8 @@ impl FeatureLevel {
     pub const NONE: Self = Self(0);
     /// The first.
     pub const FIRST: Self = Self(1);
-    /// Endpoints with a role and a readiness, counts of tasks, and the spec before the last update.
+    /// Endpoints with a role and a readiness, counts of tasks, the spec before the last update; nodes say
+    /// what their hosts have.
     pub const SECOND: Self = Self(2);
     /// Of this release.
     pub const OURS: Self = Self::SECOND;

@@ -31,6 +31,7 @@ pub mod health;
 pub mod id;
 pub mod label;
 pub mod mac;
+pub mod mtu;
 pub mod name;
 pub mod network;
 pub mod number;
@@ -52,8 +53,8 @@ pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
     Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint,
-    EndpointRole, EpochState, GossipKey, GossipKeys, KeyEpoch, Meta, Network, NetworkSubnet, Node,
-    NodeKey, Object, ObjectKey, Readiness, Role, Root, Service, UnixMillis,
+    EndpointRole, EpochState, GossipKey, GossipKeys, HostReport, KeyEpoch, Meta, Network,
+    NetworkSubnet, Node, NodeKey, Object, ObjectKey, Readiness, Role, Root, Service, UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};
 pub use service::{EndpointMode, Scale, ServiceDraft, ServiceNetwork, ServiceSpec};

@@ -20,7 +20,7 @@ pub use self::{
     key::{EpochState, KeyEpoch, NodeKey},
     meta::Meta,
     network::{Network, NetworkSubnet},
-    node::{Availability, Capabilities, DataplaneKind, Node, Role},
+    node::{Availability, Capabilities, DataplaneKind, HostReport, Node, Role},
     root::Root,
     service::Service,
     time::UnixMillis,

@@ -12,11 +12,11 @@ use std::{
 use overlay_api::{
     convert::known_changes,
     status::{Reason, with_reason},
-    v1::{self, reports_client::ReportsClient, watcher_client::WatcherClient},
+    v1::{self, watcher_client::WatcherClient},
 };
 use overlay_cluster::raft::transport::Channel;
 use overlay_service::{Directory, SharedDirectory};
-use overlay_types::{Change, FeatureLevel, NodeId, Object, ObjectKey, Revision, View};
+use overlay_types::{Change, NodeId, Object, ObjectKey, Revision, View};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -24,10 +24,6 @@ use crate::{backoff::Backoff, disk::Disk, managers::Managers, patience::STEADY};
 
 /// Shortest time between two writes of the view to the disk.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Wait until it is looked whether the managers have heard of this release. One that knows less than
-/// the cluster is refused, and says so each time.
-const ANNOUNCE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The view of this node, shared by all that read it.
 #[derive(Clone, Debug)]
@@ -209,38 +205,6 @@ pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
         }
         pause(KEEP_INTERVAL).await;
     }
-}
-
-/// Tells the managers what this release knows, if they know otherwise: the node was updated.
-pub(crate) async fn announce(node: NodeId, managers: Managers, viewer: Viewer) {
-    let mut revision = viewer.revision();
-    let known = |view: &View| Some(view.nodes().get(&node)?.capabilities.level);
-    loop {
-        match viewer.read_heard(known).flatten() {
-            Some(FeatureLevel::OURS) => return,
-            None => {
-                if revision.changed().await.is_err() {
-                    return;
-                }
-            }
-            Some(level) => {
-                match announce_ours(node, &managers).await {
-                    Ok(()) => tracing::info!(%level, ours = %FeatureLevel::OURS, "level announced"),
-                    Err(status) => tracing::warn!(
-                        reason = status.message(),
-                        "the managers do not know yet what this release knows"
-                    ),
-                }
-                pause(ANNOUNCE_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn announce_ours(node: NodeId, managers: &Managers) -> Result<(), Status> {
-    let mut client = ReportsClient::new(managers.channel().await?);
-    let (node, level) = (node.to_string(), FeatureLevel::OURS.get());
-    client.announce_level(v1::AnnounceLevelRequest { node, level }).await.map(drop)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell that paces retries and disk writes")]

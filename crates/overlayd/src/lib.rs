@@ -36,6 +36,7 @@
 
 mod adopt;
 mod agent;
+mod announce;
 mod api;
 mod backoff;
 mod callers;

@@ -30,6 +30,7 @@ use tonic::Status;
 use crate::{
     Config, NodeError,
     agent::{self, Viewer},
+    announce::{Announcer, Host},
     config::Addresses,
     control_plane::{ControlPlane, Heard},
     dataplane::{Choice, NodeDataplane, NodeGateway, Site},
@@ -128,7 +129,7 @@ impl Member {
             control_plane,
             tasks: Mutex::default(),
         };
-        member.spawn_tasks(addresses, reports);
+        member.spawn_tasks(addresses, reports, Host::new(config, choice, addresses.data_path));
         Ok(member)
     }
 
@@ -162,12 +163,11 @@ impl Member {
         self.control_plane.callers()
     }
 
-    fn spawn_tasks(&self, addresses: Addresses, reports: mpsc::Receiver<Report>) {
+    fn spawn_tasks(&self, addresses: Addresses, reports: mpsc::Receiver<Report>, host: Host) {
         let (node, managers, viewer) = (self.identity().node, &self.managers, &self.viewer);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(agent::run(node, managers.clone(), viewer.clone()));
         tasks.spawn(agent::keep(self.disk.clone(), viewer.clone()));
-        tasks.spawn(agent::announce(node, managers.clone(), viewer.clone()));
         tasks.spawn(self.renewal.clone().run());
         let follower = RoleFollower {
             viewer: viewer.clone(),
@@ -198,11 +198,15 @@ impl Member {
         };
         tasks.spawn(prober.run());
         let (shared, reconciler) = (Arc::clone(&self.shared), Arc::clone(&self.reconciler));
+        let (managers, viewer) = (managers.clone(), viewer.clone());
+        tasks.spawn(Announcer { node, managers, viewer, host, shared, reconciler }.run());
+        let managers = &self.managers;
+        let (shared, reconciler) = (Arc::clone(&self.shared), Arc::clone(&self.reconciler));
         tasks.spawn(vanished::release(managers.clone(), shared, reconciler));
         tasks.spawn(follow_members(Judged {
             members: self.gossip.members(),
             managers: managers.clone(),
-            viewer: viewer.clone(),
+            viewer: self.viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
             heard: self.control_plane.heard().clone(),

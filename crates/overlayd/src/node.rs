@@ -24,7 +24,9 @@ use overlay_types::{Epoch, NetworkId, NodeId, Revision, RootId, View};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    Config, NodeError, api,
+    Config, NodeError,
+    announce::mismatches,
+    api,
     dataplane::{Choice, sweep, sweep_gateway},
     disk::Disk,
     lifecycle,
@@ -310,6 +312,8 @@ impl NodeHandle {
             counters.insert(format!("gossip.dropped.{}", reason.label()), count);
         }
         let identity = member.identity();
+        let warnings = member.viewer.read(|view| mismatches(view, identity.node));
+        let warnings = warnings.into_values().collect();
         let revision = member.reconciler.progress().borrow().revision.get();
         Ok(v1::GetStatusResponse {
             cluster: identity.cluster.to_string(),
@@ -320,6 +324,7 @@ impl NodeHandle {
             locked: false,
             dataplane,
             missing,
+            warnings,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
         mpsc,
     },
     thread,
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     pub(crate) viewer: Viewer,
     pub(crate) node: NodeId,
     pub(crate) carriers: Carriers,
-    pub(crate) underlay_mtu: u16,
+    underlay_mtu: AtomicU16,
     pub(crate) ports: Ports,
     pub(crate) resolvers: Resolvers,
     pub(crate) dead: Mutex<BTreeSet<NodeId>>,
@@ -102,7 +102,7 @@ impl Shared {
             viewer,
             node,
             carriers,
-            underlay_mtu,
+            underlay_mtu: AtomicU16::new(underlay_mtu),
             ports,
             resolvers,
             dead: Mutex::default(),
@@ -164,6 +164,16 @@ impl Shared {
         drops
     }
 
+    /// MTU of the data path, as the dataplane has it.
+    pub(crate) fn underlay_mtu(&self) -> u16 {
+        self.underlay_mtu.load(Ordering::Relaxed)
+    }
+
+    /// From the next turn on. Says whether it is another one.
+    pub(crate) fn set_underlay_mtu(&self, mtu: u16) -> bool {
+        self.underlay_mtu.swap(mtu, Ordering::Relaxed) != mtu
+    }
+
     fn prune_ports(&self) {
         let pruned = self.viewer.read_heard(|view| self.ports.prune(view, self.node));
         if pruned == Some(true)
@@ -187,7 +197,7 @@ impl Shared {
             let mut ports: BTreeMap<_, _> = ports.into_iter().filter_map(kind).collect();
             let uplinks = desired::uplinks(view, self.node, &ports);
             ports.extend(self.mesh_port(view));
-            let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu };
+            let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu() };
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.

@@ -36,6 +36,12 @@ pub(super) const FREE: &[(&str, &str)] = &[
     ("Membership.Join node.role", "the secret decides"),
     ("Membership.Join node.root", "the manager decides"),
     ("Membership.Join node.role_since", "the managers decide"),
+    ("Membership.Join node.host.kernel", "passed over: it is announced later; so the next"),
+    ("Membership.Join node.host.missing", "as before"),
+    ("Membership.Join node.host.data_path_mtu", "as before"),
+    ("Membership.Join node.host.plain_mtu", "as before"),
+    ("Membership.Join node.host.encrypted_mtu", "as before"),
+    ("Reports.AnnounceCapabilities capabilities.level", "passed over: another call tells it"),
 ];
 
 /// The cases of `cases.txt`, which says what its columns are.

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, Node, Revision,
-    Role, Root, SpecError, UnixMillis,
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, HostReport,
+    Node, Revision, Role, Root, SpecError, UnixMillis,
 };
 
 use super::{meta, name, parse, required, small};
@@ -186,6 +186,36 @@ impl TryFrom<v1::Capabilities> for Capabilities {
     }
 }
 
+impl From<&HostReport> for v1::HostReport {
+    fn from(host: &HostReport) -> Self {
+        Self {
+            kernel: host.kernel.clone(),
+            missing: host.missing.clone(),
+            data_path_mtu: host.data_path_mtu.into(),
+            plain_mtu: host.plain_mtu.into(),
+            encrypted_mtu: host.encrypted_mtu.into(),
+        }
+    }
+}
+
+impl TryFrom<v1::HostReport> for HostReport {
+    type Error = SpecError;
+
+    fn try_from(message: v1::HostReport) -> Result<Self, SpecError> {
+        let mtu = |field, mtu: u32| {
+            let refuse = |_| SpecError::new(field, mtu, "an MTU is 65535 at most");
+            u16::try_from(mtu).map_err(refuse)
+        };
+        Ok(Self {
+            kernel: message.kernel,
+            missing: message.missing,
+            data_path_mtu: mtu("host.data_path_mtu", message.data_path_mtu)?,
+            plain_mtu: mtu("host.plain_mtu", message.plain_mtu)?,
+            encrypted_mtu: mtu("host.encrypted_mtu", message.encrypted_mtu)?,
+        })
+    }
+}
+
 impl From<&Node> for v1::Node {
     fn from(node: &Node) -> Self {
         Self {
@@ -201,6 +231,7 @@ impl From<&Node> for v1::Node {
             labels: node.labels.clone(),
             root: node.root.to_string(),
             role_since: node.role_since.get(),
+            host: node.host.as_deref().map(Into::into),
         }
     }
 }
@@ -222,6 +253,7 @@ impl TryFrom<v1::Node> for Node {
             labels: message.labels,
             root: parse("node.root", &message.root)?,
             role_since: Revision::new(message.role_since),
+            host: message.host.map(|host| host.try_into().map(Box::new)).transpose()?,
         })
     }
 }

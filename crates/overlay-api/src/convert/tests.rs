@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use overlay_types::{
     Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
     EndpointId, EndpointRole, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys,
-    HealthDraft, KeyEpoch, MacAddr, Meta, Network, NetworkDraft, NetworkId, NetworkSubnet, Node,
-    NodeId, NodeKey, Object, ObjectKey, PortSpec, Readiness, Revision, Role, Root, RootId, Scale,
-    Service, ServiceDraft, ServiceId, ServiceNetwork, ServiceSpec, UnixMillis, Vni,
-    object::EndpointExtras,
+    HealthDraft, HostReport, KeyEpoch, MacAddr, Meta, Network, NetworkDraft, NetworkId,
+    NetworkSubnet, Node, NodeId, NodeKey, Object, ObjectKey, PortSpec, Readiness, Revision, Role,
+    Root, RootId, Scale, Service, ServiceDraft, ServiceId, ServiceNetwork, ServiceSpec, UnixMillis,
+    Vni, object::EndpointExtras,
 };
 use prost::Message;
 
@@ -79,6 +79,13 @@ fn node() -> Node {
         name: "one".parse().unwrap(),
         role: Role::Worker,
         role_since: Revision::new(5),
+        host: Some(Box::new(HostReport {
+            kernel: "6.1.0-9-amd64".into(),
+            missing: vec!["VXLAN devices: not supported; modprobe vxlan".into()],
+            data_path_mtu: 9000,
+            plain_mtu: 8950,
+            encrypted_mtu: 8910,
+        })),
         control: "[::1]:2377".parse().unwrap(),
         gossip: "127.0.0.1:7946".parse().unwrap(),
         data_path: "127.0.0.1".parse().unwrap(),

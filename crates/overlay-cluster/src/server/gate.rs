@@ -89,6 +89,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/overlay.v1.Reports/ReportReady", Access::Member),
     ("/overlay.v1.Reports/AnnounceLevel", Access::Member),
     ("/overlay.v1.Reports/ReportHealth", Access::Member),
+    ("/overlay.v1.Reports/AnnounceCapabilities", Access::Member),
     // About the caller.
     ("/overlay.v1.Reports/ReportAddresses", Access::Member),
     ("/grpc.health.v1.Health/Check", Access::Member),

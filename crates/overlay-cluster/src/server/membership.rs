@@ -95,6 +95,8 @@ impl v1::membership_server::Membership for Api {
         node.id = id.to_string();
         node.role = v1::Role::from(role).into();
         node.root = root.to_string();
+        // It announces that once it is in: managers of a release before might not read it.
+        node.host = None;
         let node = overlay_types::Node::try_from(node).map_err(invalid)?;
         let node = match self.control.write(write, Action::JoinNode(node)).await? {
             // The answer to the first of two that were under way at once.

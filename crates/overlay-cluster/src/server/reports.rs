@@ -4,10 +4,12 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use overlay_api::{convert, v1};
-use overlay_types::{EndpointId, Epoch, FeatureLevel, Node, NodeId, RequestId, SpecError};
+use overlay_types::{
+    EndpointId, Epoch, FeatureLevel, HostReport, Node, NodeId, RequestId, SpecError,
+};
 use tonic::{Request, Response, Status};
 
-use super::{Api, gate::Caller, invalid, unexpected};
+use super::{Api, gate::Caller, invalid, needed, unexpected};
 use crate::state::{Action, HealthReport, MoveNode, Response as Answer};
 
 impl Api {
@@ -119,5 +121,23 @@ impl v1::reports_server::Reports for Api {
         let level = FeatureLevel::new(request.into_inner().level);
         self.report(Action::AnnounceLevel { node, level }).await?;
         Ok(Response::new(v1::AnnounceLevelResponse {}))
+    }
+
+    async fn announce_capabilities(
+        &self,
+        request: Request<v1::AnnounceCapabilitiesRequest>,
+    ) -> Result<Response<v1::AnnounceCapabilitiesResponse>, Status> {
+        let node = node(&request.get_ref().node)?;
+        Caller::of(&request)?.speaks_for(node)?;
+        let request = request.into_inner();
+        let capabilities = needed("capabilities", request.capabilities)?;
+        let host = HostReport::try_from(needed("host", request.host)?).map_err(invalid)?;
+        self.report(Action::AnnounceCapabilities {
+            node,
+            capabilities: capabilities.try_into().map_err(invalid)?,
+            host: Box::new(host),
+        })
+        .await?;
+        Ok(Response::new(v1::AnnounceCapabilitiesResponse {}))
     }
 }

@@ -156,6 +156,9 @@ impl State {
             Action::UpdateCluster(update) => self.update_cluster(context, update),
             Action::RotateUnlockKey(key) => self.rotate_unlock_key(context, key),
             Action::AnnounceLevel { node, level } => self.announce_level(context, *node, *level),
+            Action::AnnounceCapabilities { node, capabilities, host } => {
+                self.announce_capabilities(context, *node, *capabilities, host)
+            }
             Action::RotateRoot { replaces, root, successor } => {
                 self.rotate_root(context, *replaces, root, successor)
             }

@@ -7,9 +7,9 @@ use core::{
 use std::collections::BTreeSet;
 
 use overlay_types::{
-    Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, NetworkId,
-    NetworkSpec, Node, NodeId, Readiness, RequestId, Revision, Role, Root, RootId, Scale,
-    ServiceId, ServiceSpec, Subnet, UnixMillis,
+    Capabilities, Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey,
+    HostReport, NetworkId, NetworkSpec, Node, NodeId, Readiness, RequestId, Revision, Role, Root,
+    RootId, Scale, ServiceId, ServiceSpec, Subnet, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +180,15 @@ pub enum Action {
         /// Its level.
         level: FeatureLevel,
     },
+    /// A node tells what it can do and what its host has.
+    AnnounceCapabilities {
+        /// The node.
+        node: NodeId,
+        /// What it can do. The level is [`AnnounceLevel`](Self::AnnounceLevel)'s, and passed over.
+        capabilities: Capabilities,
+        /// What its host has.
+        host: Box<HostReport>,
+    },
     /// Begins to replace the root of the CA, again if that is under way (C04).
     RotateRoot {
         /// The oldest root, which certified the new one.
@@ -220,6 +229,8 @@ impl Action {
             Self::JoinNode(_) | Self::RemoveNode(_) | Self::AnnounceLevel { .. } => {
                 FeatureLevel::NONE
             }
+            Self::AnnounceCapabilities { .. } => FeatureLevel::SECOND,
+            Self::UpdateNode { node, .. } if node.host.is_some() => FeatureLevel::SECOND,
             _ => FeatureLevel::FIRST,
         }
     }

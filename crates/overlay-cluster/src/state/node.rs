@@ -2,7 +2,10 @@
 
 use core::time::Duration;
 
-use overlay_types::{Change, Cluster, Node, NodeId, Object, ObjectKey, Revision, Role, label};
+use overlay_types::{
+    Capabilities, Change, Cluster, HostReport, Node, NodeId, Object, ObjectKey, Revision, Role,
+    label,
+};
 
 use super::{
     Applied, Rejection, Response, State,
@@ -44,6 +47,21 @@ impl State {
             return Err(Rejection::LastManager { node: old.name.clone() });
         }
         Ok(put_node(context, old, node))
+    }
+
+    /// Endpoints that need what the node no longer has stay: whoever attached them decides.
+    pub(super) fn announce_capabilities(
+        &self,
+        context: Context,
+        id: NodeId,
+        capabilities: Capabilities,
+        host: &HostReport,
+    ) -> Outcome {
+        host.check()?;
+        let old = self.node(id)?;
+        let capabilities = Capabilities { level: old.capabilities.level, ..capabilities };
+        let node = Node { capabilities, host: Some(Box::new(host.clone())), ..old.clone() };
+        Ok(put_node(context, old, &node))
     }
 
     /// Everything of the node goes with it: its endpoints give their addresses back (C07), and

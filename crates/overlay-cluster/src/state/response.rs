@@ -46,6 +46,7 @@ impl Response {
                 Action::JoinNode(_)
                     | Action::UpdateNode { .. }
                     | Action::AnnounceLevel { .. }
+                    | Action::AnnounceCapabilities { .. }
                     | Action::MoveNode(_)
                     | Action::NoteCertificate { .. }
             ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::{FeatureLevel, Name, NodeId, Revision, RootId};
+use crate::{FeatureLevel, Name, NodeId, Revision, RootId, SpecError};
 
 /// A host with a daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct Node {
     pub data_path: IpAddr,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// What it says of its host; `None` until it has.
+    pub host: Option<Box<HostReport>>,
     /// The root that signed the certificate that managers last saw it use.
     pub root: RootId,
 }
@@ -120,4 +122,48 @@ pub struct Capabilities {
     pub ipv6: bool,
     /// What its release knows.
     pub level: FeatureLevel,
+}
+
+/// What a node says of its host: at each start, and when it changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Release of the kernel, as `uname -r` says it.
+    pub kernel: String,
+    /// What the host lacks for the kernel dataplane, and how to get it.
+    pub missing: Vec<String>,
+    /// MTU of the interface that the data-path address is on, in bytes.
+    pub data_path_mtu: u16,
+    /// What follows from it for networks without an MTU of their own, in bytes.
+    pub plain_mtu: u16,
+    /// The same for encrypted networks.
+    pub encrypted_mtu: u16,
+}
+
+impl HostReport {
+    /// Most lines of what is missing: every node holds those of all nodes.
+    pub const MAX_MISSING: usize = 16;
+    /// Most characters of one of them, and of the kernel's release.
+    pub const MAX_LEN: usize = 512;
+
+    /// Refuses a report that is longer than reports are.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if self.missing.len() > Self::MAX_MISSING {
+            let reason = format!("there are at most {} lines", Self::MAX_MISSING);
+            return Err(SpecError::new("host.missing", self.missing.len(), reason));
+        }
+        let long = |text: &str| text.chars().count() > Self::MAX_LEN;
+        let texts = self.missing.iter().map(|line| ("host.missing", line));
+        match core::iter::once(("host.kernel", &self.kernel)).chain(texts).find(|t| long(t.1)) {
+            None => Ok(()),
+            Some((field, text)) => {
+                let reason = format!("it has at most {} characters", Self::MAX_LEN);
+                Err(SpecError::new(field, text.chars().take(32).collect::<String>(), reason))
+            }
+        }
+    }
+
+    /// MTU of a network that asks for none.
+    pub const fn derived_mtu(&self, encrypted: bool) -> u16 {
+        if encrypted { self.encrypted_mtu } else { self.plain_mtu }
+    }
 }

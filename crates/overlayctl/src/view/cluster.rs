@@ -143,6 +143,8 @@ pub(crate) struct Status {
     dataplane: &'static str,
     /// What the host lacks for the kernel dataplane, and how to get it.
     missing: Vec<String>,
+    /// What somebody should look at, and what to do about it.
+    warnings: Vec<String>,
     revision: u64,
     counters: BTreeMap<String, u64>,
 }
@@ -155,6 +157,7 @@ impl From<v1::GetStatusResponse> for Status {
             dataplane: dataplane(message.dataplane()),
             cluster,
             missing: message.missing,
+            warnings: message.warnings,
             node: optional(&message.node),
             revision: message.revision,
             counters: message.counters,
@@ -174,6 +177,7 @@ impl Inspected for Status {
             ("Role", self.role.unwrap_or_default().into()),
             ("Dataplane", self.dataplane.into()),
             ("Missing", lines(self.missing.iter().cloned())),
+            ("Warnings", lines(self.warnings.iter().cloned())),
             ("Revision", self.revision.to_string()),
             ("Counters", lines(self.counters.iter().map(counter))),
         ]

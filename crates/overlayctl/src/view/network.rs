@@ -1,8 +1,9 @@
 //! Networks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_api::v1;
+use overlay_types::mtu::disagreement;
 use serde::Serialize;
 
 use super::{Endpoint, Names, Reference, joined, lines, optional, pairs};
@@ -131,6 +132,8 @@ pub(crate) struct NetworkDetail {
     services: Vec<Reference>,
     /// Nodes with an endpoint on the network.
     peers: Vec<Peer>,
+    /// How they differ in what fits, and what to do about it.
+    mtu_mismatch: Option<String>,
 }
 
 /// Addresses of one subnet. Counts are text: a /64 has more than a JSON number can count.
@@ -148,6 +151,8 @@ struct Peer {
     id: String,
     name: String,
     data_path: String,
+    /// The largest packets of the network that fit on its data path; `None`: it has not said.
+    mtu: Option<u32>,
 }
 
 impl NetworkDetail {
@@ -165,7 +170,13 @@ impl NetworkDetail {
             .with_nodes(peers.iter());
         let mut services: Vec<_> = services.iter().map(|s| names.of(&s.id)).collect();
         services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-        let peer = |n: v1::Node| Peer { id: n.id, name: n.name, data_path: n.data_path };
+        let encrypted = network.spec.as_ref().is_some_and(|spec| spec.encrypted);
+        let peer = |n: v1::Node| Peer {
+            mtu: n.host.map(|host| if encrypted { host.encrypted_mtu } else { host.plain_mtu }),
+            id: n.id,
+            name: n.name,
+            data_path: n.data_path,
+        };
         let mut peers: Vec<Peer> = peers.into_iter().map(peer).collect();
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         let usage = |u: v1::SubnetUsage| Usage {
@@ -175,13 +186,28 @@ impl NetworkDetail {
             reserved: u.reserved,
             quarantined: u.quarantined,
         };
+        let network = Network::from(network);
+        let fits = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let sizes = peers.iter().filter_map(|p| Some((p.name.as_str(), fits(p.mtu?))));
         Self {
-            network: network.into(),
+            mtu_mismatch: disagreement(network.mtu.map(fits), sizes),
+            network,
             usage: message.usage.into_iter().map(usage).collect(),
             endpoints: Endpoint::sorted(endpoints, &names),
             services,
             peers,
         }
+    }
+
+    /// The MTU that the network asks for, or that its members derive, and whether that is trouble.
+    fn mtu_lines(&self) -> String {
+        let derived: BTreeSet<u32> = self.peers.iter().filter_map(|peer| peer.mtu).collect();
+        let mtu = match (self.network.mtu, derived.first()) {
+            (Some(mtu), _) => mtu.to_string(),
+            (None, Some(mtu)) if derived.len() == 1 => format!("{mtu}, derived"),
+            (None, _) => "derived".to_owned(),
+        };
+        lines(core::iter::once(&mtu).chain(&self.mtu_mismatch))
     }
 
     fn subnet_lines(&self) -> String {
@@ -214,7 +240,7 @@ impl Inspected for NetworkDetail {
             ("Driver", network.driver.into()),
             ("VNI", network.vni.to_string()),
             ("Options", network.options()),
-            ("MTU", network.mtu.map_or_else(|| "derived".into(), |mtu| mtu.to_string())),
+            ("MTU", self.mtu_lines()),
             ("Subnets", self.subnet_lines()),
             ("Addresses", self.usage_lines()),
             ("Labels", pairs(&network.labels)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use overlay_api::v1;
 use serde::Serialize;
 
-use super::pairs;
+use super::{lines, optional, pairs};
 use crate::output::{Inspected, Listed};
 
 /// A node of the cluster.
@@ -32,6 +32,11 @@ pub(crate) struct Node {
     encryption: bool,
     ipv6: bool,
     feature_level: u32,
+    /// `None`: the node has not said.
+    kernel: Option<String>,
+    /// What the host lacks for the kernel dataplane, and how to get it.
+    missing: Vec<String>,
+    data_path_mtu: Option<u32>,
     created_at: u64,
     changed_at: u64,
 }
@@ -68,9 +73,11 @@ impl Node {
     /// `current` is the id of the node that was asked.
     pub(crate) fn new(status: v1::NodeStatus, current: &str) -> Self {
         let (liveness, leader) = (status.liveness(), status.leader);
-        let node = status.node.unwrap_or_default();
+        let mut node = status.node.unwrap_or_default();
         let capabilities = node.capabilities.unwrap_or_default();
         let meta = node.meta.unwrap_or_default();
+        let data_path_mtu = node.host.as_ref().map(|host| host.data_path_mtu);
+        let host = node.host.take().unwrap_or_default();
         Self {
             role: role(node.role()),
             liveness: self::liveness(liveness),
@@ -86,6 +93,9 @@ impl Node {
             encryption: capabilities.encryption,
             ipv6: capabilities.ipv6,
             feature_level: capabilities.level,
+            kernel: optional(&host.kernel),
+            missing: host.missing,
+            data_path_mtu,
             created_at: meta.created_at,
             changed_at: meta.changed_at,
             id: node.id,
@@ -163,7 +173,10 @@ impl Inspected for Node {
             ("Control", self.control.clone()),
             ("Gossip", self.gossip.clone()),
             ("Data path", self.data_path.clone()),
+            ("Data path MTU", self.data_path_mtu.map(|mtu| mtu.to_string()).unwrap_or_default()),
             ("Dataplane", self.dataplane.into()),
+            ("Kernel", self.kernel.clone().unwrap_or_default()),
+            ("Missing", lines(self.missing.iter())),
             ("Encryption", self.encryption.to_string()),
             ("IPv6", self.ipv6.to_string()),
             ("Feature level", self.feature_level.to_string()),

@@ -148,6 +148,24 @@ fn o02_an_endpoint_names_what_it_refers_to() {
 }
 
 #[test]
+fn n09_members_that_differ_in_mtu_are_shown_with_what_to_do() {
+    let inspect = |sizes: [u32; 2]| {
+        let peer = |(name, plain_mtu): (&str, u32)| v1::Node {
+            host: Some(v1::HostReport { plain_mtu, ..v1::HostReport::default() }),
+            ..node(name, name, v1::Role::Worker)
+        };
+        let detail =
+            v1::GetNetworkResponse { network: Some(network("n1", "back")), ..Default::default() };
+        let peers = ["one", "two"].into_iter().zip(sizes).map(peer).collect();
+        Format::Table.inspect(&[NetworkDetail::new(detail, Vec::new(), Vec::new(), peers)])
+    };
+    let text = inspect([1450, 1450]);
+    assert!(text.contains("MTU:     1450, derived\n"), "{text}");
+    let text = inspect([1450, 1350]);
+    assert!(text.contains("1350 on two, 1450 on one") && text.contains("--opt mtu=1350"), "{text}");
+}
+
+#[test]
 fn a_label_cannot_move_the_cursor() {
     let mut message = network("n1", "back");
     message.spec.as_mut().unwrap().labels = [("a".into(), "\x1b[2J\r".into())].into();

@@ -6,7 +6,7 @@ use std::os::{
 };
 
 use overlay_dataplane::kernel::capability;
-use overlay_types::{Capabilities, DataplaneKind, FeatureLevel};
+use overlay_types::{Capabilities, DataplaneKind, FeatureLevel, HostReport};
 
 use super::{Carriers, has_left};
 use crate::{Config, NodeError, config::DataplaneSetting};
@@ -73,16 +73,19 @@ impl Choice {
             DataplaneKind::Kernel
         };
         let carriers = Carriers { plain: kind, encrypted };
+        shorten(&mut missing);
         Ok(Self { carriers, missing, _seat: seat })
     }
+}
 
-    /// What this node can do.
-    pub(crate) fn capabilities(&self) -> Capabilities {
+impl Carriers {
+    /// What a node with these can do, on its host as it is now.
+    pub(crate) fn capabilities(self) -> Capabilities {
         Capabilities {
-            dataplane: self.carriers.plain,
+            dataplane: self.plain,
             // By the kernel, or by the switch in user space beside it.
             encryption: true,
-            ipv6: self.carriers.plain == DataplaneKind::User || host_has_ipv6(),
+            ipv6: self.plain == DataplaneKind::User || host_has_ipv6(),
             level: FeatureLevel::OURS,
         }
     }
@@ -93,7 +96,31 @@ pub(super) fn take_seat() -> std::io::Result<UnixListener> {
     UnixListener::bind_addr(&SocketAddr::from_abstract_name(SEAT)?)
 }
 
+/// To what every node of the cluster is told of this one.
+fn shorten(missing: &mut Vec<String>) {
+    missing.truncate(HostReport::MAX_MISSING);
+    for line in missing {
+        if let Some((end, _)) = line.char_indices().nth(HostReport::MAX_LEN) {
+            line.truncate(end);
+        }
+    }
+}
+
 /// The switch carries IPv6 without the host's.
 fn host_has_ipv6() -> bool {
     std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n19_what_is_missing_is_short_enough_to_be_announced() {
+        let mut missing = vec!["ü".repeat(HostReport::MAX_LEN + 1); HostReport::MAX_MISSING + 1];
+        missing[1] = "short".to_owned();
+        shorten(&mut missing);
+        assert_eq!(missing[..2], ["ü".repeat(HostReport::MAX_LEN), "short".to_owned()]);
+        assert_eq!(missing.len(), HostReport::MAX_MISSING);
+    }
 }

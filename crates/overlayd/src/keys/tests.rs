@@ -37,6 +37,7 @@ fn node(number: u8, data_path: IpAddr) -> Object {
         name: format!("node{number}").parse().unwrap(),
         role: Role::Manager,
         role_since: Revision::ZERO,
+        host: None,
         control: (data_path, 2377).into(),
         gossip: (data_path, 7946).into(),
         data_path,

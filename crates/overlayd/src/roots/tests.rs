@@ -40,6 +40,7 @@ fn view(ids: &[RootId], noted: RootId) -> View {
         name: "node".parse().unwrap(),
         role: Role::Worker,
         role_since: Revision::ZERO,
+        host: None,
         availability: Availability::Active,
         labels: BTreeMap::new(),
         control: address,

@@ -1,8 +1,10 @@
 //! Releases that differ.
 
+use overlay_testkit::objects;
 use overlay_types::{FeatureLevel, Node};
 
 use super::*;
+use crate::state::Class;
 
 fn at(number: u128, level: FeatureLevel) -> Node {
     let mut node = node(number);
@@ -68,6 +70,56 @@ fn r08_a_node_of_an_older_release_is_not_let_in() {
     // One of a newer release is, and changes nothing for the others.
     lab.run(Action::JoinNode(at(3, FeatureLevel::new(7))));
     assert_eq!(level(&lab), FeatureLevel::OURS);
+}
+
+fn describe(number: u128, node: &Node) -> Action {
+    Action::AnnounceCapabilities {
+        node: NodeId::from_u128(number),
+        capabilities: node.capabilities,
+        host: Box::new(objects::host()),
+    }
+}
+
+#[test]
+fn n19_a_node_says_what_it_can_do_once_all_nodes_can_read_it() {
+    let mut lab = old();
+    for number in [1, 2] {
+        let announce = Action::AnnounceLevel {
+            node: NodeId::from_u128(number),
+            level: if number == 1 { FeatureLevel::OURS } else { FeatureLevel::FIRST },
+        };
+        lab.run(announce);
+    }
+    let mut weak = at(1, FeatureLevel::NONE);
+    weak.capabilities.encryption = false;
+    let refusal = lab.refuse(describe(1, &weak));
+    assert_eq!(refusal.code(), "FEATURE_LEVEL");
+
+    lab.run(announce(2));
+    lab.run(describe(1, &weak));
+    let known = lab.state.view().nodes()[&weak.id].clone();
+    assert_eq!(known.host, Some(Box::new(objects::host())));
+    assert_eq!(
+        (known.capabilities.encryption, known.capabilities.level),
+        (false, FeatureLevel::OURS)
+    );
+    // What it cannot do is asked of it no more.
+    let sealed = lab.network(NetworkDraft { encrypted: true, ..net("sealed") });
+    let action = lab.attach(standalone(&sealed, 1));
+    assert_eq!(lab.refuse(action).code(), "MISSING_CAPABILITY");
+    // It says so again after each start.
+    assert_eq!(lab.apply(describe(1, &weak)).unwrap().changes, []);
+}
+
+#[test]
+fn r06_a_report_that_is_too_long_is_refused() {
+    let mut lab = Lab::new();
+    let mut host = objects::host();
+    host.missing = vec![String::new(); overlay_types::HostReport::MAX_MISSING + 1];
+    let (node, capabilities) = (NodeId::from_u128(1), node(1).capabilities);
+    let action = Action::AnnounceCapabilities { node, capabilities, host: Box::new(host) };
+    let refusal = lab.refuse(action);
+    assert_eq!((refusal.class(), refusal.field()), (Class::InvalidArgument, Some("host.missing")));
 }
 
 #[test]

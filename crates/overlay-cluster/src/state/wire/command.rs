@@ -93,6 +93,13 @@ impl From<&Action> for Message {
                 node: node.to_string(),
                 level: level.get(),
             }),
+            Action::AnnounceCapabilities { node, capabilities, host } => {
+                Self::AnnounceCapabilities(pb::AnnounceCapabilities {
+                    node: node.to_string(),
+                    capabilities: Some((*capabilities).into()),
+                    host: Some((&**host).into()),
+                })
+            }
             Action::RotateRoot { replaces, root, successor } => Self::RotateRoot(pb::RotateRoot {
                 replaces: replaces.to_string(),
                 root: Some(root.into()),
@@ -208,6 +215,14 @@ impl TryFrom<Message> for Action {
             Message::AnnounceLevel(m) => Self::AnnounceLevel {
                 node: reading(COMMAND, parse("node", &m.node))?,
                 level: FeatureLevel::new(m.level),
+            },
+            Message::AnnounceCapabilities(m) => Self::AnnounceCapabilities {
+                node: reading(COMMAND, parse("node", &m.node))?,
+                capabilities: reading(
+                    COMMAND,
+                    required(COMMAND, "capabilities", m.capabilities)?.try_into(),
+                )?,
+                host: Box::new(reading(COMMAND, required(COMMAND, "host", m.host)?.try_into())?),
             },
             Message::CreateNetwork(m) => Self::CreateNetwork {
                 id: reading(COMMAND, parse("id", &m.id))?,

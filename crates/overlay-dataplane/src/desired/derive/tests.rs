@@ -21,6 +21,7 @@ fn node(number: u8) -> Object {
         name: name(&format!("node{number}")),
         role: Role::Worker,
         role_since: Revision::ZERO,
+        host: None,
         control: (address, 2377).into(),
         gossip: (address, 7946).into(),
         data_path: address,
