@@ -4,46 +4,63 @@ use core::net::IpAddr;
 use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::until::until;
+use overlay_testkit::{lab, until::until};
 use rstest::rstest;
 
 use crate::{
-    plane::{KERNELS, MIXED, Plane, USERS},
+    plane::{KERNEL_PAIR, KERNELS, MIXED, MIXED_PAIR, Plane, USERS},
     probe::{ping, transfer},
     setup::{Cluster, Container, PATIENCE},
 };
 
 /// Octets of one transfer by TCP.
 const TRANSFER: usize = 4_000_000;
+/// What networks are made with whose frames are sealed.
+const ENCRYPTED: &str = "--opt encrypted";
 /// Headers of an echo request or of a datagram.
 const HEADERS_V4: usize = 28;
 const HEADERS_V6: usize = 48;
 /// Largest datagrams: with a header they fill an IP packet.
 const LARGEST: usize = 65_507 - 20;
 
-/// Networks of one family and of both, each with containers on all nodes.
-fn carry(planes: &[Plane], over_ipv6: bool) -> Result<()> {
+/// MTU of an overlay network over an underlay of 1500 octets.
+const fn mtu(over_ipv6: bool, encrypted: bool) -> usize {
+    match (over_ipv6, encrypted) {
+        (false, false) => 1450,
+        (true, false) => 1430,
+        // 8 UDP, 8 ESP, 8 IV, 2 trailer, 16 tag.
+        (false, true) => 1408,
+        (true, true) => 1388,
+    }
+}
+
+/// Networks of one family and of both, each with containers on all nodes; `options` of the networks.
+fn carry(planes: &[Plane], over_ipv6: bool, options: &str) -> Result<()> {
     let init = "--default-addr-pool 10.0.0.0/8,fd66::/48";
     Cluster { over_ipv6, init, ..Cluster::of(planes) }.run(|lab| {
-        lab.ctl(1, "network create --attachable four")?;
-        lab.ctl(2, "network create --attachable --ipv6 both")?;
-        lab.ctl(3, "network create --attachable --ipv6 --ipv4=false six")?;
+        let mtu = mtu(over_ipv6, options == ENCRYPTED);
+        lab.ctl(1, &format!("network create --attachable {options} four"))?;
+        let last = planes.len() as u8;
+        lab.ctl(2, &format!("network create --attachable {options} --ipv6 both"))?;
+        lab.ctl(last, &format!("network create --attachable {options} --ipv6 --ipv4=false six"))?;
         // Their namespaces have to be there for as long as they are attached.
         let mut all = Vec::new();
         for (network, families) in [("four", 1), ("both", 2), ("six", 1)] {
-            let containers = [1, 2, 3, 1].map(|node| lab.container(node, network)).into_iter();
-            let containers = containers.collect::<Result<Vec<_>>>()?;
+            // On each node, and one more on the first.
+            let nodes = (1..=last).chain([1]);
+            let containers: Vec<_> =
+                nodes.map(|node| lab.container(node, network)).collect::<Result<_>>()?;
             for container in &containers {
                 ensure!(container.addresses.len() == families, "{:?}", container.addresses);
             }
-            meet(&containers, over_ipv6).with_context(|| format!("on network {network}"))?;
+            meet(&containers, mtu).with_context(|| format!("on network {network}"))?;
             all.push(containers);
         }
         Ok(())
     })
 }
 
-fn meet(containers: &[Container], over_ipv6: bool) -> Result<()> {
+fn meet(containers: &[Container], mtu: usize) -> Result<()> {
     for from in containers {
         for to in containers.iter().filter(|to| to.endpoint != from.endpoint) {
             for address in &to.addresses {
@@ -51,13 +68,13 @@ fn meet(containers: &[Container], over_ipv6: bool) -> Result<()> {
             }
         }
     }
-    // From node to node, both ways, and on one node.
-    for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 3)] {
-        let (from, to) = (&containers[from], &containers[to]);
+    // From each to the next, and on one node, whose containers are the last and the first one.
+    for (place, from) in containers.iter().enumerate() {
+        let to = &containers[(place + 1) % containers.len()];
         for address in &to.addresses {
             transfer(&from.netns, &to.netns, *address, TRANSFER)
                 .with_context(|| format!("to {address}"))?;
-            datagrams(from, to, *address, over_ipv6)
+            datagrams(from, to, *address, mtu)
                 .with_context(|| format!("datagrams to {address}"))?;
         }
     }
@@ -65,8 +82,7 @@ fn meet(containers: &[Container], over_ipv6: bool) -> Result<()> {
 }
 
 /// Datagrams that just fit a packet, that do not, and as large as they can be.
-fn datagrams(from: &Container, to: &Container, address: IpAddr, over_ipv6: bool) -> Result<()> {
-    let mtu: usize = if over_ipv6 { 1430 } else { 1450 };
+fn datagrams(from: &Container, to: &Container, address: IpAddr, mtu: usize) -> Result<()> {
     let shown = from.netns.ip("link show dev eth0")?;
     ensure!(shown.contains(&format!("mtu {mtu} ")), "n09: {shown}");
     let fits = mtu - if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
@@ -105,7 +121,7 @@ fn datagrams(from: &Container, to: &Container, address: IpAddr, over_ipv6: bool)
 #[case::kernel(KERNELS)]
 #[case::mixed(MIXED)]
 fn d01_d02_d03_n09_n12_both_families_over_ipv4(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, false)
+    carry(&planes, false, "")
 }
 
 #[rstest]
@@ -113,5 +129,40 @@ fn d01_d02_d03_n09_n12_both_families_over_ipv4(#[case] planes: [Plane; 3]) -> Re
 #[case::kernel(KERNELS)]
 #[case::mixed(MIXED)]
 fn d01_d02_d03_n09_n12_both_families_over_ipv6(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, true)
+    carry(&planes, true, "")
+}
+
+/// Without ESP in the kernel, its nodes seal in user space.
+#[rstest]
+#[case::user(USERS)]
+#[case::mixed(MIXED)]
+fn e01_d02_n09_n12_encrypted_networks_over_ipv4(#[case] planes: [Plane; 3]) -> Result<()> {
+    carry(&planes, false, ENCRYPTED)
+}
+
+#[rstest]
+#[case::user(USERS)]
+#[case::mixed(MIXED)]
+fn e01_d02_n09_n12_encrypted_networks_over_ipv6(#[case] planes: [Plane; 3]) -> Result<()> {
+    carry(&planes, true, ENCRYPTED)
+}
+
+#[rstest]
+#[case::kernel(KERNEL_PAIR)]
+#[case::mixed(MIXED_PAIR)]
+fn e01_e06_n09_n12_encrypted_networks_over_ipv4_with_esp(#[case] planes: [Plane; 2]) -> Result<()> {
+    if lab::skip() || lab::skip_without_esp() {
+        return Ok(());
+    }
+    carry(&planes, false, ENCRYPTED)
+}
+
+#[rstest]
+#[case::kernel(KERNEL_PAIR)]
+#[case::mixed(MIXED_PAIR)]
+fn e01_e06_n09_n12_encrypted_networks_over_ipv6_with_esp(#[case] planes: [Plane; 2]) -> Result<()> {
+    if lab::skip() || lab::skip_without_esp() {
+        return Ok(());
+    }
+    carry(&planes, true, ENCRYPTED)
 }

@@ -14,9 +14,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::setup::PATIENCE;
 
 /// `ETH_P_ALL` in network order: frames of every protocol.
-const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+pub(crate) const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
 /// Longest wait of one read.
-const READ: Duration = Duration::from_millis(20);
+pub(crate) const READ: Duration = Duration::from_millis(20);
 /// Frames of a test; a capture that has more listens to the wrong thing.
 const MOST: usize = 200_000;
 

@@ -54,7 +54,7 @@ fn ensure_counted(lab: &Lab, node: u8, reasons: &[&str]) -> Result<()> {
 }
 
 /// A frame from one container to another as its node would send it.
-fn honest(lab: &Lab, from: &Container, to: &Container, network: &str) -> Result<Forged> {
+pub(crate) fn honest(lab: &Lab, from: &Container, to: &Container, network: &str) -> Result<Forged> {
     Ok(Forged {
         node: address_v4(2),
         to_node: address_v4(1),
@@ -127,10 +127,13 @@ fn from_the_wire(planes: &[Plane]) -> Result<()> {
     })
 }
 
+/// GHSA-vwm3-crmr-xfxw: whoever reached the port could send into a plain network of Docker's.
 #[rstest]
 #[case::user(USERS)]
 #[case::kernel(KERNELS)]
-fn n08_only_members_datagrams_enter_a_network(#[case] planes: [Plane; 3]) -> Result<()> {
+fn n08_e07_ghsa_vwm3_crmr_xfxw_only_members_datagrams_enter_a_network(
+    #[case] planes: [Plane; 3],
+) -> Result<()> {
     from_the_wire(&planes)
 }
 

@@ -16,6 +16,10 @@ pub(crate) const KERNELS: [Plane; 3] = [Kernel; 3];
 pub(crate) const USERS: [Plane; 3] = [User; 3];
 pub(crate) const MIXED: [Plane; 3] = [Kernel, Kernel, User];
 
+/// Clusters for the virtual machine, where each daemon takes its time: one manager.
+pub(crate) const KERNEL_PAIR: [Plane; 2] = [Kernel; 2];
+pub(crate) const MIXED_PAIR: [Plane; 2] = [Kernel, User];
+
 impl Plane {
     /// Whether this host cannot have it, which is said, or fails when `CI=true`.
     pub(crate) fn skip(self) -> bool {

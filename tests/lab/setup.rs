@@ -51,11 +51,13 @@ pub(crate) struct Cluster<'a> {
     pub(crate) init: &'a str,
     /// Two clusters, of the first and of the second half of the nodes.
     pub(crate) halves: bool,
+    /// Further flags of all daemons.
+    pub(crate) flags: &'a str,
 }
 
 impl<'a> Cluster<'a> {
     pub(crate) fn of(planes: &'a [Plane]) -> Self {
-        Self { planes, over_ipv6: false, init: "", halves: false }
+        Self { planes, over_ipv6: false, init: "", halves: false, flags: "" }
     }
 
     /// Runs a test in it, where that can be.
@@ -82,6 +84,7 @@ impl<'a> Cluster<'a> {
                 host.address = address_v6(number).into();
             }
             host.flags = plane.flags();
+            host.flags.extend(self.flags.split_whitespace().map(str::to_owned));
             lab.bare = listing(&host)?;
             lab.hosts.push(host);
             lab.daemons.push(None);
