@@ -19,6 +19,7 @@
 //! - [`gateway`]: the way out, and published ports; [`endpoint`]: published ports in its own namespace;
 //!   [`publish`], [`reservation`]: what both say about ports, and who may have one
 //! - `vip`: virtual addresses of services, in an endpoint's namespace
+//! - [`mesh`]: published ports of services on the host, in the gate's and in tasks' namespaces
 //! - [`forwarding`]: hosts that forward nothing by default
 
 pub mod admission;
@@ -32,7 +33,8 @@ pub mod expr;
 pub mod fence;
 pub mod forwarding;
 pub mod gateway;
-mod packet;
+pub mod mesh;
+pub(in crate::kernel) mod packet;
 pub mod publish;
 pub mod reservation;
 pub mod set;
@@ -45,7 +47,7 @@ pub use batch::Batch;
 pub use diff::diff;
 pub use error::NftError;
 pub use expr::{Expr, Reg, Verdict};
-pub use set::{Data, Field, Key, Set, SetSpec};
+pub use set::{Data, Field, Filled, Key, Set, SetSpec};
 pub use socket::Nft;
 pub use table::{Chain, Family, Hook, Rule, Table, TableId};
 pub use watch::Watch;

@@ -6,6 +6,7 @@ mod fence;
 mod forwarding;
 mod gateway;
 mod host;
+mod mesh;
 mod published;
 mod rounds;
 mod scale;

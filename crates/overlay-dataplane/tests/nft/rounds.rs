@@ -49,6 +49,7 @@ fn filter_rules() -> Vec<Rule> {
             Expr::Payload { base: Base::Network, offset: 8, len: 1, to: R0 },
             Expr::SetPayload { base: Base::Network, offset: 8, len: 1, from: R0 },
             Expr::Reject,
+            Expr::NoRoute,
             Expr::Unreachable,
             Expr::Reset,
         ]),

@@ -41,6 +41,8 @@ const ELEMENTS_PER_MESSAGE: usize = 128;
 pub(super) const INTERVAL: u32 = 4;
 pub(super) const MAP: u32 = 8;
 pub(super) const CONCATENATION: u32 = 0x80;
+pub(super) const TIMEOUT: u32 = 0x10;
+pub(super) const EVAL: u32 = 0x20;
 /// `NFT_DATA_VERDICT`.
 pub(super) const VERDICT_TYPE: u32 = 0xffff_ff00;
 /// `NFT_SET_ELEM_INTERVAL_END`.
@@ -321,9 +323,12 @@ fn user_text(text: &str) -> Vec<u8> {
 fn encode_spec(w: &mut Writer, spec: &SetSpec) {
     let ranges_of_several = spec.interval && spec.key.len() > 1;
     let mut flags = 0;
-    for (flag, set) in
-        [(INTERVAL, spec.interval), (MAP, spec.data.is_some()), (CONCATENATION, ranges_of_several)]
-    {
+    for (flag, set) in [
+        (INTERVAL, spec.interval),
+        (MAP, spec.data.is_some()),
+        (CONCATENATION, ranges_of_several),
+        (TIMEOUT | EVAL, spec.filled.is_some()),
+    ] {
         flags |= if set { flag } else { 0 };
     }
     w.u32(3, flags);
@@ -349,6 +354,10 @@ fn encode_spec(w: &mut Writer, spec: &SetSpec) {
                 }
             });
         });
+    }
+    if let Some(filled) = spec.filled {
+        w.nest(9, |w| w.u32(1, filled.size));
+        w.u64(11, filled.timeout_ms);
     }
     w.octets(13, &orders);
 }

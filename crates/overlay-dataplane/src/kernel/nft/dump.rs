@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use super::{
     attribute::{Attributes, Message, text},
-    batch::{CONCATENATION, INTERVAL, INTERVAL_END, MAP, VERDICT_TYPE, predecessor},
+    batch::{CONCATENATION, EVAL, INTERVAL, INTERVAL_END, MAP, TIMEOUT, VERDICT_TYPE, predecessor},
     expr::{data, decode},
-    set::{self, Data, DataSpec, Key, SetSpec},
+    set::{self, Data, DataSpec, Filled, Key, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Policy, Rule, Table},
 };
 
 /// `NFT_TABLE_F_DORMANT`.
 const DORMANT: u32 = 1;
 /// Flags of sets that ours have.
-const KNOWN_SET_FLAGS: u32 = INTERVAL | MAP | CONCATENATION;
+const KNOWN_SET_FLAGS: u32 = INTERVAL | MAP | CONCATENATION | TIMEOUT | EVAL;
 
 /// A chain, and the table that it is in.
 #[derive(Debug)]
@@ -136,8 +136,13 @@ fn spec(a: Attributes<'_>) -> Option<SetSpec> {
         (set::length(&fields) as u32 == a.u32(7)?).then_some(())?;
         Some(DataSpec::Value(fields))
     };
+    let filled = match (flags & EVAL != 0, flags & TIMEOUT != 0) {
+        (false, false) => None,
+        (true, true) => Some(Filled { timeout_ms: a.u64(11)?, size: a.nest(9)?.u32(1)? }),
+        _ => return None,
+    };
     let is_ours = flags & !KNOWN_SET_FLAGS == 0 && set::length(&key) as u32 == a.u32(5)?;
-    is_ours.then_some(SetSpec { key, data, interval: flags & INTERVAL != 0 })
+    is_ours.then_some(SetSpec { key, data, interval: flags & INTERVAL != 0, filled })
 }
 
 pub(super) fn elements(message: Message<'_>) -> Vec<DumpedElement> {

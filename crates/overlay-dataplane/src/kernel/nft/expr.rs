@@ -186,6 +186,15 @@ pub enum Expr {
     Payload { base: Base, offset: u32, len: u32, to: Reg },
     /// Changes octets of the packet; no checksum is corrected.
     SetPayload { base: Base, offset: u32, len: u32, from: Reg },
+    /// Changes the source address, and the checksums that it is part of.
+    SetSource { ipv6: bool, from: Reg },
+    /// Changes the largest segment that a TCP SYN says its sender takes, unless that is smaller. In
+    /// network byte order.
+    SetSegmentSize { from: Reg },
+    /// Loads the largest segment that fits the routes there and back, in the host's byte order.
+    SegmentSize { to: Reg },
+    /// Loads the address of the gateway that the packet goes to next.
+    NextHop { ipv6: bool, to: Reg },
     /// Loads whether IPsec is still to come, one octet, where packets leave.
     RouteHasXfrm { to: Reg },
     /// Loads the type of an address, `RTN_*`, in the host's byte order.
@@ -200,6 +209,8 @@ pub enum Expr {
     ShiftRight { from: Reg, to: Reg, bits: u32 },
     /// Turns a number of 32 bits from network into host byte order.
     ToHostOrder { from: Reg, to: Reg },
+    /// Turns a number of 16 bits from host into network byte order.
+    ToNetworkOrder { from: Reg, to: Reg },
     /// Loads a number below `modulus`, plus `offset`.
     Number { numbers: Numbers, modulus: u32, offset: u32, to: Reg },
     /// Loads a hash of registers, below `modulus`, plus `offset`.
@@ -208,6 +219,8 @@ pub enum Expr {
     Cmp { from: Reg, op: Cmp, value: Vec<u8> },
     /// Holds when the key is in the set; loads what a map leads to.
     Lookup { set: String, from: Reg, to: Option<Reg> },
+    /// Has a key of a map that packets fill lead to a value, from now on for as long as the map says.
+    Update { set: String, key: Reg, data: Reg },
     /// Does what a verdict map leads to.
     LookupVerdict { set: String, from: Reg },
     /// Holds when the key is not in the set.
@@ -230,6 +243,8 @@ pub enum Expr {
     Duplicate { device: Reg },
     /// Tells the sender that an administrator forbids it.
     Reject,
+    /// Tells the sender that there is no route.
+    NoRoute,
     /// Tells the sender that nobody listens on the port.
     Unreachable,
     /// Resets the sender's TCP connection.

@@ -13,7 +13,7 @@ pub(super) const UDP: u8 = 17;
 pub(super) const R0: Reg = Reg::new(0);
 
 /// Number of a transport protocol.
-pub(super) const fn protocol(protocol: Protocol) -> u8 {
+pub(in crate::kernel) const fn protocol(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => UDP,

@@ -110,12 +110,23 @@ pub struct SetSpec {
     pub data: Option<DataSpec>,
     /// Keys are ranges.
     pub interval: bool,
+    /// Packets fill it; what they put in is not read back.
+    pub filled: Option<Filled>,
+}
+
+/// A set that rules put elements in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// How long an element stays that nothing puts in again, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many there are at most.
+    pub size: u32,
 }
 
 impl SetSpec {
     /// A plain set.
     pub fn set(key: impl Into<Vec<Field>>) -> Self {
-        Self { key: key.into(), data: None, interval: false }
+        Self { key: key.into(), data: None, interval: false, filled: None }
     }
 
     /// A map to values.
@@ -132,6 +143,13 @@ impl SetSpec {
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.interval = true;
+        self
+    }
+
+    /// The same, for packets to fill.
+    #[must_use]
+    pub const fn filled(mut self, timeout_ms: u64, size: u32) -> Self {
+        self.filled = Some(Filled { timeout_ms, size });
         self
     }
 }

@@ -263,6 +263,10 @@ impl Nft {
                 table.foreign.push(found.name);
                 continue;
             };
+            if spec.filled.is_some() {
+                table.sets.insert(found.name, super::set::Set::new(spec));
+                continue;
+            }
             let what = format!("elements of set {} of {id}", found.name);
             let content = |w: &mut Writer| {
                 w.text(1, &id.name);

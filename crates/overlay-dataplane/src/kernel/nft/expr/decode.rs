@@ -4,8 +4,9 @@
 use super::{
     Base, Cmp, Ct, Expr, FibAddress, Meta, NatKind, Numbers, Reg, Verdict,
     encode::{
-        FIB_DEVICE_NAME, NFT_RT_XFRM, REJECT_ICMPX, REJECT_PORT, REJECT_PROHIBITED, REJECT_RESET,
-        family,
+        FIB_DEVICE_NAME, INET_CHECKSUM, NFT_RT_NEXTHOP, NFT_RT_TCPMSS, NFT_RT_XFRM, PSEUDO_HEADER,
+        REJECT_ICMPX, REJECT_NO_ROUTE, REJECT_PORT, REJECT_PROHIBITED, REJECT_RESET, SEGMENT_SIZE,
+        TCP_OPTION, UPDATE, family,
     },
 };
 use crate::kernel::nft::{attribute::Attributes, set::Data};
@@ -28,6 +29,8 @@ pub(in crate::kernel::nft) fn decode(name: &str, a: Attributes<'_>) -> Expr {
         "hash" => hash(a),
         "cmp" => cmp(a),
         "lookup" => lookup(a),
+        "dynset" => update(a),
+        "exthdr" => segment_size(a),
         "counter" => Some(Expr::Counter),
         "nat" => nat(a),
         "masq" => plain(a, 1).then_some(Expr::Masquerade),
@@ -95,12 +98,43 @@ fn payload(a: Attributes<'_>) -> Option<Expr> {
         None if a.u32(6).unwrap_or(0) == 0 && a.u32(8).unwrap_or(0) == 0 => {
             Expr::SetPayload { base, offset, len, from: a.reg(5)? }
         }
-        None => return None,
+        None => set_source(a)?,
     })
 }
 
+fn set_source(a: Attributes<'_>) -> Option<Expr> {
+    let from = a.reg(5)?;
+    let written = [2, 3, 4, 6, 7, 8].map(|kind| a.u32(kind).unwrap_or(0));
+    let network = Base::Network as u32;
+    let v4 = [network, 12, 4, INET_CHECKSUM, 10, PSEUDO_HEADER];
+    let v6 = [network, 8, 16, 0, 0, PSEUDO_HEADER];
+    [v4, v6].contains(&written).then_some(Expr::SetSource { ipv6: written == v6, from })
+}
+
+fn segment_size(a: Attributes<'_>) -> Option<Expr> {
+    let is_ours = a.u8(2)? == SEGMENT_SIZE
+        && (a.u32(3)?, a.u32(4)?, a.u32(6)?) == (2, 2, TCP_OPTION)
+        && a.u32(5).unwrap_or(0) == 0;
+    is_ours.then_some(Expr::SetSegmentSize { from: a.reg(7)? })
+}
+
+fn update(a: Attributes<'_>) -> Option<Expr> {
+    // Without a time of its own, expressions and flags.
+    let is_ours = a.u32(3)? == UPDATE && [7, 10].iter().all(|kind| a.get(*kind).is_none());
+    let (set, key, data) = (a.text(1)?, a.reg(4)?, a.reg(5)?);
+    is_ours.then_some(Expr::Update { set, key, data })
+}
+
 fn rt(a: Attributes<'_>) -> Option<Expr> {
-    (a.u32(2)? == NFT_RT_XFRM).then_some(Expr::RouteHasXfrm { to: a.reg(1)? })
+    let (key, to) = (a.u32(2)?, a.reg(1)?);
+    match key {
+        NFT_RT_XFRM => Some(Expr::RouteHasXfrm { to }),
+        NFT_RT_TCPMSS => Some(Expr::SegmentSize { to }),
+        _ => {
+            let ipv6 = NFT_RT_NEXTHOP.iter().position(|known| *known == key)? == 1;
+            Some(Expr::NextHop { ipv6, to })
+        }
+    }
 }
 
 fn fib(a: Attributes<'_>) -> Option<Expr> {
@@ -134,8 +168,12 @@ fn bitwise(a: Attributes<'_>) -> Option<Expr> {
 }
 
 fn byte_order(a: Attributes<'_>) -> Option<Expr> {
-    let is_ours = a.u32(3)? == 0 && a.u32(4)? == 4 && a.u32(5)? == 4;
-    is_ours.then_some(Expr::ToHostOrder { from: a.reg(1)?, to: a.reg(2)? })
+    let (from, to) = (a.reg(1)?, a.reg(2)?);
+    match (a.u32(3)?, a.u32(4)?, a.u32(5)?) {
+        (0, 4, 4) => Some(Expr::ToHostOrder { from, to }),
+        (1, 2, 2) => Some(Expr::ToNetworkOrder { from, to }),
+        _ => None,
+    }
 }
 
 fn number(a: Attributes<'_>) -> Option<Expr> {
@@ -197,6 +235,7 @@ fn forward(a: Attributes<'_>) -> Option<Expr> {
 fn reject(a: Attributes<'_>) -> Option<Expr> {
     match (a.u32(1)?, a.u8(2)) {
         (REJECT_RESET, _) => Some(Expr::Reset),
+        (REJECT_ICMPX, Some(REJECT_NO_ROUTE)) => Some(Expr::NoRoute),
         (REJECT_ICMPX, Some(REJECT_PORT)) => Some(Expr::Unreachable),
         (REJECT_ICMPX, Some(REJECT_PROHIBITED)) => Some(Expr::Reject),
         _ => None,

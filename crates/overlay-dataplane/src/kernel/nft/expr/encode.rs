@@ -5,6 +5,17 @@ use crate::kernel::nft::attribute::Writer;
 
 /// What a routing decision is asked for: whether IPsec follows.
 pub(super) const NFT_RT_XFRM: u32 = 4;
+/// The gateways of IPv4 and IPv6, and the largest segment.
+pub(super) const NFT_RT_NEXTHOP: [u32; 2] = [1, 2];
+pub(super) const NFT_RT_TCPMSS: u32 = 3;
+/// `NFT_PAYLOAD_CSUM_INET`, `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
+pub(super) const INET_CHECKSUM: u32 = 1;
+pub(super) const PSEUDO_HEADER: u32 = 1;
+/// `NFT_EXTHDR_OP_TCPOPT`, and the option that tells the largest segment (RFC 9293 §3.7.1).
+pub(super) const TCP_OPTION: u32 = 1;
+pub(super) const SEGMENT_SIZE: u8 = 2;
+/// `NFT_DYNSET_OP_UPDATE`.
+pub(super) const UPDATE: u32 = 1;
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`.
 const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
@@ -15,7 +26,8 @@ pub(super) const FIB_DEVICE_NAME: u32 = 2;
 /// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`.
 pub(super) const REJECT_RESET: u32 = 1;
 pub(super) const REJECT_ICMPX: u32 = 2;
-/// `NFT_REJECT_ICMPX_PORT_UNREACH`, `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+/// `NFT_REJECT_ICMPX_NO_ROUTE`, `…_PORT_UNREACH`, `…_ADMIN_PROHIBITED`.
+pub(super) const REJECT_NO_ROUTE: u8 = 0;
 pub(super) const REJECT_PORT: u8 = 1;
 pub(super) const REJECT_PROHIBITED: u8 = 3;
 
@@ -120,12 +132,14 @@ impl Expr {
         match self {
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Ct { .. } | Self::SetCt { .. } => "ct",
-            Self::Payload { .. } | Self::SetPayload { .. } => "payload",
+            Self::Payload { .. } | Self::SetPayload { .. } | Self::SetSource { .. } => "payload",
+            Self::SetSegmentSize { .. } => "exthdr",
+            Self::Update { .. } => "dynset",
             Self::AddressType { .. } | Self::DeviceTo { .. } => "fib",
-            Self::RouteHasXfrm { .. } => "rt",
+            Self::RouteHasXfrm { .. } | Self::SegmentSize { .. } | Self::NextHop { .. } => "rt",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Bitwise { .. } | Self::ShiftRight { .. } => "bitwise",
-            Self::ToHostOrder { .. } => "byteorder",
+            Self::ToHostOrder { .. } | Self::ToNetworkOrder { .. } => "byteorder",
             Self::Number { .. } => "numgen",
             Self::Hash { .. } => "hash",
             Self::Cmp { .. } => "cmp",
@@ -137,7 +151,7 @@ impl Expr {
             Self::Notrack => "notrack",
             Self::Forward { .. } => "fwd",
             Self::Duplicate { .. } => "dup",
-            Self::Reject | Self::Unreachable | Self::Reset => "reject",
+            Self::Reject | Self::NoRoute | Self::Unreachable | Self::Reset => "reject",
             Self::Foreign(name) => name,
         }
     }
@@ -150,17 +164,25 @@ impl Expr {
             | Self::Ct { .. }
             | Self::Payload { .. }
             | Self::RouteHasXfrm { .. }
+            | Self::SegmentSize { .. }
+            | Self::NextHop { .. }
             | Self::AddressType { .. }
             | Self::DeviceTo { .. } => {
                 self.encode_load(w);
             }
-            Self::SetMeta { .. } | Self::SetCt { .. } | Self::SetPayload { .. } => {
+            Self::SetMeta { .. }
+            | Self::SetCt { .. }
+            | Self::SetPayload { .. }
+            | Self::SetSource { .. }
+            | Self::SetSegmentSize { .. }
+            | Self::Update { .. } => {
                 self.encode_store(w);
             }
             Self::Immediate { .. }
             | Self::Bitwise { .. }
             | Self::ShiftRight { .. }
             | Self::ToHostOrder { .. }
+            | Self::ToNetworkOrder { .. }
             | Self::Number { .. }
             | Self::Hash { .. } => self.encode_calculation(w),
             _ => self.encode_decision(w),
@@ -186,6 +208,14 @@ impl Expr {
             Self::RouteHasXfrm { to } => {
                 w.reg(1, *to);
                 w.u32(2, NFT_RT_XFRM);
+            }
+            Self::SegmentSize { to } => {
+                w.reg(1, *to);
+                w.u32(2, NFT_RT_TCPMSS);
+            }
+            Self::NextHop { ipv6, to } => {
+                w.reg(1, *to);
+                w.u32(2, NFT_RT_NEXTHOP[usize::from(*ipv6)]);
             }
             Self::AddressType { of, to } => {
                 w.reg(1, *to);
@@ -217,6 +247,32 @@ impl Expr {
                 w.u32(4, *len);
                 w.reg(5, *from);
             }
+            Self::SetSource { ipv6, from } => {
+                let (offset, len) = if *ipv6 { (8, 16) } else { (12, 4) };
+                w.u32(2, Base::Network as u32);
+                w.u32(3, offset);
+                w.u32(4, len);
+                w.reg(5, *from);
+                // IPv6 has no checksum of its own.
+                if !ipv6 {
+                    w.u32(6, INET_CHECKSUM);
+                    w.u32(7, 10);
+                }
+                w.u32(8, PSEUDO_HEADER);
+            }
+            Self::SetSegmentSize { from } => {
+                w.u8(2, SEGMENT_SIZE);
+                w.u32(3, 2);
+                w.u32(4, 2);
+                w.u32(6, TCP_OPTION);
+                w.reg(7, *from);
+            }
+            Self::Update { set, key, data } => {
+                w.text(1, set);
+                w.u32(3, UPDATE);
+                w.reg(4, *key);
+                w.reg(5, *data);
+            }
             _ => {}
         }
     }
@@ -247,6 +303,13 @@ impl Expr {
                 w.u32(3, 0); // NFT_BYTEORDER_NTOH
                 w.u32(4, 4);
                 w.u32(5, 4);
+            }
+            Self::ToNetworkOrder { from, to } => {
+                w.reg(1, *from);
+                w.reg(2, *to);
+                w.u32(3, 1); // NFT_BYTEORDER_HTON
+                w.u32(4, 2);
+                w.u32(5, 2);
             }
             Self::Number { numbers, modulus, offset, to } => {
                 w.reg(1, *to);
@@ -308,6 +371,10 @@ impl Expr {
             Self::Reject => {
                 w.u32(1, REJECT_ICMPX);
                 w.u8(2, REJECT_PROHIBITED);
+            }
+            Self::NoRoute => {
+                w.u32(1, REJECT_ICMPX);
+                w.u8(2, REJECT_NO_ROUTE);
             }
             Self::Unreachable => {
                 w.u32(1, REJECT_ICMPX);
