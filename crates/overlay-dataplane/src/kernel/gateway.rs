@@ -31,7 +31,7 @@ mod bridge;
 mod observation;
 mod plan;
 mod pool;
-mod setting;
+pub(super) mod setting;
 mod uplink;
 
 #[cfg(test)]
@@ -51,7 +51,9 @@ use super::{
     netlink::RouteSocket,
     netns::NetNs,
     nft::{
-        Nft, Table, TableId, diff, endpoint, forwarding, gateway,
+        Nft, Table, TableId, diff, endpoint,
+        forwarding::{self, Passage},
+        gateway,
         publish::{self, HostPort},
         reservation::{PortTaken, Reservation},
     },
@@ -321,7 +323,7 @@ impl KernelGateway {
         let bridge = passes.then_some(self.config.bridge.as_str());
         let used = super::call();
         let used = used.map_err(|source| super::nft::NftError::Socket { step: "use", source });
-        match used.and_then(|()| forwarding::reconcile(&mut self.nft, bridge)) {
+        match used.and_then(|()| forwarding::reconcile(&mut self.nft, Passage::Gateway, bridge)) {
             Ok(changed) => outcome.changes.extend(changed),
             Err(error) => {
                 let all = wanted.values().flat_map(endpoints).collect();

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use anyhow::Result;
-use overlay_dataplane::kernel::nft::forwarding;
+use overlay_dataplane::kernel::nft::forwarding::{self, Passage};
 use overlay_testkit::{
     lab::{self, DOCKER},
     traffic::{connect, is_refused, listen},
@@ -33,9 +33,11 @@ fn n18_a_policy_that_drops_what_is_forwarded_is_overridden_and_no_rule_is() -> R
         let target = SocketAddr::new(outer(ipv6, 1), 8080);
         assert!(is_refused(&site.outside, target));
 
-        let changed = forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?;
+        let changed = forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?;
         assert_eq!(changed.len(), 2, "{changed:?}");
-        assert!(forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?.is_empty());
+        assert!(
+            forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?.is_empty()
+        );
         connect(&site.outside, target, &listener)?;
         let out = listen(&site.outside, outer(ipv6, 9), 70)?;
         connect(&site.a, out.local_addr()?, &out)?;
@@ -49,23 +51,31 @@ fn n18_a_policy_that_drops_what_is_forwarded_is_overridden_and_no_rule_is() -> R
         // A reload that forgets ours.
         site.host.namespace.run(&["sh", "-c", &restore])?;
         assert!(is_refused(&site.outside, target));
-        assert_eq!(forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?.len(), 2);
+        assert_eq!(
+            forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?.len(),
+            2
+        );
         connect(&site.outside, target, &listener)?;
 
         // What is appended later is not overridden.
         site.host
             .namespace
             .run(&[program, "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "DROP"])?;
-        assert_eq!(forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?.len(), 4);
+        assert_eq!(
+            forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?.len(),
+            4
+        );
         assert!(is_refused(&site.outside, target));
         site.host
             .namespace
             .run(&[program, "-D", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "DROP"])?;
 
-        assert_eq!(forwarding::reconcile(&mut site.host.nft, None)?.len(), 2);
+        assert_eq!(forwarding::reconcile(&mut site.host.nft, Passage::Gateway, None)?.len(), 2);
         assert_eq!(rules(&site, program)?, before);
         site.host.namespace.run(&[program, "-P", "FORWARD", "ACCEPT"])?;
-        assert!(forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?.is_empty());
+        assert!(
+            forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?.is_empty()
+        );
     }
     Ok(())
 }
@@ -76,7 +86,7 @@ fn n18_chains_that_are_left_alone_are_named() -> Result<()> {
         return Ok(());
     }
     let mut site = Site::new(true)?;
-    assert!(forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?.is_empty());
+    assert!(forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?.is_empty());
     assert!(forwarding::obstacles(&mut site.host.nft)?.is_empty());
     site.host.script(
         "add table inet filter; \
@@ -85,7 +95,7 @@ fn n18_chains_that_are_left_alone_are_named() -> Result<()> {
     site.host.namespace.run(&["iptables-nft", "-P", "FORWARD", "DROP"])?;
     let named = forwarding::obstacles(&mut site.host.nft)?;
     assert_eq!(named, ["chain forward of table inet filter"]);
-    forwarding::reconcile(&mut site.host.nft, Some(BRIDGE))?;
+    forwarding::reconcile(&mut site.host.nft, Passage::Gateway, Some(BRIDGE))?;
     let theirs = site.host.script("list table inet filter")?;
     assert!(!theirs.contains(BRIDGE), "{theirs}");
     Ok(())
