@@ -118,6 +118,37 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// What has the name of the routing mesh's cable is not ours.
+    #[error(
+        "device {0} is in the way of the routing mesh, whose cable has this name; rename or remove it"
+    )]
+    MeshDevice(String),
+    /// This host routes all that could be the routing mesh's.
+    #[error(
+        "no subnet for virtual addresses of the routing mesh is free: this host routes 198.18.0.0/15 and 172.16.0.0/12"
+    )]
+    NoMeshSubnet,
+    /// There are more services than virtual addresses.
+    #[error("the routing mesh has virtual addresses for {0} services on a node, and no more")]
+    MeshFull(usize),
+    /// The node's gate is not plugged in.
+    #[error(
+        "the node's endpoint on the ingress network has no interface {interface} in {path} yet"
+    )]
+    NoGate {
+        /// The name that it is to have.
+        interface: &'static str,
+        /// The namespace.
+        path: PathBuf,
+    },
+    /// A task's answers cannot find back to the node that a client asked.
+    #[error("endpoint {endpoint} cannot answer clients of the routing mesh: {reason}")]
+    Answers {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// What is in the way.
+        reason: String,
+    },
     /// A setting of the host could not be read or changed.
     #[error("cannot {step} setting {path}: {source}")]
     Setting {

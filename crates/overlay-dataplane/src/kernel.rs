@@ -16,7 +16,7 @@
 //! alias the id of its endpoint; [`KernelDataplane`] reads all of it back and remembers nothing that
 //! it would need after a restart.
 //!
-//! - [`netlink`]: messages, attributes, the socket; `link`, `neighbor`, `address`, `route`: what is
+//! - [`netlink`]: messages, attributes, the socket; `link`, `neighbor`, `address`, `route`, `policy`: what is
 //!   said about each
 //! - `netns`: namespaces as files; `inside`: sockets in one
 //! - `stations`: who is where, as a table and as changes to it; pure
@@ -30,6 +30,7 @@
 //! - [`gateway`]: the way out of containers, and their published ports; beside the dataplane
 //! - `tally`: what the rules have dropped
 //! - `workshop`: where TAP devices of the switch in user space are made
+//! - [`mesh`]: published ports of services, on every node; beside the dataplane
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
@@ -43,11 +44,13 @@ pub mod gateway;
 mod inside;
 mod link;
 pub mod members;
+pub mod mesh;
 mod neighbor;
 pub mod netlink;
 mod netns;
 pub mod nft;
 mod observation;
+mod policy;
 mod port;
 mod route;
 mod scaffold;
@@ -62,6 +65,7 @@ mod tests;
 
 pub use dataplane::{KernelConfig, KernelDataplane};
 pub use gateway::{GatewayConfig, KernelGateway};
+pub use mesh::{IngressMode, KernelMesh, MeshConfig};
 pub use netns::{NetNs, NetNsId, of_process, set_loopback_up};
 pub use tally::Tally;
 

@@ -14,7 +14,8 @@
 //! - [`api`]: the trait, operations, what is observed; [`diff`] between desired and observed
 //! - [`desired`]: the state of one node, and how it follows from the replicated view; [`sa`], [`mtu`]
 //! - [`wire`]: packet formats
-//! - [`kernel`]: a namespace per network, programmed over netlink; and the gateway, containers' way out
+//! - [`kernel`]: a namespace per network, programmed over netlink; the gateway, containers' way out; and the
+//!   routing mesh, published ports of services
 //! - [`user`]: the switch in user space: pure engine, ports, sockets
 //! - [`fake`], [`conformance`]: a dataplane for tests, and the suite that every dataplane passes
 

@@ -39,7 +39,7 @@ pub struct Publisher {
 /// The ways out that `view` asks of a node whose endpoints are plugged in like this.
 ///
 /// A container has one when an endpoint of it is on a network that is not `internal`. Endpoints
-/// without a namespace of their own have the host's way out.
+/// without a namespace of their own, and gates of the routing mesh, have the host's.
 pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>) -> Uplinks {
     let networks = view.networks().values();
     let subnets = networks.flat_map(|network| network.subnets.iter().map(|s| s.subnet));
@@ -49,7 +49,8 @@ pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>
             continue;
         };
         let network = view.networks().get(&endpoint.network);
-        let Some(network) = network.filter(|_| endpoint.node == node) else { continue };
+        let here = endpoint.node == node && !endpoint.is_mesh();
+        let Some(network) = network.filter(|_| here) else { continue };
         let uplink = uplinks.containers.entry(netns.to_owned()).or_default();
         uplink.subnets.extend(network.subnets.iter().map(|s| s.subnet));
         if !network.spec.internal {

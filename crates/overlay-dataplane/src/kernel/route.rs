@@ -14,6 +14,10 @@ use super::netlink::{Attributes, Message, family};
 /// `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type,
 /// flags.
 const HEADER_LEN: usize = 12;
+/// The main table.
+pub(super) const MAIN: u32 = 254;
+/// `RTNH_F_ONLINK`.
+const ON_LINK: u32 = 4;
 
 /// Where packets for a subnet go: a unicast route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,4 +87,78 @@ pub(super) fn put_direct(link: u32, subnet: Subnet, source: IpAddr) -> Message {
         .put_ip(Rta::Dst, subnet.first())
         .put_u32(Rta::Oif, link)
         .put_ip(Rta::Prefsrc, source)
+}
+
+/// A route to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewRoute {
+    pub(super) subnet: Subnet,
+    /// Number of the table that it is in.
+    pub(super) table: u32,
+    pub(super) link: u32,
+    /// Where it leads next. It is on the link, whatever the addresses of this say.
+    pub(super) gateway: Option<IpAddr>,
+    /// Source address of what leaves by it and has none.
+    pub(super) source: Option<IpAddr>,
+}
+
+impl NewRoute {
+    /// Has the route, in the place of another one for the subnet.
+    pub(super) fn put(self) -> Message {
+        self.message(Rtm::Newroute, NlmF::CREATE | NlmF::REPLACE)
+    }
+
+    /// Has the route no more, whatever its source.
+    pub(super) fn remove(self) -> Message {
+        Self { source: None, ..self }.message(Rtm::Delroute, NlmF::empty())
+    }
+
+    fn message(self, kind: Rtm, flags: NlmF) -> Message {
+        let mut header = [0; HEADER_LEN];
+        header[0] = family::of(self.subnet.first());
+        header[1] = self.subnet.prefix_len();
+        header[4] = RtTable::Unspec.into();
+        header[5] = Rtprot::Static.into();
+        header[6] = if self.gateway.is_some() { RtScope::Universe } else { RtScope::Link }.into();
+        header[7] = Rtn::Unicast.into();
+        if self.gateway.is_some() {
+            header[8..].copy_from_slice(&ON_LINK.to_ne_bytes());
+        }
+        let mut message = Message::new(kind, flags, &header)
+            .put_u32(Rta::Table, self.table)
+            .put_u32(Rta::Oif, self.link);
+        if self.subnet.prefix_len() > 0 {
+            message = message.put_ip(Rta::Dst, self.subnet.first());
+        }
+        for (kind, address) in [(Rta::Gateway, self.gateway), (Rta::Prefsrc, self.source)] {
+            if let Some(address) = address {
+                message = message.put_ip(kind, address);
+            }
+        }
+        message
+    }
+}
+
+/// The way that a packet takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) link: Option<u32>,
+    pub(super) gateway: Option<IpAddr>,
+}
+
+impl Way {
+    /// Reads `struct rtmsg` and the attributes behind it.
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+        let attributes = Attributes::new(payload.get(HEADER_LEN..)?);
+        Some(Self { link: attributes.u32(Rta::Oif), gateway: attributes.ip(Rta::Gateway) })
+    }
+}
+
+/// Asks for the way that packets with this mark take to an address.
+pub(super) fn toward(address: IpAddr, mark: u32) -> Message {
+    let mut header = [0; HEADER_LEN];
+    header[0] = family::of(address);
+    header[1] = if address.is_ipv4() { 32 } else { 128 };
+    let message = Message::new(Rtm::Getroute, NlmF::empty(), &header).put_ip(Rta::Dst, address);
+    if mark == 0 { message } else { message.put_u32(Rta::Mark, mark) }
 }

@@ -6,10 +6,10 @@
 use core::{fmt::Display, mem};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use overlay_types::{EndpointId, NetworkId, ServiceId};
+use overlay_types::{Addresses, EndpointId, NetworkId, ServiceId};
 
 use super::{
     conntrack,
@@ -73,6 +73,7 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct Site {
     endpoint: EndpointId,
+    table: TableId,
     device: String,
     path: PathBuf,
 }
@@ -85,16 +86,23 @@ impl Site {
         if local.role == Role::Gate {
             return None;
         }
-        let site = Self { endpoint, device: name.clone(), path: netns.clone() };
+        let table = vip::table_id(endpoint);
+        let site = Self { endpoint, table, device: name.clone(), path: netns.clone() };
         (!name.is_empty()).then_some(site)
     }
 
-    const fn failed(&self, reason: String) -> Error {
+    /// The interface of a gate, where it is. Its table is there for the next gate, too.
+    pub(super) fn of_gate(endpoint: EndpointId, device: &str, path: &Path) -> Self {
+        let table = vip::gate_table_id();
+        Self { endpoint, table, device: device.to_owned(), path: path.to_owned() }
+    }
+
+    pub(super) const fn failed(&self, reason: String) -> Error {
         Error::Services { endpoint: self.endpoint, reason }
     }
 
     fn table_id(&self) -> TableId {
-        vip::table_id(self.endpoint)
+        self.table.clone()
     }
 }
 
@@ -337,8 +345,18 @@ impl Services {
         failed
     }
 
+    /// Virtual addresses of services, as the table of an endpoint says them.
+    pub(super) fn addresses(
+        &mut self,
+        site: &Site,
+    ) -> Result<BTreeMap<ServiceId, Addresses>, Error> {
+        self.look(site).map_err(|reason| site.failed(reason))?;
+        let known = self.tables.get(&site.endpoint);
+        Ok(known.map(|known| known.content.services().clone()).unwrap_or_default())
+    }
+
     /// Has the table of an endpoint say what it shall, of all services or of some.
-    fn program(
+    pub(super) fn program(
         &mut self,
         site: &Site,
         services: &BTreeMap<ServiceId, Service>,

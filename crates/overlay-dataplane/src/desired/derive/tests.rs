@@ -302,3 +302,12 @@ fn s11_only_the_gate_sends_for_others() {
         [(91, DesiredRole::Station), (94, DesiredRole::Station), (191, DesiredRole::Gate)];
     assert_eq!(roles.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn n18_a_gate_has_no_way_out_of_its_own() {
+    let veth = |path: &str| PortKind::Veth { name: "eth0".into(), netns: path.into() };
+    let ports = [(191, veth("/gate")), (91, veth("/task"))];
+    let ports = ports.map(|(id, port)| (EndpointId::from_u128(id), port)).into();
+    let uplinks = super::super::uplinks(&with_mesh(), local().node, &ports);
+    assert_eq!(uplinks.containers.keys().collect::<Vec<_>>(), [std::path::Path::new("/task")]);
+}

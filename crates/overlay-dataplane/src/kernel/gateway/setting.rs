@@ -16,14 +16,14 @@ const IPV6_CONF: &str = "/proc/sys/net/ipv6/conf";
 
 /// What is read of them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
+pub(in crate::kernel) struct Settings {
     /// The host forwards IPv4, IPv6.
-    pub(super) forwards: [bool; 2],
-    pub(super) mode: PortMode,
+    pub(in crate::kernel) forwards: [bool; 2],
+    pub(in crate::kernel) mode: PortMode,
 }
 
 /// Reads the settings of a namespace. Where one is missing, the kernel does not do that.
-pub(super) fn read(host: &NetNs) -> Result<Settings, Error> {
+pub(in crate::kernel) fn read(host: &NetNs) -> Result<Settings, Error> {
     let is_on = |path: &str| fs::read(path).is_ok_and(|text| text.first() == Some(&b'1'));
     let filtered = |family| is_on(&format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
     let read = host.enter(|| {
@@ -36,7 +36,7 @@ pub(super) fn read(host: &NetNs) -> Result<Settings, Error> {
 }
 
 /// Has the host forward.
-pub(super) fn forward(host: &NetNs, ipv6: bool) -> Result<(), Error> {
+pub(in crate::kernel) fn forward(host: &NetNs, ipv6: bool) -> Result<(), Error> {
     let path = if ipv6 { format!("{IPV6_CONF}/all/forwarding") } else { IPV4_FORWARD.to_owned() };
     let written = host.enter(|| {
         super::super::call()?;

@@ -70,6 +70,11 @@ pub(in crate::kernel) fn table_id(endpoint: EndpointId) -> TableId {
     TableId::new(Family::Inet, &format!("overlay_vip_{endpoint}"))
 }
 
+/// The table in a gate's namespace.
+pub(in crate::kernel) fn gate_table_id() -> TableId {
+    TableId::new(Family::Inet, "overlay_vip_gate")
+}
+
 /// The table for an endpoint behind this device.
 pub(in crate::kernel) fn table(device: &str, content: &Content) -> Table {
     let mut table = Table {

@@ -1,0 +1,9 @@
+//! The routing mesh on a real kernel: three hosts, a client and tasks in namespaces that the tests make, with
+//! the kernel dataplane between them.
+
+mod flows;
+mod others;
+mod probe;
+mod reach;
+mod repair;
+mod site;
