@@ -27,12 +27,14 @@
 //! held by this process, with sockets, so that nobody else can have them.
 //!
 //! - `addresses`: subnets of the cable, and virtual addresses; pure
-//! - `cable`: host and gate; `answer`: tasks; `flows`: what becomes of connections to ports that go
+//! - `cable`: host and gate; `answer`: tasks; `ports`: published ones; `flows`: what becomes of
+//!   connections to those that go
 
 mod addresses;
 mod answer;
 mod cable;
 mod flows;
+mod ports;
 
 use core::fmt;
 use std::{
@@ -40,7 +42,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay_types::{Addresses, EndpointId, PortSpec, PublishMode, ServiceId};
+use overlay_types::{Addresses, EndpointId, ServiceId};
 
 use self::addresses::Cable;
 use super::{
@@ -54,14 +56,14 @@ use super::{
         Nft, NftError, Table, diff,
         forwarding::{self, Passage},
         mesh::{Gate, Host, table_id},
-        publish::{HostPort, Ports, Target},
+        publish::{HostPort, Ports},
         reservation::Reservation,
     },
     services::{self, Services},
 };
 use crate::{
     Error,
-    desired::{Backend, Mesh, MeshPort, MeshService, PortKind, Service},
+    desired::{LocalEndpoint, Mesh, PortKind, Service},
 };
 
 /// Name of the gate's interface.
@@ -274,17 +276,17 @@ impl KernelMesh {
         let has_v6 = addresses.v6.is_some();
         let there = cable::read(&self.host, &netns, socket)?;
         let nets = there.as_ref().map_or(&[][..], |there| &there.nets);
-        let cable = match Cable::read(nets).filter(|known| !has_v6 || known.has_v6()) {
-            Some(known) => known,
-            None => {
-                // But to virtual addresses of a cable that is gone.
-                let mut used = cable::routed(&self.host)?;
-                let beside = cable::routed(socket)?.into_iter();
-                used.extend(beside.filter(|subnet| {
-                    addresses.iter().any(|own| subnet.contains(own)) || !Cable::may_have(*subnet)
-                }));
-                Cable::choose(nets, &used, has_v6)?
-            }
+        let whole = Cable::read(nets).filter(|known| !has_v6 || known.has_v6());
+        let cable = if let Some(whole) = whole {
+            whole
+        } else {
+            // But to virtual addresses of a cable that is gone.
+            let mut used = cable::routed(&self.host)?;
+            let beside = cable::routed(socket)?.into_iter();
+            used.extend(beside.filter(|subnet| {
+                addresses.iter().any(|own| subnet.contains(own)) || !Cable::may_have(*subnet)
+            }));
+            Cable::choose(nets, &used, has_v6)?
         };
         Ok(Found { netns, ingress: gate.index, addresses, cable, there })
     }
@@ -327,7 +329,7 @@ impl KernelMesh {
                 continue;
             };
             let vips = found.cable.addresses(*number, found.has());
-            wanted.insert(*id, Service { vips, backends: backends(service, mesh) });
+            wanted.insert(*id, Service { vips, backends: ports::backends(service, mesh) });
         }
         let programmed = self.services.program(&site, &wanted, None);
         programmed.map_err(|reason| site.failed(reason))?;
@@ -345,63 +347,6 @@ impl KernelMesh {
             outcome.changes.push("set the table of the gate".into());
         }
         Ok(())
-    }
-
-    /// Takes the ports that are not taken yet, so that nobody else can have them.
-    fn reserve(&mut self, mesh: &Mesh, outcome: &mut MeshOutcome) {
-        let wanted = mesh
-            .services
-            .iter()
-            .flat_map(|(id, service)| service.ports.iter().map(|port| (host_port(port), *id)));
-        let missing: Vec<_> = wanted.filter(|(port, _)| !self.held.contains_key(port)).collect();
-        if missing.is_empty() {
-            return;
-        }
-        let take = || {
-            let taken = missing.into_iter().map(|(port, who)| (port, who, Reservation::take(port)));
-            Ok(taken.collect::<Vec<_>>())
-        };
-        for (port, service, taken) in self.netns.enter(take).unwrap_or_default() {
-            match taken {
-                Ok(reservation) => drop(self.held.insert(port, reservation)),
-                // The address is another node's.
-                Err(error) if error.source.kind() == std::io::ErrorKind::AddrNotAvailable => {}
-                Err(error) => {
-                    outcome.refused.push((Concerned::Service(service), error.into()));
-                }
-            }
-        }
-    }
-
-    /// Where published ports lead, of those that this process holds.
-    fn ports(
-        &self,
-        mesh: &Mesh,
-        found: &Found,
-        numbers: &addresses::Numbers,
-        outcome: &mut MeshOutcome,
-    ) -> Ports {
-        let has = found.has();
-        let mut ports = Ports::new();
-        for (id, service) in &mesh.services {
-            let Some(number) = numbers.get(id) else { continue };
-            let addresses = found.cable.addresses(*number, has);
-            for port in &service.ports {
-                let host = host_port(port);
-                if !self.held.contains_key(&host) {
-                    continue;
-                }
-                let answers = |on: core::net::IpAddr| has[usize::from(on.is_ipv6())];
-                if host.address.is_none_or(answers) {
-                    ports.entry(host).or_insert(Target { addresses, port: port.target });
-                } else if let Some(port) = spec(port) {
-                    let reason = "the ingress network has no addresses of that version of IP";
-                    let error = Error::Publish { port, reason };
-                    outcome.refused.push((Concerned::Service(*id), error));
-                }
-            }
-        }
-        ports
     }
 
     fn put_host(
@@ -483,7 +428,7 @@ impl KernelMesh {
     /// Clears endpoints that are tasks no more, those of a process before this one included.
     fn forget(
         &mut self,
-        tasks: &BTreeMap<EndpointId, crate::desired::LocalEndpoint>,
+        tasks: &BTreeMap<EndpointId, LocalEndpoint>,
         plugged: &BTreeMap<EndpointId, PortKind>,
         outcome: &mut MeshOutcome,
     ) {
@@ -516,34 +461,6 @@ impl KernelMesh {
         }
         self.is_swept |= is_swept;
     }
-}
-
-/// Backends that get new flows, and those that keep what they have.
-fn backends(service: &MeshService, mesh: &Mesh) -> BTreeMap<EndpointId, Backend> {
-    let mut backends = service.backends.clone();
-    let is_here = |id: &EndpointId| mesh.tasks.contains_key(id);
-    let has_own = backends.iter().any(|(id, backend)| is_here(id) && !backend.draining);
-    if service.prefer_local && has_own {
-        for (_, backend) in backends.iter_mut().filter(|(id, _)| !is_here(id)) {
-            backend.draining = true;
-        }
-    }
-    backends
-}
-
-const fn host_port(port: &MeshPort) -> HostPort {
-    HostPort { protocol: port.protocol, address: port.bind, port: port.published }
-}
-
-/// The port as users know it.
-fn spec(port: &MeshPort) -> Option<PortSpec> {
-    Some(PortSpec {
-        protocol: port.protocol,
-        target: port.target.try_into().ok()?,
-        published: Some(port.published.try_into().ok()?),
-        mode: PublishMode::Ingress,
-        host_ip: port.bind,
-    })
 }
 
 /// Has a table be so, and says whether it was otherwise. It is not read while nobody changed anything since

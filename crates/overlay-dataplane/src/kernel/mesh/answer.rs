@@ -159,9 +159,9 @@ impl Room<'_> {
             }
             let wanted = rules_of(ipv6);
             let has_rules = wanted.iter().all(|rule| rules.contains(rule));
-            if !has_rules
-                || !self.leads(socket, ipv6, Way { link: Some(link.index), gateway: Some(next) })?
-            {
+            let way = Way { link: Some(link.index), gateway: Some(next) };
+            let anywhere = cable::ANYWHERE[usize::from(ipv6)];
+            if !has_rules || cable::way(socket, anywhere, FLAG)? != Some(way) {
                 steps.push(("add the route of answers to", route(link.index, source, next).put()));
             }
             let missing = wanted.into_iter().filter(|rule| !rules.contains(rule));
@@ -174,11 +174,6 @@ impl Room<'_> {
         steps.push(("set up", link::loose_source(link::set(link.index))));
         run(socket, &format!("{path}"), steps)?;
         Ok(true)
-    }
-
-    fn leads(&self, socket: &RouteSocket, ipv6: bool, way: Way) -> Result<bool, Error> {
-        let anywhere = cable::ANYWHERE[usize::from(ipv6)];
-        Ok(cable::way(socket, anywhere, FLAG)? == Some(way))
     }
 
     fn list<T>(

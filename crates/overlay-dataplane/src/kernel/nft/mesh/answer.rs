@@ -115,12 +115,13 @@ const fn mark(number: u16) -> u32 {
     FLAG | (number as u32) << SHIFT
 }
 
-fn comment() -> Option<String> {
-    Some("overlay networks: answers to clients of the routing mesh".into())
+fn empty() -> Table {
+    let comment = "overlay networks: answers to clients of the routing mesh";
+    Table { comment: Some(comment.into()), ..Table::default() }
 }
 
 fn packets(device: &str, numbers: &Numbers) -> Table {
-    let mut table = Table { comment: comment(), ..Table::default() };
+    let mut table = empty();
     let mut gates = Set::new(SetSpec::map([Field::Mac], [Field::Mark]));
     gates.elements.extend(numbers.iter().map(|(mac, number)| {
         (Key::new(&[&mac.0]), Some(Data::new(&[&mark(*number).to_ne_bytes()])))
@@ -168,7 +169,7 @@ fn frames(device: &str, numbers: &Numbers) -> Table {
     ];
     let hook = Hook::new(ChainKind::Filter, HookPoint::Egress, 0);
     let hook = Some(Hook { device: Some(device.to_owned()), ..hook });
-    let mut table = Table { comment: comment(), ..Table::default() };
+    let mut table = empty();
     table.sets.insert(MARKS.into(), marks);
     table.chains.insert("egress".into(), Chain { hook, rules });
     table
