@@ -19,17 +19,20 @@ pub(crate) fn parse(field: &'static str, text: &str) -> Result<Duration, SpecErr
         let (number, tail) = rest.split_at(digits);
         let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 60 * 60 * 1000,
-            "d" => 24 * 60 * 60 * 1000,
+        let seconds = match unit {
+            "ms" => 0,
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
             "" => return refuse(number, "the unit is missing: ms, s, m, h or d"),
             _ => return refuse(unit, "units are ms, s, m, h and d"),
         };
-        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis));
-        let sum = part.and_then(|millis| total.checked_add(Duration::from_millis(millis)));
+        let part = number.parse::<u64>().ok().and_then(|number| match seconds {
+            0 => Some(Duration::from_millis(number)),
+            _ => number.checked_mul(seconds).map(Duration::from_secs),
+        });
+        let sum = part.and_then(|part| total.checked_add(part));
         total = match (number, sum) {
             ("", _) => return refuse(unit, "a number is missing before the unit"),
             (_, Some(sum)) => sum,

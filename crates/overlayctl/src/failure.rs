@@ -272,6 +272,7 @@ mod tests {
         Reason::LastManager,
         Reason::Quorum,
         Reason::NodeIsManager,
+        Reason::MeshEndpoint,
         Reason::NodeNotActive,
         Reason::NodeAlive,
         Reason::RotationRunning,

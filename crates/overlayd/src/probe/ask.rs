@@ -86,7 +86,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let serve = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 8];
+            // All of it: what is left unread would reset the connection.
+            let mut request = [0; 4096];
             // Of a mere connection there is nothing to read.
             let _ = stream.read(&mut request).await;
             let _ = stream.write_all(answer.as_bytes()).await;
