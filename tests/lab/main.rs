@@ -18,6 +18,7 @@ mod ear;
 mod forge;
 mod isolation;
 mod leave;
+mod mesh;
 mod plane;
 #[path = "../dataplane/probe.rs"]
 mod probe;

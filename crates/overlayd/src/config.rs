@@ -13,7 +13,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use overlay_cluster::state::RotationPolicy;
-use overlay_dataplane::kernel::{self, GatewayConfig};
+use overlay_dataplane::kernel::{self, GatewayConfig, IngressMode, MeshConfig};
 use overlay_types::Subnet;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub struct Config {
     /// Its subnets, at most one of each version of IP, if it has to be made; none: one of IPv4 that the
     /// host does not route.
     pub gateway_subnet: Vec<Subnet>,
+    /// What tasks see of clients that come through this node's part of the routing mesh.
+    pub ingress_mode: IngressSetting,
     /// Longest wait of a key rotation for nodes that count as alive, in whole seconds. A manager's.
     #[serde(with = "seconds")]
     pub rotation_grace: Duration,
@@ -74,6 +76,17 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     /// What is logged: a `tracing` filter such as `info,overlay_gossip=debug`.
     pub log: String,
+}
+
+/// What tasks see of clients that come through a node's part of the routing mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IngressSetting {
+    /// Clients' own addresses.
+    #[default]
+    Transparent,
+    /// The node's address on the ingress network, as with Docker.
+    Snat,
 }
 
 /// Which dataplane a node is to run.
@@ -116,6 +129,7 @@ impl Default for Config {
             netns_dir: None,
             gateway_bridge: GatewayConfig::BRIDGE.to_owned(),
             gateway_subnet: Vec::new(),
+            ingress_mode: IngressSetting::Transparent,
             rotation_grace: grace,
             rotation_drain: drain,
             dns_upstream: Vec::new(),
@@ -189,6 +203,15 @@ impl Config {
         }
         let config = GatewayConfig::new(&*self.gateway_bridge, self.gateway_subnet.clone());
         config.map(Some).map_err(|error| NodeError::Config(error.to_string()))
+    }
+
+    /// This node's part of the routing mesh.
+    pub(crate) fn mesh(&self) -> MeshConfig {
+        let mode = match self.ingress_mode {
+            IngressSetting::Transparent => IngressMode::Transparent,
+            IngressSetting::Snat => IngressMode::Snat,
+        };
+        MeshConfig { directory: self.netns_dir(), mode }
     }
 
     /// How long a key rotation waits.

@@ -7,11 +7,13 @@
 //!                (kernel with ESP: not these)
 //! ```
 //!
-//! Beside both is the [gateway](NodeGateway): containers' way out and their published ports.
+//! Beside both is the [gateway](NodeGateway): containers' way out and their published ports; and the
+//! node's part of the [routing mesh](NodeMesh).
 //! Where the kernel has no ESP, a kernel node carries encrypted networks as a user node does.
 
 mod choice;
 mod gateway;
+mod mesh;
 
 use core::net::IpAddr;
 use std::{
@@ -35,6 +37,7 @@ use overlay_types::{DataplaneKind, NetworkId, View};
 pub(crate) use self::{
     choice::Choice,
     gateway::{NodeGateway, sweep as sweep_gateway},
+    mesh::{NodeMesh, sweep as sweep_mesh},
 };
 
 /// UDP port of VXLAN that a filter is opened with which shall only go.

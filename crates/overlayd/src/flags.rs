@@ -88,6 +88,11 @@ struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gateway_subnet: Vec<Subnet>,
+    /// What tasks see of clients that come through this node: their addresses (transparent), or the
+    /// node's, as with Docker (snat)
+    #[arg(long, value_parser = ["transparent", "snat"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_mode: Option<String>,
     /// Seconds that a key rotation waits for nodes that count as alive; a manager's
     #[arg(long, value_parser = number::<u64>)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,7 @@ use crate::{
     announce::{Announcer, Host},
     config::Addresses,
     control_plane::{ControlPlane, Heard},
-    dataplane::{Choice, NodeDataplane, NodeGateway, Site},
+    dataplane::{Choice, NodeDataplane, NodeGateway, NodeMesh, Site},
     disk::Disk,
     keys::{Keys, Report},
     liveness::{self, Judge},
@@ -90,6 +90,8 @@ impl Member {
         let identity = tls.identity();
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
         let site = Site { netns_dir: &netns_dir, data_path, view: &view };
+        // On a user node this removes what is in the directory of namespaces, which the next looks at.
+        let mesh = NodeMesh::start(choice.carriers.plain, config.mesh())?;
         let dataplane = NodeDataplane::start(choice.carriers, &site)?;
         let gateway = NodeGateway::start(choice.carriers.plain, config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;
@@ -101,7 +103,8 @@ impl Member {
         let (node, carriers) = (identity.node, choice.carriers);
         let resolvers = Resolvers::new(viewer.names(), config.names());
         let in_kernel = choice.carriers.plain == DataplaneKind::Kernel;
-        let parts = (dataplane, gateway, in_kernel.then(|| Tally::new(netns_dir)));
+        let tally = in_kernel.then(|| Tally::new(netns_dir));
+        let parts = (dataplane, gateway, mesh, tally);
         let shared = Shared::new(viewer.clone(), node, carriers, mtu, ports, resolvers, parts);
         let shared = Arc::new(shared);
         let keys = Keys::new(identity.cluster, identity.node, rand::random());

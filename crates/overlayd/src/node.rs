@@ -27,7 +27,7 @@ use crate::{
     Config, NodeError,
     announce::mismatches,
     api,
-    dataplane::{Choice, sweep, sweep_gateway},
+    dataplane::{Choice, sweep, sweep_gateway, sweep_mesh},
     disk::Disk,
     lifecycle,
     listen::unix_listener,
@@ -161,6 +161,7 @@ impl NodeHandle {
         }
         let Some(credentials) = disk.credentials(control::now())? else {
             // It left a cluster and ended before it had removed what it had.
+            sweep_mesh(choice.carriers.plain, config.mesh());
             sweep(choice.carriers.plain, &config.netns_dir());
             sweep_gateway(choice.carriers.plain, config.gateway()?);
             return Ok(());

@@ -18,7 +18,7 @@ use std::{
 use overlay_cluster::control;
 use overlay_dataplane::{
     Dataplane, Desired, Observed, Op,
-    desired::{self, Local, Network, PortKind, Uplinks},
+    desired::{self, Local, Mesh, Network, PortKind, Uplinks},
     diff,
     kernel::Tally,
     sa::SaSet,
@@ -37,7 +37,7 @@ use crate::{
     adopt,
     agent::Viewer,
     clock::ClockWatch,
-    dataplane::{Carriers, NodeDataplane, NodeGateway, remove_all},
+    dataplane::{Carriers, NodeDataplane, NodeGateway, NodeMesh, remove_all},
     keys::{Keys, Report},
     mesh_endpoint,
     ports::{Port, Ports},
@@ -84,8 +84,25 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     dataplane: Mutex<NodeDataplane>,
     gateway: Mutex<NodeGateway>,
+    mesh: Mutex<NodeMesh>,
     /// What the kernel dropped, on a node of its dataplane.
     tally: Option<Mutex<Tally>>,
+}
+
+/// What a turn makes.
+struct Wanted {
+    revision: Revision,
+    desired: Desired,
+    published: Published,
+}
+
+/// What is beside the dataplane.
+#[derive(Default, PartialEq, Eq)]
+struct Published {
+    uplinks: Uplinks,
+    mesh: Option<Mesh>,
+    /// Endpoints of users, and how they are plugged in.
+    plugged: BTreeMap<EndpointId, PortKind>,
 }
 
 impl Shared {
@@ -96,7 +113,7 @@ impl Shared {
         underlay_mtu: u16,
         ports: Ports,
         resolvers: Resolvers,
-        (dataplane, gateway, tally): (NodeDataplane, NodeGateway, Option<Tally>),
+        (dataplane, gateway, mesh, tally): (NodeDataplane, NodeGateway, NodeMesh, Option<Tally>),
     ) -> Self {
         Self {
             viewer,
@@ -109,6 +126,7 @@ impl Shared {
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
             gateway: Mutex::new(gateway),
+            mesh: Mutex::new(mesh),
             tally: tally.map(Mutex::new),
         }
     }
@@ -119,6 +137,10 @@ impl Shared {
 
     fn gateway(&self) -> MutexGuard<'_, NodeGateway> {
         self.gateway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mesh(&self) -> MutexGuard<'_, NodeMesh> {
+        self.mesh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_memory_port(&self, endpoint: EndpointId) -> Option<MemoryPort> {
@@ -183,36 +205,33 @@ impl Shared {
         }
     }
 
-    fn desired(
-        &self,
-        keys: &Keys,
-        ports: BTreeMap<EndpointId, Port>,
-    ) -> (Revision, Desired, Uplinks) {
+    fn wanted(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> Wanted {
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
                 let network = view.networks().get(&view.endpoints().get(&id)?.network)?;
                 Some((id, port.kind(self.carriers.of(network.spec.encrypted))))
             };
-            let mut ports: BTreeMap<_, _> = ports.into_iter().filter_map(kind).collect();
-            let uplinks = desired::uplinks(view, self.node, &ports);
-            ports.extend(self.mesh_port(view));
+            let plugged: BTreeMap<_, _> = ports.into_iter().filter_map(kind).collect();
+            let mut ports = plugged.clone();
+            ports.extend(self.gate(view));
             let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu() };
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.
             desired.sas.outbound.retain(|_, sa| !sa.address.is_unspecified());
-            (view.revision(), desired, uplinks)
+            let uplinks = desired::uplinks(view, self.node, &plugged);
+            let mesh = desired::derive_mesh(view, &dead, &local);
+            let published = Published { uplinks, mesh, plugged };
+            Wanted { revision: view.revision(), desired, published }
         })
     }
 
-    /// How this node's place in the routing mesh is plugged in, if it has one. The switch has nowhere to
-    /// put what comes there, and answers for it all the same.
-    fn mesh_port(&self, view: &View) -> Option<(EndpointId, PortKind)> {
+    /// How this node's place in the routing mesh is plugged in, if it has one that can be.
+    fn gate(&self, view: &View) -> Option<(EndpointId, PortKind)> {
         let place = mesh_endpoint::of(view, self.node)?;
         let encrypted = view.networks().get(&place.network)?.spec.encrypted;
-        let in_switch = self.carriers.of(encrypted) == DataplaneKind::User;
-        in_switch.then_some((place.id, PortKind::Memory))
+        Some((place.id, self.mesh().gate(self.carriers.of(encrypted))?))
     }
 }
 
@@ -256,7 +275,7 @@ impl Reconciler {
             reports,
             vanished: Vanished::default(),
             done: Observed::default(),
-            uplinks: Uplinks::default(),
+            published: Published::default(),
             spared: false,
             told: BTreeSet::new(),
             stale,
@@ -332,8 +351,8 @@ struct Worker {
     vanished: Vanished,
     /// What the last turn made of the dataplane, unless something was refused.
     done: Observed,
-    /// What the gateway was last made to be.
-    uplinks: Uplinks,
+    /// What gateway and mesh were last made to be.
+    published: Published,
     /// The last turn left something for when a manager is heard.
     spared: bool,
     /// What was refused in the last turn, and logged.
@@ -359,8 +378,9 @@ impl Worker {
                 Ok(Wake::Clear(answer)) => {
                     let networks = remove_all(&mut *self.shared.dataplane()).map(drop);
                     let gateway = self.shared.gateway().clear();
+                    let mesh = self.shared.mesh().clear();
                     // Whoever asked waits.
-                    let _ = answer.send(networks.and(gateway));
+                    let _ = answer.send(networks.and(gateway).and(mesh));
                     return;
                 }
                 Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -383,7 +403,7 @@ impl Worker {
         let (gone, released) = self.vanished.look(&mut ports, now);
         // Before the view is read: one that comes meanwhile is not what is compared.
         let heard = shared.viewer.read_heard(|_| ()).is_some();
-        let (revision, desired, uplinks) = shared.desired(&self.keys, ports);
+        let Wanted { revision, desired, published } = shared.wanted(&self.keys, ports);
         let reads = self.is_to_read(now, heard);
         let mut dataplane = shared.dataplane();
         let observed =
@@ -402,8 +422,8 @@ impl Worker {
         drop(dataplane);
         // Whose operation was refused by what is known is looked at as it is, at once.
         let again = !reads && !self.told.is_empty();
-        if reads || uplinks != self.uplinks {
-            self.follow_uplinks(uplinks, heard, &mut refused);
+        if reads || published != self.published {
+            self.publish(published, heard, &mut refused);
         }
         if self.spared || !refused.endpoints.is_empty() || !self.told.is_empty() {
             self.stale.store(true, Ordering::Release);
@@ -440,11 +460,14 @@ impl Worker {
         wait.unwrap_or(full).min(look_at_names).min(full)
     }
 
-    fn follow_uplinks(&mut self, uplinks: Uplinks, heard: bool, refused: &mut Refused) {
-        for (endpoint, reason) in self.shared.gateway().turn(&uplinks, heard) {
+    fn publish(&mut self, published: Published, heard: bool, refused: &mut Refused) {
+        let Published { uplinks, mesh, plugged } = &published;
+        let by_gateway = self.shared.gateway().turn(uplinks, heard);
+        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, heard);
+        for (endpoint, reason) in by_gateway.into_iter().chain(by_mesh) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
-        self.uplinks = uplinks;
+        self.published = published;
     }
 
     /// Whether this turn reads the dataplane. Between two full comparisons, what was last made of it is

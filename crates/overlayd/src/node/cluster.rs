@@ -14,7 +14,7 @@ use overlay_cluster::{
 use super::{Inner, NodeHandle};
 use crate::{
     NodeError,
-    dataplane::{sweep, sweep_gateway},
+    dataplane::{sweep, sweep_gateway, sweep_mesh},
     lifecycle, lock, recovery,
 };
 
@@ -152,6 +152,7 @@ impl NodeHandle {
     ) -> Result<v1::LeaveClusterResponse, NodeError> {
         let _busy = self.0.busy.lock().await;
         if self.is_locked() && request.force {
+            sweep_mesh(self.0.choice.carriers.plain, self.0.config.mesh());
             sweep(self.0.choice.carriers.plain, &self.0.config.netns_dir());
             sweep_gateway(self.0.choice.carriers.plain, self.0.config.gateway()?);
             self.0.disk.forget();

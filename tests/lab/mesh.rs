@@ -1,0 +1,121 @@
+//! The routing mesh: every node answers on a published port, and tasks see clients' own addresses.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use anyhow::{Result, bail, ensure};
+use overlay_testkit::{
+    hosts::{CABLE, WIRE, address_v4},
+    lab::Namespace,
+    until::until,
+};
+use rstest::rstest;
+
+use crate::{
+    plane::{KERNELS, MIXED, Plane},
+    setup::{Cluster, Container, Lab, PATIENCE},
+};
+
+const PORT: u16 = 8080;
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+
+/// Somebody on the wire who has no part in the cluster.
+fn client(lab: &Lab) -> Result<Namespace> {
+    let client = Namespace::new()?;
+    client.connect(CABLE, &lab.wire, "toclient")?;
+    lab.wire.ip(&format!("link set toclient master {WIRE}"))?;
+    client.ip(&format!("address add {CLIENT}/24 dev {CABLE}"))?;
+    Ok(client)
+}
+
+fn connect(client: &Namespace, node: u8) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(IpAddr::from(address_v4(node)), PORT);
+    client.enter(|| TcpStream::connect_timeout(&to, PATIENCE))
+}
+
+fn until_connected(client: &Namespace, node: u8) -> Result<TcpStream> {
+    until(&format!("node {node} answers"), PATIENCE, || Ok(connect(client, node)?))
+}
+
+fn until_refused(client: &Namespace, node: u8) -> Result<()> {
+    until(&format!("node {node} refuses"), PATIENCE, || match connect(client, node) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        other => bail!("{other:?}"),
+    })
+}
+
+/// Question and answer over a connection through a node, and who the task takes the client for.
+fn check(client: &Namespace, listener: &TcpListener, node: u8) -> Result<()> {
+    let mut here = until_connected(client, node)?;
+    here.set_read_timeout(Some(PATIENCE))?;
+    let (mut there, seen) = listener.accept()?;
+    there.set_read_timeout(Some(PATIENCE))?;
+    ensure!(seen == here.local_addr()?, "through node {node} the client is {seen}");
+    here.write_all(b"ask")?;
+    let mut heard = [0; 3];
+    there.read_exact(&mut heard)?;
+    there.write_all(&heard)?;
+    here.read_exact(&mut heard)?;
+    ensure!(&heard == b"ask", "{heard:?}");
+    Ok(())
+}
+
+fn task(lab: &Lab, node: u8, network: &str) -> Result<(Container, TcpListener)> {
+    let task = Container::on_no_network()?.joined(lab, node, network, &["--service", "web"])?;
+    let listener = task.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)))?;
+    Ok((task, listener))
+}
+
+#[rstest]
+#[case::kernel(KERNELS, &[1, 2, 3])]
+#[case::mixed(MIXED, &[1, 2])]
+fn s10_s11_every_node_answers_and_a_task_anywhere_sees_the_client(
+    #[case] planes: [Plane; 3],
+    #[case] answering: &[u8],
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        let client = client(lab)?;
+        lab.ctl(1, &format!("service create --name web --publish {PORT}:80"))?;
+        for node in [3, 1] {
+            let (task, listener) = task(lab, node, "ingress")?;
+            for through in answering {
+                check(&client, &listener, *through)?;
+            }
+            lab.ctl(node, &format!("endpoint detach {}", task.endpoint))?;
+            for through in answering {
+                until_refused(&client, *through)?;
+            }
+        }
+        lab.ctl(1, "service rm web")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn n07_the_mesh_moves_to_an_ingress_network_that_is_made_anew() -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        let client = client(lab)?;
+        let create = format!("service create --name web --publish {PORT}:80");
+        lab.ctl(1, &create)?;
+        let (task_before, listener) = task(lab, 2, "ingress")?;
+        check(&client, &listener, 1)?;
+        let said = lab.refused(1, "network rm --force ingress")?;
+        ensure!(said.contains("in use"), "{said}");
+        lab.ctl(2, &format!("endpoint detach {}", task_before.endpoint))?;
+        lab.ctl(1, "service rm web")?;
+        lab.ctl(1, "network rm --force ingress")?;
+        let said = lab.refused(1, &create)?;
+        ensure!(said.contains("ingress"), "{said}");
+
+        lab.ctl(3, "network create --ingress --subnet 10.99.0.0/24 --opt mtu=1300 own")?;
+        lab.ctl(1, &create)?;
+        let (_task, listener) = task(lab, 2, "own")?;
+        for through in [1, 2, 3] {
+            check(&client, &listener, through)?;
+        }
+        Ok(())
+    })
+}
