@@ -16,11 +16,13 @@
 //! The loops around the sockets are ours, because hickory-server accepts connections without limit,
 //! spins when descriptors run out, and hides malformed queries from its handler.
 
+mod batch;
 mod cache;
 mod counters;
 mod forward;
 mod message;
 mod react;
+mod replies;
 mod server;
 
 pub use counters::{Counts, Outcome};

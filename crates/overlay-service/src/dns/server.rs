@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -18,12 +18,13 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Transport,
+    Transport, batch,
     cache::Cache,
     counters::{Counters, Counts, Outcome},
     forward::Forwarder,
     message::{MAX_QUERY_LEN, Query},
     react::{Reaction, react},
+    replies::Replies,
 };
 use crate::{Scope, SharedDirectory};
 
@@ -134,20 +135,44 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the shell says how old an answer is")]
-    fn take(&self, message: &[u8], transport: Transport) -> Action {
-        self.counters.query();
+    /// What to do about a datagram; `replies` are those of its socket.
+    fn take_datagram(&self, message: &[u8], replies: &mut Replies) -> Action {
+        let (directory, scope) = (self.directory.current(), self.scope.load_full());
+        replies.turn_to(&directory, &scope);
+        if let Some(reply) = replies.get(message) {
+            self.counters.query();
+            self.counters.count(Outcome::Answered);
+            return Action::Reply(reply);
+        }
+        let keep = |reply: &[u8]| replies.put(message, reply);
+        self.answer(react(&directory, &scope, message, Transport::Udp, rand::random()), keep)
+    }
+
+    fn take_message(&self, message: &[u8]) -> Action {
         let (directory, scope) = (self.directory.current(), self.scope.load());
+        let reaction = react(&directory, &scope, message, Transport::Tcp, rand::random());
+        self.answer(reaction, |_| ())
+    }
+
+    /// Does what comes of a query. What the directory says is shown to `keep`.
+    #[expect(clippy::disallowed_methods, reason = "the shell says how old an answer is")]
+    fn answer(&self, reaction: Reaction, keep: impl FnOnce(&[u8])) -> Action {
+        self.counters.query();
         let reply = |outcome, bytes| {
             self.counters.count(outcome);
             Action::Reply(bytes)
         };
-        match react(&directory, &scope, message, transport, rand::random()) {
+        match reaction {
             Reaction::Ignore => {
                 self.counters.count(Outcome::Malformed);
                 Action::Nothing
             }
-            Reaction::Reply { bytes, outcome } => reply(outcome, bytes),
+            Reaction::Reply { bytes, outcome } => {
+                if outcome == Outcome::Answered {
+                    keep(&bytes);
+                }
+                reply(outcome, bytes)
+            }
             Reaction::Forward(query) => {
                 let Some(forwarder) = self.forwarder.load_full() else {
                     return reply(Outcome::Refused, query.refusal());
@@ -191,27 +216,33 @@ impl Shared {
 
 async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
     let mut forwards = JoinSet::new();
-    let mut buffer = vec![0; MAX_QUERY_LEN];
+    let mut replies = Replies::default();
     let mut trouble = Trouble::default();
     loop {
-        let (len, from) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                trouble.pause_after(&error, "receive queries").await;
-                continue;
-            }
+        let exchange = || {
+            batch::exchange(&socket, |message, from| {
+                match shared.take_datagram(message, &mut replies) {
+                    Action::Nothing => None,
+                    Action::Reply(reply) => Some(reply),
+                    Action::Forward(pending) => {
+                        let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
+                        forwards.spawn(async move {
+                            let reply = shared.forward(pending).await;
+                            send(&socket, &reply, from).await;
+                        });
+                        None
+                    }
+                }
+            })
         };
-        trouble.end("received");
-        match shared.take(&buffer[..len], Transport::Udp) {
-            Action::Nothing => {}
-            Action::Reply(reply) => send(&socket, &reply, from).await,
-            Action::Forward(pending) => {
-                let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
-                forwards.spawn(async move {
-                    let reply = shared.forward(pending).await;
-                    send(&socket, &reply, from).await;
-                });
+        match socket.async_io(Interest::READABLE, exchange).await {
+            Ok(unsent) => {
+                trouble.end("received");
+                for (reply, to) in unsent {
+                    send(&socket, &reply, to).await;
+                }
             }
+            Err(error) => trouble.pause_after(&error, "receive queries").await,
         }
         while forwards.try_join_next().is_some() {}
     }
@@ -251,7 +282,7 @@ async fn converse(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; MAX_QUERY_LEN];
     loop {
         let len = timeout(CONNECTION_TIMEOUT, read_query(&mut stream, &mut buffer)).await??;
-        let reply = match shared.take(&buffer[..len], Transport::Tcp) {
+        let reply = match shared.take_message(&buffer[..len]) {
             Action::Nothing => return Ok(()),
             Action::Reply(reply) => reply,
             Action::Forward(pending) => shared.forward(pending).await,

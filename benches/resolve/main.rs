@@ -5,25 +5,23 @@
 
 #![expect(clippy::print_stdout, reason = "the table is the program's output")]
 
-use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, time::Duration};
+mod view;
+
+use std::{hint::black_box, net::Ipv4Addr, time::Duration};
 
 use overlay_service::{Answer, Directory, Question, RecordKind, Scope, SharedDirectory, resolve};
-use overlay_types::{
-    Addresses, Change, Endpoint, EndpointId, EndpointRole, MacAddr, Meta, Network, NetworkDraft,
-    NetworkId, NetworkSubnet, NodeId, Object, Readiness, Revision, Service, ServiceDraft,
-    ServiceId, ServiceNetwork, Subnet, View, Vni,
-};
+use overlay_types::{Change, Endpoint, NodeId, Object};
+
+use self::view::{NETWORK, TASKS, task_address};
 
 const SERVICES: u32 = 10_000;
-const TASKS: u32 = 10;
-const NETWORK: NetworkId = NetworkId::from_u128(1);
 /// What every kind of question is held against, in answers per second.
 const RATE_TARGET: &str = ">= 1e6";
 /// How long each line is measured.
 const RUN: Duration = Duration::from_secs(1);
 
 fn main() {
-    let view = view();
+    let view = view::of(SERVICES);
     let (before, started) = (resident_bytes(), core_time());
     let mut directory = Directory::new(&view);
     let endpoints = view.endpoints().len();
@@ -106,67 +104,7 @@ fn line(name: &str, value: f64, unit: &str, target: &str) {
     println!("resolve: {name}\t{value:.0}\t{unit}\t{target}");
 }
 
-fn task_address(service: u32, task: u32) -> Ipv4Addr {
-    Ipv4Addr::from(0x0a10_0000 + service * TASKS + task)
-}
-
 fn reverse_of(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("{d}.{c}.{b}.{a}.in-addr.arpa.")
-}
-
-/// One network with all services and tasks; tasks spread over 1000 nodes.
-fn view() -> View {
-    let subnet = Subnet::parse("subnet", "10.0.0.0/8").expect("a subnet");
-    let network = Network {
-        id: NETWORK,
-        meta: Meta::default(),
-        spec: NetworkDraft::new("front".parse().expect("a name")).try_into().expect("a spec"),
-        vni: Vni::for_overlay(4097).expect("a VNI"),
-        subnets: vec![NetworkSubnet { subnet, gateway: subnet.first() }],
-    };
-    let mut objects = vec![Object::Network(network)];
-    for service in 0..SERVICES {
-        objects.push(Object::Service(new_service(service)));
-        objects.extend((0..TASKS).map(|task| Object::Endpoint(new_task(service, task))));
-    }
-    let mut view = View::default();
-    view.apply(Revision::new(1), objects.into_iter().map(Change::Put));
-    view
-}
-
-fn new_service(number: u32) -> Service {
-    let draft = ServiceDraft {
-        networks: vec![ServiceNetwork { network: NETWORK, aliases: Vec::new() }],
-        ..ServiceDraft::new(format!("service-{number}").parse().expect("a name"))
-    };
-    let v4 = Some(Ipv4Addr::from(0x0a80_0000 + number));
-    Service {
-        id: ServiceId::from_u128(scatter(number)),
-        meta: Meta::default(),
-        spec: draft.try_into().expect("a spec"),
-        vips: BTreeMap::from([(NETWORK, Addresses { v4, v6: None })]),
-        previous: None,
-    }
-}
-
-fn new_task(service: u32, task: u32) -> Endpoint {
-    Endpoint {
-        id: EndpointId::from_u128(scatter(service * TASKS + task)),
-        meta: Meta::default(),
-        network: NETWORK,
-        node: NodeId::from_u128(u128::from((service * TASKS + task) % 1000)),
-        service: Some(ServiceId::from_u128(scatter(service))),
-        name: Some(format!("service-{service}.{task}").parse().expect("a name")),
-        addresses: Addresses { v4: Some(task_address(service, task)), v6: None },
-        mac: MacAddr::from_ipv4(task_address(service, task)),
-        role: EndpointRole::Workload,
-        readiness: Readiness::Ready,
-        extras: None,
-    }
-}
-
-/// Ids are random, so neighbours in number are none in order. Odd factor: no two are equal.
-fn scatter(number: u32) -> u128 {
-    u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
 }
