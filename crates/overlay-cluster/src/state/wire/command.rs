@@ -216,14 +216,7 @@ impl TryFrom<Message> for Action {
                 node: reading(COMMAND, parse("node", &m.node))?,
                 level: FeatureLevel::new(m.level),
             },
-            Message::AnnounceCapabilities(m) => Self::AnnounceCapabilities {
-                node: reading(COMMAND, parse("node", &m.node))?,
-                capabilities: reading(
-                    COMMAND,
-                    required(COMMAND, "capabilities", m.capabilities)?.try_into(),
-                )?,
-                host: Box::new(reading(COMMAND, required(COMMAND, "host", m.host)?.try_into())?),
-            },
+            Message::AnnounceCapabilities(m) => announcement(m)?,
             Message::CreateNetwork(m) => Self::CreateNetwork {
                 id: reading(COMMAND, parse("id", &m.id))?,
                 spec: reading(COMMAND, required(COMMAND, "spec", m.spec)?.try_into())?,
@@ -279,6 +272,17 @@ impl TryFrom<Message> for Action {
             keys => return to_key_action(keys),
         })
     }
+}
+
+/// What a node says of itself.
+fn announcement(message: pb::AnnounceCapabilities) -> Result<Action, WireError> {
+    let capabilities = required(COMMAND, "capabilities", message.capabilities)?;
+    let host = required(COMMAND, "host", message.host)?;
+    Ok(Action::AnnounceCapabilities {
+        node: reading(COMMAND, parse("node", &message.node))?,
+        capabilities: reading(COMMAND, capabilities.try_into())?,
+        host: Box::new(reading(COMMAND, host.try_into())?),
+    })
 }
 
 /// The action on keys of a message.
