@@ -4,6 +4,8 @@ use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use nix::errno::Errno;
@@ -32,6 +34,9 @@ use crate::{
 
 /// Smallest MTU of a device that carries IPv6 (RFC 8200 §5).
 const MIN_MTU_V6: u16 = 1280;
+
+/// Threads that remove devices at once. They wait, they do not work.
+const REMOVERS: usize = 16;
 
 /// How a node's kernel dataplane is set up.
 #[derive(Debug, Clone)]
@@ -286,6 +291,42 @@ impl KernelDataplane {
         Ok(())
     }
 
+    /// Removes the devices of networks that go together: the kernel waits at each removal, and for many
+    /// not much longer than for one. What fails is tried again, and told of, by the operation itself.
+    fn remove_devices_at_once(&mut self, ops: &[Op]) {
+        let gone = ops.iter().filter_map(|op| match op {
+            Op::RemoveNetwork(id) => Some(*id),
+            _ => None,
+        });
+        let mut gone: BTreeSet<NetworkId> = gone.collect();
+        if gone.len() < 2 {
+            return;
+        }
+        gone.retain(|id| {
+            let locals = self.state.0.networks.get(id).map(|network| network.locals.clone());
+            let mut locals = locals.unwrap_or_default().into_iter();
+            locals.all(|(endpoint, local)| self.withdraw(endpoint, &local).is_ok())
+        });
+        // Other threads' calls are not counted.
+        let Ok(files) =
+            super::call().map_err(drop).and_then(|()| self.directory.list().map_err(drop))
+        else {
+            return;
+        };
+        let files = Mutex::new(files.into_iter().filter(|file| gone.contains(&file.network)));
+        let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
+        thread::scope(|scope| {
+            for _ in 0..REMOVERS.min(gone.len()) {
+                scope.spawn(|| {
+                    while let Some(file) = next() {
+                        // The operation finds what is left.
+                        let _ = file.remove_devices();
+                    }
+                });
+            }
+        });
+    }
+
     fn set_members(
         &mut self,
         number: usize,
@@ -460,6 +501,7 @@ impl Dataplane for KernelDataplane {
     }
 
     fn apply(&mut self, ops: Vec<Op>) -> Vec<Result<(), Error>> {
+        self.remove_devices_at_once(&ops);
         let numbered = ops.into_iter().enumerate();
         let mut results: Vec<_> = numbered.map(|(number, op)| self.apply_one(number, op)).collect();
         for (number, error) in self.flush() {

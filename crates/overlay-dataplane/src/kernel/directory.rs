@@ -7,7 +7,7 @@ use std::{
 
 use overlay_types::{NetworkId, Vni};
 
-use super::{inside::Inside, netns::NetNs};
+use super::{inside::Inside, netns::NetNs, scaffold};
 use crate::Error;
 
 /// Where a node's namespaces are. Whatever else is in there is left alone.
@@ -101,6 +101,13 @@ impl NetworkFile {
             source,
         };
         NetNs::create(&self.path).map_err(failed)
+    }
+
+    /// Removes the devices of the namespace, if it is there.
+    pub(super) fn remove_devices(&self) -> Result<(), Error> {
+        let Some(netns) = self.find()? else { return Ok(()) };
+        let socket = netns.socket().map_err(|source| self.entering(source))?;
+        scaffold::remove(&socket, self.vni)
     }
 
     pub(super) fn remove(&self) -> Result<(), Error> {
