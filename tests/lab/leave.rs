@@ -57,7 +57,13 @@ fn d05_c15_a_daemon_that_ended_comes_back_with_its_endpoints(
 /// A host is as it was when what was made is removed, and when its node has left.
 fn leaves(planes: &[Plane]) -> Result<()> {
     Cluster::of(planes).run(|lab| {
-        let idle = listing(lab.host(3))?;
+        // A kernel node has its part of the routing mesh for as long as it is a member.
+        let idle = until("the node is whole", PATIENCE, || {
+            let seen = listing(lab.host(3))?;
+            ensure!(planes[2] == Plane::User || seen.contains("overlay_mesh"), "no mesh yet");
+            same(&seen, &listing(lab.host(3))?)?;
+            Ok(seen)
+        })?;
         lab.ctl(1, "network create --attachable one")?;
         lab.ctl(1, "network create --attachable --ipv6 --subnet fd66::/64 two")?;
         let here = [lab.container(3, "one")?, lab.container(3, "two")?];

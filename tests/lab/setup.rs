@@ -85,7 +85,11 @@ impl<'a> Cluster<'a> {
             }
             host.flags = plane.flags();
             host.flags.extend(self.flags.split_whitespace().map(str::to_owned));
-            lab.bare = listing(&host)?;
+            lab.bare = until("the cable has its routes", PATIENCE, || {
+                let seen = listing(&host)?;
+                ensure!(seen.contains(&format!("local {} dev", address_v6(number))), "{seen}");
+                Ok(seen)
+            })?;
             lab.hosts.push(host);
             lab.daemons.push(None);
             lab.start(number)?;

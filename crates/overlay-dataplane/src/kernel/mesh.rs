@@ -45,6 +45,8 @@ use std::{
 use overlay_types::{Addresses, EndpointId, ServiceId};
 
 use self::addresses::Cable;
+/// Name of the cable's end on the host.
+pub(super) use self::cable::HOST_END as CABLE;
 use super::{
     address::{self, Assigned},
     gateway::setting,

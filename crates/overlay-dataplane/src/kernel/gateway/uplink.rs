@@ -15,6 +15,7 @@ use super::{
     super::{
         address::{self, Assigned},
         link::{self, Kind, Link, Peer},
+        mesh,
         netlink::RouteSocket,
         netns::NetNs,
         port::{ALIAS_LEN, allow_ipv6, unless_gone},
@@ -45,7 +46,9 @@ pub(super) fn identify(port: &Link) -> Option<(NetNsId, PathBuf)> {
 
 /// Whether a device is an uplink's port, as it was made or as it was set up.
 pub(super) fn is_ours(port: &Link) -> bool {
-    port.kind == Kind::Veth && (port.group == GROUP || port.alias.starts_with(TAG))
+    // The cable to the gate of the routing mesh is another one of ours.
+    let is_cable = port.name == mesh::CABLE.as_bytes();
+    port.kind == Kind::Veth && !is_cable && (port.group == GROUP || port.alias.starts_with(TAG))
 }
 
 /// What is found of an uplink in its container.

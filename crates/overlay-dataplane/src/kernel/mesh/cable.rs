@@ -24,7 +24,7 @@ use super::{
 use crate::Error;
 
 /// Names of the ends.
-pub(super) const HOST_END: &str = "overlay_mesh";
+pub(in crate::kernel) const HOST_END: &str = "overlay_mesh";
 pub(super) const GATE_END: &str = "host0";
 /// What the host's end says.
 const ALIAS: &[u8] = b"overlay mesh";
