@@ -189,6 +189,7 @@ fn sealed(planes: &[Plane], esp_in_kernel: bool) -> Result<()> {
 
 #[rstest]
 #[case::user(USERS)]
+#[case::kernel(KERNELS)]
 fn sealed_no_entry_e04_nothing_leaves_or_enters_in_clear(#[case] planes: [Plane; 3]) -> Result<()> {
     sealed(&planes, false)
 }

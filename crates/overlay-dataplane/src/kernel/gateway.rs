@@ -4,7 +4,8 @@
 //!  container            host
 //!  eth0 ═══ overlay networks
 //!  gw0  ═══ gw… ── overlay_gwbr ── forwards, masquerades ──► the host's way out
-//!  default routes       ▲
+//!  default routes, but  ▲
+//!  not to its networks  │
 //!                       └─ table on the host: published port ─► container's address
 //!  table: published port of the overlay address ─► target
 //! ```
@@ -25,8 +26,9 @@
 //! settings, firewall, others on it.
 //!
 //! - `plan`: what to do; pure. `pool`: subnets and addresses; pure
-//! - `observation`; `bridge`, `uplink`, `setting`: reading and making
+//! - `observation`; `bridge`, `uplink`, `barrier`, `setting`: reading and making
 
+mod barrier;
 mod bridge;
 mod observation;
 mod plan;
@@ -395,5 +397,13 @@ fn set_container_table(netns: &NetNs, table: Option<&Table>) -> Result<(), Error
 /// that nobody names any more, took it along or will.
 fn clear_container(path: &Path, id: NetNsId) -> Result<(), Error> {
     let found = NetNs::open(path).ok().filter(|netns| netns.inode().is_ok_and(|inode| inode == id));
-    found.map_or(Ok(()), |netns| set_container_table(&netns, None))
+    let Some(netns) = found else { return Ok(()) };
+    set_container_table(&netns, None)?;
+    let failed = |source| Error::Kernel {
+        step: "remove",
+        subject: format!("routes to networks in {}", path.display()),
+        source,
+    };
+    let inside = netns.socket().map_err(|error| failed(error.into()))?;
+    barrier::put(&inside, &BTreeSet::new()).map_err(failed)
 }

@@ -74,6 +74,41 @@ pub(super) fn add_default(link: u32, gateway: IpAddr) -> Message {
         .put_u32(Rta::Oif, link)
 }
 
+/// Metric of a route that counts only where there is no other.
+const LAST: u32 = u32::MAX - 1;
+
+/// Has packets for `subnet` go nowhere, and their senders told so, where no other route leads there.
+pub(super) fn put_barrier(subnet: Subnet) -> Message {
+    barrier(Rtm::Newroute, NlmF::CREATE | NlmF::EXCL, subnet)
+}
+
+/// Has that no more.
+pub(super) fn remove_barrier(subnet: Subnet) -> Message {
+    barrier(Rtm::Delroute, NlmF::empty(), subnet)
+}
+
+fn barrier(kind: Rtm, flags: NlmF, subnet: Subnet) -> Message {
+    let mut header = [0; HEADER_LEN];
+    header[0] = family::of(subnet.first());
+    header[1] = subnet.prefix_len();
+    header[4] = RtTable::Main.into();
+    header[5] = Rtprot::Static.into();
+    header[6] = RtScope::Universe.into();
+    header[7] = Rtn::Unreachable.into();
+    Message::new(kind, flags, &header).put_ip(Rta::Dst, subnet.first()).put_u32(Rta::Priority, LAST)
+}
+
+/// Reads what [`put_barrier`] made.
+pub(super) fn read_barrier(payload: &[u8]) -> Option<Subnet> {
+    let (header, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
+    let attributes = Attributes::new(rest);
+    let is_ours = header[4] == u8::from(RtTable::Main)
+        && header[7] == u8::from(Rtn::Unreachable)
+        && attributes.u32(Rta::Priority) == Some(LAST);
+    let net = IpNet::new(attributes.ip(Rta::Dst).filter(|_| is_ours)?, header[1]).ok()?;
+    Some(Subnet::containing(net))
+}
+
 /// Has packets for `subnet` leave by a device, from `source`, without a gateway between.
 pub(super) fn put_direct(link: u32, subnet: Subnet, source: IpAddr) -> Message {
     let mut header = [0; HEADER_LEN];

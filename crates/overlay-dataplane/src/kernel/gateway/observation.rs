@@ -16,7 +16,7 @@ use super::{
         route::{self, Route},
         scaffold::GROUP,
     },
-    KernelGateway,
+    KernelGateway, barrier,
     plan::{ALIAS, Bridge, FoundUplink, Inside, NetNsId, Observed},
     setting, uplink,
 };
@@ -155,14 +155,16 @@ fn read_inside(netns: &NetNs) -> Result<Inside, Error> {
         source: source.into(),
     };
     let (socket, nft) = netns.enter(|| Ok((RouteSocket::open()?, Nft::open()))).map_err(failed)?;
-    let routes = routes(&socket).map_err(|source| Error::Kernel {
+    let listing = |source| Error::Kernel {
         step: "list",
         subject: "the routes of a container".into(),
         source,
-    })?;
+    };
+    let routes = routes(&socket).map_err(listing)?;
+    let barriers = barrier::read(&socket).map_err(listing)?;
     let has = |is_v4| routes.iter().any(|r| r.is_default() && r.subnet.is_ipv4() == is_v4);
     let table = nft?.observe(&endpoint::table_id())?;
-    Ok(Inside { default_routes: [has(true), has(false)], table })
+    Ok(Inside { default_routes: [has(true), has(false)], barriers, table })
 }
 
 /// Whether a device is a gateway bridge that was made here.

@@ -93,6 +93,8 @@ pub(super) struct FoundUplink {
 pub(super) struct Inside {
     /// It has a default route of IPv4, IPv6.
     pub(super) default_routes: [bool; 2],
+    /// Subnets that do not go out by them.
+    pub(super) barriers: BTreeSet<Subnet>,
     /// Its table of published ports.
     pub(super) table: Option<Table>,
 }
@@ -131,6 +133,8 @@ pub(super) struct UplinkSpec {
     pub(super) nets: Vec<IpNet>,
     /// The bridge's addresses.
     pub(super) gateways: Vec<IpAddr>,
+    /// Subnets that do not go out by them.
+    pub(super) barriers: BTreeSet<Subnet>,
     pub(super) mac: MacAddr,
     pub(super) mtu: u16,
     pub(super) mode: PortMode,
@@ -351,6 +355,10 @@ fn put_uplink(
     let mode = if is_ours { observed.mode } else { PortMode { isolated: true, hairpin: false } };
     let inside = observed.containers.get(&netns).cloned().unwrap_or_default();
     let found = observed.uplinks.get(&netns);
+    // Without a default route of that version of IP nothing of it goes out.
+    let goes_out =
+        |subnet: &&Subnet| bridge_nets.iter().any(|net| net.addr().is_ipv4() == subnet.is_ipv4());
+    let barriers: BTreeSet<Subnet> = container.subnets.iter().filter(goes_out).copied().collect();
     let is_whole = found.is_some_and(|found| {
         let (port, Some(interface)) = (&found.port, &found.interface) else { return false };
         port.group == GROUP
@@ -363,6 +371,7 @@ fn put_uplink(
             && interface.mtu == mtu
             && nets.iter().all(|net| found.nets.contains(net))
             && nets.iter().all(|net| inside.default_routes[usize::from(net.addr().is_ipv6())])
+            && inside.barriers == barriers
     });
     if !is_whole {
         let spec = UplinkSpec {
@@ -370,6 +379,7 @@ fn put_uplink(
             mac: nets.first().map(|net| mac(net.addr())).unwrap_or_default(),
             nets,
             gateways: bridge_nets.iter().map(IpNet::addr).collect(),
+            barriers,
             mtu: mtu.try_into().unwrap_or(u16::MAX),
             mode,
         };

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, EndpointId, PortSpec};
+use overlay_types::{Addresses, EndpointId, PortSpec, Subnet};
 
 use super::{GatewayConfig, KernelGateway, Outcome};
 use crate::{
@@ -34,7 +34,9 @@ impl Lab {
             let ports = ports.filter(|_| number == 0).collect();
             let endpoint = EndpointId::from_u128(1 + number as u128);
             let endpoints = [(endpoint, Publisher { addresses, ports })].into();
-            (path, Uplink { endpoints, subnets: BTreeSet::new() })
+            let subnets = ["10.0.1.0/24", "fd00:1::/64"];
+            let subnets = subnets.map(|text| Subnet::parse("subnet", text).unwrap()).into();
+            (path, Uplink { endpoints, subnets })
         };
         let containers = self.containers.iter().map(Namespace::path).enumerate().map(uplink);
         Uplinks { containers: containers.collect(), subnets: BTreeSet::new() }

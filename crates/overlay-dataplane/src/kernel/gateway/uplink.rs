@@ -22,6 +22,7 @@ use super::{
         route,
         scaffold::{GROUP, run, settle, silence},
     },
+    barrier,
     plan::{NetNsId, UplinkSpec},
 };
 use crate::Error;
@@ -30,6 +31,7 @@ use crate::Error;
 const PREFIX: &str = "gw";
 /// What a port's alias begins with. The path of the namespace follows.
 const TAG: &[u8] = b"overlay uplink ";
+const LOOPBACK: &str = "lo";
 /// Name of the interface: the kernel puts the first number there that is free.
 const INTERFACE: &[u8] = b"gw%d";
 
@@ -159,6 +161,8 @@ fn set_up_interface(
         interface.ok_or(Error::Unsupported("keep an interface that somebody else removes"))?;
     if spec.nets.iter().any(|net| net.addr().is_ipv6()) {
         allow_ipv6(netns, &String::from_utf8_lossy(&interface.name));
+        // Routes that lead nowhere are the loopback device's.
+        allow_ipv6(netns, LOOPBACK);
     }
     let found =
         inside.dump(address::list(), Assigned::parse).map_err(failed("list addresses of"))?;
@@ -174,6 +178,7 @@ fn set_up_interface(
     }
     steps.push(("bring up", link::set_up(index)));
     run(inside, &subject, steps)?;
+    barrier::put(inside, &spec.barriers).map_err(failed("keep networks from"))?;
     for gateway in &spec.gateways {
         match inside.request(route::add_default(index, *gateway)) {
             // The container has a way out of its own, which is its owner's choice.
