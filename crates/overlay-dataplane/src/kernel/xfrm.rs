@@ -12,12 +12,14 @@
 //! - `encapsulation`: the socket that ESP in UDP comes in by
 //! - `policy`: the two policies
 //! - `protection`: all of it behind one value
+//! - `traffic`: what was carried with each peer
 
 mod association;
 mod encapsulation;
 mod policy;
 mod protection;
 mod selector;
+mod traffic;
 
 use core::net::IpAddr;
 
@@ -43,8 +45,15 @@ pub(super) fn try_both_families(socket: &RouteSocket) -> Result<(), Refusal> {
     ];
     pairs.into_iter().try_for_each(|[source, destination]| {
         let encapsulation = Encapsulation::Udp(4500);
-        let tried =
-            Association { source, destination, port: 4788, encapsulation, keys: &keys, last: 0 };
+        let tried = Association {
+            source,
+            destination,
+            port: 4788,
+            encapsulation,
+            keys: &keys,
+            last: 0,
+            received: 0,
+        };
         socket.request(tried.put())
     })
 }

@@ -18,7 +18,19 @@ pub(in crate::kernel) struct Message(Vec<u8>);
 impl Message {
     /// A request with a header of its family: `struct ifinfomsg`, `ndmsg` and so on.
     pub(in crate::kernel) fn new(kind: impl Into<u16>, flags: NlmF, header: &[u8]) -> Self {
-        let mut bytes = vec![0; HEADER_LEN];
+        Self::with_room(kind, flags, header, 0)
+    }
+
+    /// As [`new`](Self::new), with room for `room` octets of attributes: what is secret is not left
+    /// behind in a buffer that was too small.
+    pub(in crate::kernel) fn with_room(
+        kind: impl Into<u16>,
+        flags: NlmF,
+        header: &[u8],
+        room: usize,
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + header.len() + room);
+        bytes.resize(HEADER_LEN, 0);
         bytes[4..6].copy_from_slice(&kind.into().to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | NlmF::REQUEST).bits().to_ne_bytes());
         bytes.extend_from_slice(header);
@@ -71,6 +83,11 @@ impl Message {
     pub(in crate::kernel) fn append(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self.measured()
+    }
+
+    /// Octets, header and all.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// What stands behind its header.

@@ -12,6 +12,7 @@ use neli::{
     utils::Groups,
 };
 use nix::errno::Errno;
+use zeroize::Zeroize;
 
 use super::{Message, Refusal, Reply, replies};
 
@@ -37,6 +38,8 @@ const DUMP_TRIES: usize = 8;
 pub(in crate::kernel) struct RouteSocket {
     socket: NlSocket,
     sequence: Cell<u32>,
+    /// Keys pass: what was sent and received is erased. The kernel repeats a request that it refuses.
+    secret: bool,
 }
 
 impl RouteSocket {
@@ -47,7 +50,7 @@ impl RouteSocket {
 
     /// As [`open`](Self::open), but to the kernel's IPsec.
     pub(in crate::kernel) fn open_xfrm() -> io::Result<Self> {
-        Self::open_for(NlFamily::Xfrm)
+        Ok(Self { secret: true, ..Self::open_for(NlFamily::Xfrm)? })
     }
 
     fn open_for(family: NlFamily) -> io::Result<Self> {
@@ -66,7 +69,7 @@ impl RouteSocket {
     }
 
     fn new(socket: NlSocket) -> Self {
-        Self { socket, sequence: Cell::new(0) }
+        Self { socket, sequence: Cell::new(0), secret: false }
     }
 
     /// Makes one change.
@@ -190,11 +193,16 @@ impl RouteSocket {
         super::fuse::note_changes(if flags == NlmF::ACK { messages.len() } else { 0 });
         let first = self.sequence.get();
         let mut bytes = Vec::new();
+        bytes.reserve_exact(messages.iter().map(Message::len).sum());
         for message in messages {
-            bytes.extend(message.numbered(self.sequence.get(), flags));
+            let mut message = message.numbered(self.sequence.get(), flags);
+            bytes.extend_from_slice(&message);
+            self.erase(&mut message);
             self.sequence.set(self.sequence.get().wrapping_add(1));
         }
-        self.socket.send(&bytes, Msg::empty())?;
+        let sent = self.socket.send(&bytes, Msg::empty());
+        self.erase(&mut bytes);
+        sent?;
         Ok(first)
     }
 
@@ -206,12 +214,23 @@ impl RouteSocket {
                     received => break received?.0,
                 }
             };
-            let Some(received) = buffer.get(..length) else {
-                return Err(Refusal { errno: Errno::EMSGSIZE, text: None });
+            let outcome = match buffer.get(..length) {
+                Some(received) => {
+                    replies(received).for_each(&mut each);
+                    Ok(())
+                }
+                None => Err(Refusal { errno: Errno::EMSGSIZE, text: None }),
             };
-            replies(received).for_each(&mut each);
-            Ok(())
+            let filled = length.min(buffer.len());
+            self.erase(&mut buffer[..filled]);
+            outcome
         })
+    }
+
+    fn erase(&self, bytes: &mut [u8]) {
+        if self.secret {
+            bytes.zeroize();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use neli::consts::nl::NlmF;
 use overlay_crypto::{esp::SaKeys, replay};
 use overlay_types::Spi;
+use zeroize::Zeroizing;
 
 use super::{
     super::netlink::{Attributes, Message, family},
@@ -20,6 +21,8 @@ const PROTOCOL: usize = 76;
 const SOURCE: usize = 80;
 const LIFETIME: usize = 96;
 const USED: usize = 160;
+/// `struct xfrm_stats`: numbers outside the window, numbers seen before, wrong tags.
+const REFUSED: usize = 192;
 const REQUEST: usize = 208;
 const FAMILY: usize = 212;
 const MODE: usize = 214;
@@ -41,6 +44,9 @@ const KEY_LEN: usize = 36;
 /// Words of the replay window's bitmap, and octets in front of it.
 const WINDOW_WORDS: usize = replay::WINDOW as usize / 32;
 const REPLAY_HEADER_LEN: usize = 24;
+/// Octets of all attributes, with their headers.
+const ATTRIBUTES: usize =
+    3 * 4 + NAME_LEN + 8 + KEY_LEN + REPLAY_HEADER_LEN + WINDOW_WORDS * 4 + 24;
 
 /// Where an association is found: the kernel looks packets up by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +66,8 @@ pub(super) struct Association<'a> {
     pub(super) keys: &'a SaKeys,
     /// Number of the last packet that was sealed with these keys before.
     pub(super) last: u64,
+    /// Number of the last packet that was opened with them before: it and all before it are refused.
+    pub(super) received: u64,
 }
 
 /// An association as it is found.
@@ -72,8 +80,13 @@ pub(super) struct Found {
     /// Packets and octets that it carried.
     pub(super) packets: u64,
     pub(super) octets: u64,
+    /// Packets that it refused for their number, and for their tag.
+    pub(super) replays: u32,
+    pub(super) bad_tags: u32,
     /// Number of the last packet that was sealed with it.
     pub(super) last: u64,
+    /// The highest number that was opened with it.
+    pub(super) received: u64,
 }
 
 impl Association<'_> {
@@ -92,8 +105,9 @@ impl Association<'_> {
         write_u16(&mut header, FAMILY, family::of(self.destination).into());
         header[MODE] = TRANSPORT;
         header[FLAGS] = EXTENDED;
-        let message = Message::new(Kind::PutAssociation, NlmF::CREATE | NlmF::EXCL, &header)
-            .put(AEAD, &self.algorithm())
+        let flags = NlmF::CREATE | NlmF::EXCL;
+        let message = Message::with_room(Kind::PutAssociation, flags, &header, ATTRIBUTES)
+            .put(AEAD, &*self.algorithm())
             .put(REPLAY, &self.replay());
         match self.encapsulation {
             Encapsulation::Udp(port) => message.put(ENCAPSULATION, &in_udp(port)),
@@ -102,11 +116,11 @@ impl Association<'_> {
     }
 
     /// `struct xfrm_algo_aead`: name, bits of the key, bits of the tag, key.
-    fn algorithm(&self) -> [u8; NAME_LEN + 8 + KEY_LEN] {
-        let mut algorithm = [0; NAME_LEN + 8 + KEY_LEN];
+    fn algorithm(&self) -> Zeroizing<[u8; NAME_LEN + 8 + KEY_LEN]> {
+        let mut algorithm = Zeroizing::new([0; NAME_LEN + 8 + KEY_LEN]);
         algorithm[..ALGORITHM.len()].copy_from_slice(ALGORITHM);
-        write_u32(&mut algorithm, NAME_LEN, KEY_LEN as u32 * 8);
-        write_u32(&mut algorithm, NAME_LEN + 4, TAG_BITS);
+        write_u32(&mut *algorithm, NAME_LEN, KEY_LEN as u32 * 8);
+        write_u32(&mut *algorithm, NAME_LEN + 4, TAG_BITS);
         let (key, salt) = algorithm[NAME_LEN + 8..].split_at_mut(32);
         key.copy_from_slice(self.keys.key.as_bytes());
         salt.copy_from_slice(&self.keys.salt.0);
@@ -119,13 +133,25 @@ impl Association<'_> {
         let mut state = [0; REPLAY_HEADER_LEN + WINDOW_WORDS * 4];
         write_u32(&mut state, 0, WINDOW_WORDS as u32);
         write_u32(&mut state, 4, self.last as u32);
+        write_u32(&mut state, 8, self.received as u32);
         write_u32(&mut state, 12, (self.last >> 32) as u32);
+        write_u32(&mut state, 16, (self.received >> 32) as u32);
         write_u32(&mut state, 20, replay::WINDOW as u32);
+        if self.received > 0 {
+            // Which of them have come is not known any more.
+            state[REPLAY_HEADER_LEN..].fill(0xff);
+        }
         state
     }
 }
 
 impl Found {
+    /// One that was made just now.
+    pub(super) const fn fresh(place: Place, source: IpAddr, last: u64, received: u64) -> Self {
+        let (packets, octets, replays, bad_tags) = (0, 0, 0, 0);
+        Self { place, source, whole: true, packets, octets, replays, bad_tags, last, received }
+    }
+
     /// Reads one of ours.
     pub(super) fn parse(payload: &[u8], port: u16, encapsulation: Encapsulation) -> Option<Self> {
         let (header, rest) = payload.split_first_chunk::<LEN>()?;
@@ -158,7 +184,10 @@ impl Found {
             whole,
             octets: read_u64(header, USED)?,
             packets: read_u64(header, USED + 8)?,
+            replays: read_u32(header, REFUSED)?.saturating_add(read_u32(header, REFUSED + 4)?),
+            bad_tags: read_u32(header, REFUSED + 8)?,
             last: half(4) | half(12) << 32,
+            received: half(8) | half(16) << 32,
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  association of this process ──► known: shown, counted, removed when told
-//!  association of one before it ──► orphan: carries on until another one of its peer is in use
+//!  association of one before it ──► orphan: carries on until another one of its peer is in use, or
+//!                                   others are and it has none
 //! ```
 //!
 //! The kernel counts packets for as long as an association is there. One that is made again with the
@@ -10,7 +11,10 @@
 //! plaintext away (RFC 4106 §3).
 
 use core::net::{IpAddr, SocketAddr};
-use std::{collections::BTreeMap, net::UdpSocket};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::UdpSocket,
+};
 
 use nix::errno::Errno;
 use overlay_crypto::esp::SaId;
@@ -21,8 +25,12 @@ use super::{
     association::{self, Association, Found, Place},
     encapsulation,
     policy::{self, Policy},
+    traffic::Traffic,
 };
-use crate::{Error, sa::Sa};
+use crate::{
+    Error,
+    sa::{PeerTraffic, Sa},
+};
 
 /// How far an association goes on behind the number that it was last seen to seal with: further than
 /// it can have come since, and not so far that the receiver guesses the upper half wrong (RFC 4303
@@ -63,9 +71,13 @@ pub struct Protection {
     inbound: BTreeMap<SaId, Place>,
     outbound: BTreeMap<NodeId, (SaId, Place)>,
     found: BTreeMap<Place, Found>,
+    traffic: Traffic,
     /// Numbers that associations were last seen to seal with, also those that seal no more: one that is
     /// made again goes on behind.
     sealed: BTreeMap<SaId, u64>,
+    /// Numbers that inbound associations were last seen to have opened: one that is made again refuses
+    /// them.
+    opened: BTreeMap<SaId, u64>,
 }
 
 impl Protection {
@@ -95,7 +107,9 @@ impl Protection {
             inbound: BTreeMap::new(),
             outbound: BTreeMap::new(),
             found: BTreeMap::new(),
+            traffic: Traffic::default(),
             sealed: BTreeMap::new(),
+            opened: BTreeMap::new(),
         })
     }
 
@@ -145,10 +159,28 @@ impl Protection {
         for (id, place) in self.outbound.values() {
             self.sealed.extend(self.found.get(place).map(|found| (*id, found.last)));
         }
+        for (id, place) in &self.inbound {
+            self.opened.extend(self.found.get(place).map(|found| (*id, found.received)));
+        }
+        self.count();
         for place in self.needless_orphans() {
             self.remove(place)?;
         }
         Ok(())
+    }
+
+    fn count(&mut self) {
+        let inward = self.inbound.iter().map(|(id, place)| (id.peer, *place, true));
+        let outward = self.outbound.values().map(|(id, place)| (id.peer, *place, false));
+        let found = inward.chain(outward).filter_map(|(peer, place, inward)| {
+            self.found.get(&place).map(|found| (peer, *found, inward))
+        });
+        self.traffic.count(found);
+    }
+
+    /// What was carried with each peer that there is an association with, as of the last look.
+    pub const fn traffic(&self) -> &BTreeMap<NodeId, PeerTraffic> {
+        self.traffic.of_peers()
     }
 
     /// Associations that are opened with, and where their packets come from.
@@ -179,8 +211,9 @@ impl Protection {
 
     /// Opens with it too.
     pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), Error> {
-        let place = self.put(sa, sa.address, self.own, 0)?.place;
-        self.inbound.insert(sa.id, place);
+        let received = self.opened.get(&sa.id).copied().unwrap_or(0);
+        let made = self.put(sa, (sa.address, self.own), (0, received))?;
+        self.inbound.insert(sa.id, made.place);
         Ok(())
     }
 
@@ -192,7 +225,7 @@ impl Protection {
             return Ok(false);
         }
         let last = self.sealed.get(&sa.id).map_or(0, |last| last + LEAP);
-        let last = self.put(sa, self.own, sa.address, last)?.last;
+        let last = self.put(sa, (self.own, sa.address), (last, 0))?.last;
         self.sealed.insert(sa.id, last);
         self.forget_before(sa.id);
         let old = self.outbound.insert(peer, (sa.id, place));
@@ -214,6 +247,7 @@ impl Protection {
         let Some(place) = self.inbound.get(&id).copied() else { return Ok(()) };
         self.remove(place)?;
         self.inbound.remove(&id);
+        self.opened.remove(&id);
         Ok(())
     }
 
@@ -223,6 +257,12 @@ impl Protection {
         self.remove(place)?;
         self.outbound.remove(&peer);
         Ok(())
+    }
+
+    /// As if so much had been sealed with an association, for whoever makes it again.
+    #[cfg(test)]
+    pub(super) fn pretend_sealed(&mut self, id: SaId, last: u64) {
+        self.sealed.insert(id, last - LEAP);
     }
 
     /// Sends the peer an empty datagram, so that it hears the association.
@@ -244,20 +284,21 @@ impl Protection {
         Found::parse(payload, self.esp.vxlan_port, self.esp.encapsulation)
     }
 
-    /// Has the association, behind the number `last`, and returns it as it is.
+    /// Has the association, behind the numbers that were sealed and opened with it last, and returns it
+    /// as it is.
     fn put(
         &mut self,
         sa: &Sa,
-        source: IpAddr,
-        destination: IpAddr,
-        last: u64,
+        (source, destination): (IpAddr, IpAddr),
+        (last, received): (u64, u64),
     ) -> Result<Found, Error> {
         let Esp { vxlan_port: port, encapsulation } = self.esp;
-        let place = Place { destination, spi: sa.keys.spi };
+        let keys = &sa.keys;
+        let place = Place { destination, spi: keys.spi };
         let mut association =
-            Association { source, destination, port, encapsulation, keys: &sa.keys, last };
+            Association { source, destination, port, encapsulation, keys, last, received };
         let failed = |source| kernel("make", &format!("association {}", sa.keys.spi), source);
-        let mut made = Found { place, source, whole: true, packets: 0, octets: 0, last };
+        let mut made = Found::fresh(place, source, last, received);
         match self.socket.request(association.put()) {
             // Somebody else's stays, and so does that of another peer with the same number.
             Err(refusal) if refusal.errno == Errno::EEXIST && !self.is_taken(place, sa.id) => {
@@ -268,7 +309,8 @@ impl Protection {
                 } else {
                     self.remove(place)?;
                     made.last = last.max(found.last + LEAP);
-                    association.last = made.last;
+                    made.received = received.max(found.received);
+                    (association.last, association.received) = (made.last, made.received);
                     self.socket.request(association.put()).map_err(failed)?;
                 }
             }
@@ -307,16 +349,24 @@ impl Protection {
         self.found.get(place).map_or(0, |found| found.packets)
     }
 
-    /// Inbound associations of an earlier process whose peers use another one by now.
+    /// Associations of an earlier process that nobody needs: their peers use another one by now, or some
+    /// peer does and theirs has none, because it is gone from the cluster.
     fn needless_orphans(&self) -> Vec<Place> {
-        let known: Vec<&Place> = self.inbound.values().collect();
-        let in_use = |source: IpAddr| {
-            let known = known.iter().filter_map(|place| self.found.get(place));
-            known.into_iter().any(|found| found.source == source && found.packets > 0)
+        let mut peers: BTreeMap<IpAddr, bool> = BTreeMap::new();
+        for found in self.inbound.values().filter_map(|place| self.found.get(place)) {
+            *peers.entry(found.source).or_default() |= found.packets > 0;
+        }
+        let somebody = peers.values().any(|in_use| *in_use);
+        let outbound = self.outbound.values().map(|(_, place)| place);
+        let known: BTreeSet<&Place> = self.inbound.values().chain(outbound).collect();
+        let orphans = self.found.values().filter(|found| !known.contains(&found.place));
+        let needless = |orphan: &&Found| {
+            let inward = orphan.place.destination == self.own;
+            let peer = if inward { orphan.source } else { orphan.place.destination };
+            // One that seals ends when there is another one for its peer.
+            peers.get(&peer).map_or(somebody, |in_use| inward && *in_use)
         };
-        let inward = self.found.values().filter(|found| found.place.destination == self.own);
-        let orphans = inward.filter(|found| !known.contains(&&found.place));
-        orphans.filter(|orphan| in_use(orphan.source)).map(|orphan| orphan.place).collect()
+        orphans.filter(needless).map(|orphan| orphan.place).collect()
     }
 }
 

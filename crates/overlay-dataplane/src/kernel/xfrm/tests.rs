@@ -1,14 +1,16 @@
 //! On a kernel with ESP: two hosts, one socket each, and what is on the wire between them.
 
 use core::{net::IpAddr, time::Duration};
-use std::{net::UdpSocket, sync::Arc};
+use std::{io::Read, net::UdpSocket, os::fd::AsRawFd, sync::Arc};
 
+use nix::sys::socket::{MsgFlags, sendto};
 use overlay_crypto::{
     aead::AeadKey,
     esp::{SaId, SaKeys, Salt},
 };
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Epoch, NodeId, Spi};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Encapsulation, Esp, Protection};
 use crate::sa::Sa;
@@ -154,6 +156,96 @@ fn e01_what_somebody_flushes_comes_back_behind_its_last_number_with_esp() {
     protections[0].observe().unwrap();
     install(&a, &b, &a, &mut protections[0], 1);
     sends(&from, &to, b"sealed");
+}
+
+/// moby 52005: Docker's 32-bit numbers end, and with them the traffic.
+#[test]
+fn e03_moby_52005_numbers_cross_2_32_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
+    for over_ipv6 in [false, true] {
+        let [a, b] = hosts(over_ipv6);
+        let mut protections = [&a, &b].map(|host| host.protection(Encapsulation::Udp(4500)));
+        let (from, to) = (a.socket(), b.socket());
+        for (host, protection) in [&a, &b].iter().zip(&mut protections) {
+            protection.enforce().unwrap();
+            install(&a, &b, host, protection, 1);
+        }
+        sends(&from, &to, b"sealed");
+        let id = association(&a, &b, &a, 1).id;
+        // Half way first: the receiver guesses the upper half.
+        for last in [1 << 31, (1 << 32) - 20] {
+            a.netns.ip("xfrm state flush").unwrap();
+            protections[0].observe().unwrap();
+            protections[0].pretend_sealed(id, last);
+            install(&a, &b, &a, &mut protections[0], 1);
+            sends(&from, &to, b"sealed");
+        }
+        for number in 0..40_u8 {
+            sends(&from, &to, &[number]);
+        }
+        let shown = a.netns.ip("xfrm state").unwrap();
+        assert!(shown.contains("oseq-hi 0x1, oseq 0x15"), "{shown}");
+    }
+}
+
+/// Frames of a host's cable.
+fn tap(host: &Host) -> Socket {
+    let everything = Some(Protocol::from(i32::from(0x0003_u16.to_be())));
+    let socket = host.netns.enter(|| Socket::new(Domain::PACKET, Type::RAW, everything)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// What was recorded before associations were flushed is not let in behind them.
+#[test]
+fn e01_a_flush_opens_no_way_for_a_replay_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
+    let [a, b] = hosts(false);
+    let mut protections = [&a, &b].map(|host| host.protection(Encapsulation::Udp(4500)));
+    let (from, to) = (a.socket(), b.socket());
+    for (host, protection) in [&a, &b].iter().zip(&mut protections) {
+        protection.enforce().unwrap();
+        install(&a, &b, host, protection, 1);
+    }
+    let mut recorder = tap(&b);
+    sends(&from, &to, b"recorded");
+    let mut frame = vec![0; 2000];
+    let recorded = loop {
+        let length = recorder.read(&mut frame).unwrap();
+        // IPv4 with UDP to port 4500.
+        if frame[12..14] == [8, 0] && frame[23] == 17 && frame[36..38] == 4500_u16.to_be_bytes() {
+            break frame[..length].to_vec();
+        }
+    };
+    let device = a.netns.enter(|| {
+        let mut devices = nix::ifaddrs::getifaddrs().unwrap();
+        devices.find_map(|d| {
+            d.address?.as_link_addr().copied().filter(|_| d.interface_name == "cable")
+        })
+    });
+    let (player, device) = (tap(&a), device.unwrap());
+    let replay = || {
+        sendto(player.as_raw_fd(), &recorded, &device, MsgFlags::empty()).unwrap();
+    };
+    to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut buffer = [0; 100];
+    replay();
+    assert!(to.recv(&mut buffer).is_err(), "the window keeps it out");
+    protections[1].observe().unwrap();
+    b.netns.ip("xfrm state flush").unwrap();
+    protections[1].observe().unwrap();
+    install(&a, &b, &b, &mut protections[1], 1);
+    replay();
+    assert!(to.recv(&mut buffer).is_err(), "and still does");
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    sends(&from, &to, b"what follows is let in");
+    protections[1].observe().unwrap();
+    let traffic = protections[1].traffic()[&a.node];
+    assert!(traffic.replays >= 2, "{traffic:?}");
 }
 
 /// An SPI is a hash: two peers can have the same one.
