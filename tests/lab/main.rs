@@ -25,6 +25,7 @@ mod probe;
 mod programs;
 mod publish;
 mod ready;
+mod revoked;
 mod rotation;
 mod sealed;
 mod setup;

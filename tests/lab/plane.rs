@@ -18,6 +18,7 @@ pub(crate) const MIXED: [Plane; 3] = [Kernel, Kernel, User];
 
 /// Clusters for the virtual machine, where each daemon takes its time: one manager.
 pub(crate) const KERNEL_PAIR: [Plane; 2] = [Kernel; 2];
+pub(crate) const USER_PAIR: [Plane; 2] = [User; 2];
 pub(crate) const MIXED_PAIR: [Plane; 2] = [Kernel, User];
 
 impl Plane {

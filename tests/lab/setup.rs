@@ -203,7 +203,7 @@ impl Container {
     ) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.endpoint = lab.host(node).attach(network, &name, &self.netns.path(), flags)?;
+        self.endpoint = attach(lab.host(node), network, &name, &self.netns.path(), flags)?;
         let shown = lab.json(node, &format!("endpoint inspect {}", self.endpoint))?;
         let shown = &shown[0];
         let addresses = shown["addresses"].as_array().context("addresses")?.iter();
@@ -227,6 +227,18 @@ impl Container {
     /// Its first address.
     pub(crate) fn address(&self) -> IpAddr {
         self.addresses[0]
+    }
+}
+
+/// Attaches, again if the daemon did not wait long enough: for the first container the kernel loads modules,
+/// which takes a virtual machine longer.
+fn attach(host: &Host, network: &str, name: &str, netns: &Path, flags: &[&str]) -> Result<String> {
+    let attached = host.attach(network, name, netns, flags);
+    match attached {
+        Err(error) if format!("{error:#}").contains("in time; it was detached again") => {
+            host.attach(network, name, netns, flags)
+        }
+        attached => attached,
     }
 }
 

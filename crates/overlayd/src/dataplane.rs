@@ -17,7 +17,7 @@ mod mesh;
 
 use core::net::IpAddr;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -30,9 +30,10 @@ use overlay_dataplane::{
         nft::admission::Ports,
         xfrm::{Encapsulation, Esp},
     },
+    sa::PeerTraffic,
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
-use overlay_types::{DataplaneKind, NetworkId, View};
+use overlay_types::{DataplaneKind, NetworkId, NodeId, View};
 
 pub(crate) use self::{
     choice::Choice,
@@ -139,6 +140,15 @@ impl NodeDataplane {
         let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
         // A switch that stopped has nothing to say.
         self.user.switch().with_sas(look).unwrap_or_default()
+    }
+
+    /// What associations have carried with each peer.
+    pub(crate) fn traffic(&self) -> BTreeMap<NodeId, PeerTraffic> {
+        if let Some(protection) = self.kernel.as_ref().and_then(KernelDataplane::protection) {
+            return protection.traffic().clone();
+        }
+        // A switch that stopped has nothing to say.
+        self.user.switch().with_sas(|sas| sas.traffic()).unwrap_or_default()
     }
 }
 

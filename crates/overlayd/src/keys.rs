@@ -12,12 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_api::v1;
 use overlay_crypto::{
     agreement::PublicKey,
     esp::SaId,
     rotation::{EpochStatus, NodeKeyStatus, Output, Rotation, RotationConfig},
 };
-use overlay_dataplane::sa::{Sa, SaSet};
+use overlay_dataplane::sa::{PeerTraffic, Sa, SaSet};
 use overlay_types::{ClusterId, Epoch, EpochState, KeyEpoch, NodeId, UnixMillis, View};
 
 /// Shortest time that an epoch drains here once it is known to: a clock that is ahead must not have
@@ -37,6 +38,43 @@ pub(crate) enum Report {
     },
     /// A key has carried enough.
     Rotate,
+}
+
+/// What there is of keys with one peer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PeerKeys {
+    /// The epoch that it is sent to with.
+    pub(crate) sending: Option<Epoch>,
+    /// The epochs that it may send with.
+    pub(crate) receiving: BTreeSet<Epoch>,
+    pub(crate) traffic: PeerTraffic,
+}
+
+impl PeerKeys {
+    /// As a message.
+    pub(crate) fn tell((node, keys): (&NodeId, &Self)) -> v1::PeerKeys {
+        let PeerTraffic {
+            packets_in,
+            bytes_in,
+            packets_out,
+            bytes_out,
+            replays,
+            bad_tags,
+            unknown_spis,
+        } = keys.traffic;
+        v1::PeerKeys {
+            node: node.to_string(),
+            sending_epoch: keys.sending.map_or(0, Epoch::get),
+            receiving_epochs: keys.receiving.iter().map(|epoch| epoch.get()).collect(),
+            packets_in,
+            bytes_in,
+            packets_out,
+            bytes_out,
+            replays,
+            bad_tags,
+            unknown_spis,
+        }
+    }
 }
 
 /// This node's keys and associations.
@@ -168,6 +206,24 @@ impl Keys {
                 }
             }
         }
+    }
+
+    /// What there is of keys with each peer, with what the dataplane has carried.
+    pub(crate) fn peers(
+        &self,
+        traffic: &BTreeMap<NodeId, PeerTraffic>,
+    ) -> BTreeMap<NodeId, PeerKeys> {
+        let mut peers: BTreeMap<NodeId, PeerKeys> = BTreeMap::new();
+        for sa in self.sas.outbound.values() {
+            peers.entry(sa.id.peer).or_default().sending = Some(sa.id.epoch);
+        }
+        for sa in self.sas.inbound.values() {
+            peers.entry(sa.id.peer).or_default().receiving.insert(sa.id.epoch);
+        }
+        for (peer, keys) in &mut peers {
+            keys.traffic = traffic.get(peer).copied().unwrap_or_default();
+        }
+        peers
     }
 
     fn stop_sending(&mut self, peer: NodeId) {

@@ -15,7 +15,9 @@ use overlay_cluster::{
     ca::{join::limit::JoinCounts, tls::HandshakeCounts},
     control::{Control, now},
 };
+use overlay_dataplane::sa::PeerTraffic;
 use overlay_ipam::SubnetUsage;
+use overlay_types::{Epoch, NodeId};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode},
@@ -24,7 +26,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use crate::{NodeError, NodeHandle, listen::Scrapers, member::Member};
+use crate::{NodeError, NodeHandle, keys::PeerKeys, listen::Scrapers, member::Member};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -77,6 +79,7 @@ impl Figures {
         let mut figures = Self::default();
         figures.node(member);
         figures.dataplane(member).await;
+        figures.peers(member);
         figures.names(member);
         figures.gossip(member).await;
         if let Some(control) = member.control() {
@@ -148,6 +151,44 @@ impl Figures {
             &["event"],
             events.map(|(event, count)| (vec![event.name().to_owned()], count as f64)),
         );
+    }
+
+    /// One series for each other node of the cluster.
+    fn peers(&mut self, member: &Member) {
+        let peers = member.reconciler.progress().borrow().peers.clone();
+        let names: BTreeMap<NodeId, String> = member.viewer.read(|view| {
+            let name = |id: &NodeId| view.nodes().get(id).map(|node| node.name.to_string());
+            peers.keys().map(|id| (*id, name(id).unwrap_or_else(|| id.to_string()))).collect()
+        });
+        let samples = |values: fn(&PeerKeys) -> Vec<(&'static str, u64)>| {
+            let of_peer = |(id, keys): (&NodeId, &PeerKeys)| {
+                let labels = |label: &str| vec![names[id].clone(), label.to_owned()];
+                values(keys).into_iter().map(|(label, n)| (labels(label), n as f64)).collect()
+            };
+            peers.iter().flat_map(|peer| -> Vec<_> { of_peer(peer) }).collect::<Vec<_>>()
+        };
+        let packets = samples(|keys| {
+            vec![("in", keys.traffic.packets_in), ("out", keys.traffic.packets_out)]
+        });
+        let help = "Packets that were opened and sealed with the keys of each peer";
+        let labels = &["peer", "direction"];
+        self.family("peer_packets", help, MetricType::Counter, labels, packets);
+        let bytes =
+            samples(|keys| vec![("in", keys.traffic.bytes_in), ("out", keys.traffic.bytes_out)]);
+        let help = "Octets that were opened and sealed with the keys of each peer";
+        self.family("peer_bytes", help, MetricType::Counter, labels, bytes);
+        let refused = samples(|keys| {
+            let PeerTraffic { replays, bad_tags, unknown_spis, .. } = keys.traffic;
+            vec![("replay", replays), ("bad_tag", bad_tags), ("unknown_spi", unknown_spis)]
+        });
+        let help = "Packets from each peer that were refused";
+        self.family("peer_refused", help, MetricType::Counter, &["peer", "reason"], refused);
+        let epochs = peers
+            .iter()
+            .map(|(id, keys)| (vec![names[id].clone()], keys.sending.map_or(0, Epoch::get) as f64));
+        let help = "Key epoch that each peer is sent to with; 0: nothing is sent";
+        let epochs: Vec<_> = epochs.collect();
+        self.family("peer_key_epoch", help, MetricType::Gauge, &["peer"], epochs);
     }
 
     fn names(&mut self, member: &Member) {

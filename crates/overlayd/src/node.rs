@@ -29,6 +29,7 @@ use crate::{
     api,
     dataplane::{Choice, sweep, sweep_gateway, sweep_mesh},
     disk::Disk,
+    keys::PeerKeys,
     lifecycle,
     listen::unix_listener,
     member::Member,
@@ -327,6 +328,12 @@ impl NodeHandle {
             missing,
             warnings,
         })
+    }
+
+    pub(crate) fn peer_keys(&self) -> Result<v1::GetPeerKeysResponse, NodeError> {
+        let progress = self.member()?.reconciler.progress();
+        let peers = progress.borrow().peers.iter().map(PeerKeys::tell).collect();
+        Ok(v1::GetPeerKeysResponse { peers })
     }
 
     pub(crate) fn host_routes() -> Vec<String> {

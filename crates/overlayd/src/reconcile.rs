@@ -21,7 +21,7 @@ use overlay_dataplane::{
     desired::{self, Local, Mesh, Network, PortKind, Uplinks},
     diff,
     kernel::Tally,
-    sa::SaSet,
+    sa::{PeerTraffic, SaSet},
     user::{
         engine::{Counters, DropReason},
         ports::MemoryPort,
@@ -38,7 +38,7 @@ use crate::{
     agent::Viewer,
     clock::ClockWatch,
     dataplane::{Carriers, NodeDataplane, NodeGateway, NodeMesh, remove_all},
-    keys::{Keys, Report},
+    keys::{Keys, PeerKeys, Report},
     mesh_endpoint,
     ports::{Port, Ports},
     resolvers::{self, Resolvers},
@@ -69,6 +69,8 @@ pub(crate) struct Progress {
     pub(crate) change: Duration,
     /// What the last turn took that read everything.
     pub(crate) comparison: Duration,
+    /// What there is of keys with each peer.
+    pub(crate) peers: BTreeMap<NodeId, PeerKeys>,
 }
 
 /// What the loop works with, shared with those that change it.
@@ -388,12 +390,19 @@ impl Worker {
         }
     }
 
+    /// Has the keys know what the dataplane was heard and used for, and returns what it carried.
+    fn notice(&mut self, shared: &Shared) -> BTreeMap<NodeId, PeerTraffic> {
+        let dataplane = shared.dataplane();
+        let (came, used) = dataplane.noticed();
+        self.keys.notice(came, used);
+        dataplane.traffic()
+    }
+
     /// One look at everything. Returns when to look again.
     fn turn(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
-        let (came, used) = shared.dataplane().noticed();
-        self.keys.notice(came, used);
+        let traffic = self.notice(&shared);
         let (due, wait) = shared.viewer.read(|view| {
             self.keys.follow(view, control::now(), now);
             self.keys.step(view, now)
@@ -446,6 +455,7 @@ impl Worker {
             progress.released = released;
             progress.epochs = self.keys.epochs().collect();
             *(if reads { &mut progress.comparison } else { &mut progress.change }) = now.elapsed();
+            progress.peers = self.keys.peers(&traffic);
         });
         for report in due {
             if refused.receive && matches!(report, Report::Ready { .. }) {

@@ -29,6 +29,11 @@ impl v1::keys_server::Keys for Api {
         let get = |state: &State| {
             let view = state.view();
             let gossip = view.gossip_keys();
+            // An active epoch's deadline is a period from when it became so.
+            let active = view.cluster().zip(state.active_epoch());
+            let active_since = active.map(|(cluster, epoch)| {
+                epoch.deadline.0.saturating_sub(cluster.rotation_period.as_millis() as u64)
+            });
             Ok(v1::GetKeyStatusResponse {
                 epochs: view.key_epochs().values().map(Into::into).collect(),
                 node_keys: view.node_keys().values().map(Into::into).collect(),
@@ -37,6 +42,7 @@ impl v1::keys_server::Keys for Api {
                     .map(|ring| ring.keys.iter().map(|key| key.epoch.get()).collect())
                     .unwrap_or_default(),
                 gossip_deadline: gossip.map_or(0, |ring| ring.deadline.0),
+                active_since: active_since.unwrap_or(0),
             })
         };
         self.read(request.into_inner().consistency, get).await.map(Response::new)

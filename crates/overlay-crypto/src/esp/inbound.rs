@@ -87,6 +87,8 @@ pub struct InboundSa<A = RingAead> {
     window: ReplayWindow,
     packets: u64,
     bytes: u64,
+    replays: u64,
+    bad_tags: u64,
 }
 
 impl InboundSa {
@@ -111,6 +113,8 @@ impl<A: PacketAead> InboundSa<A> {
             window: ReplayWindow::starting_after(sequence),
             packets: 0,
             bytes: 0,
+            replays: 0,
+            bad_tags: 0,
         }
     }
 
@@ -134,6 +138,16 @@ impl<A: PacketAead> InboundSa<A> {
         self.bytes
     }
 
+    /// Packets that were refused for their number: accepted before, or before the window.
+    pub const fn replays(&self) -> u64 {
+        self.replays
+    }
+
+    /// Packets that were refused for their tag.
+    pub const fn bad_tags(&self) -> u64 {
+        self.bad_tags
+    }
+
     /// Opens an ESP packet in place and returns where its payload lies: a UDP header and what
     /// follows. The packet number is checked before decryption and marked after the tag.
     ///
@@ -141,6 +155,17 @@ impl<A: PacketAead> InboundSa<A> {
     /// come before it in the enum the packet is as it was.
     #[inline]
     pub fn open(&mut self, packet: &mut [u8]) -> Result<Range<usize>, OpenError> {
+        let opened = self.check_and_open(packet);
+        match &opened {
+            Err(OpenError::TooOld | OpenError::Replayed) => self.replays += 1,
+            Err(OpenError::BadTag) => self.bad_tags += 1,
+            _ => {}
+        }
+        opened
+    }
+
+    #[inline]
+    fn check_and_open(&mut self, packet: &mut [u8]) -> Result<Range<usize>, OpenError> {
         if packet.len() < MIN_PACKET || !packet.len().is_multiple_of(4) {
             return Err(OpenError::Malformed);
         }

@@ -109,6 +109,12 @@ impl<A: PacketAead> SaTable<A> {
             || self.twins.iter().any(|entry| entry.id == id)
     }
 
+    /// An association.
+    pub fn get(&self, id: SaId) -> Option<&InboundSa<A>> {
+        let first = self.associations.get(&id.spi).into_iter();
+        first.chain(&self.twins).find(|entry| entry.id == id).map(|entry| &entry.sa)
+    }
+
     /// Number of associations.
     pub fn len(&self) -> usize {
         self.associations.len() + self.twins.len()

@@ -62,6 +62,9 @@ pub struct Config {
     pub encrypted_vxlan_port: u16,
     /// Most flows to services that are kept at once.
     pub max_flows: usize,
+    /// Number that associations begin behind, at both ends alike. 0, unless a test is to cross 2^32
+    /// within its time.
+    pub first_sequence: u64,
     /// Random: it keeps endpoints from choosing flows that collide in the flow table.
     pub seed: u64,
 }
@@ -69,7 +72,13 @@ pub struct Config {
 impl Config {
     /// An engine of the node at `data_path`. `seed` is random, see [`Config::seed`].
     pub const fn new(data_path: IpAddr, seed: u64) -> Self {
-        Self { data_path, encrypted_vxlan_port: 4788, max_flows: DEFAULT_MAX_FLOWS, seed }
+        Self {
+            data_path,
+            encrypted_vxlan_port: 4788,
+            max_flows: DEFAULT_MAX_FLOWS,
+            first_sequence: 0,
+            seed,
+        }
     }
 }
 
@@ -120,10 +129,10 @@ impl Engine {
     pub fn new(config: Config) -> Self {
         let kept = Kept {
             flows: FlowTable::new(config.max_flows, config.seed),
+            sas: Sas::beginning_behind(config.first_sequence),
             config,
             generation: 0,
             fragments: FragmentTable::default(),
-            sas: Sas::default(),
             counters: Arc::default(),
         };
         Self { tables: Arc::default(), kept, next_sweep: None }

@@ -10,7 +10,7 @@ use crate::{failure::Failure, session::Session, view::Keys};
 /// What can be done with keys.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Show the generations of keys and which nodes have them
+    /// Show the generations of keys, which nodes have them, and what this node's are used for
     Status,
     /// Start a rotation of all keys now; it ends by itself and loses no packet
     Rotate,
@@ -29,7 +29,9 @@ impl Verb {
             Self::Status => {
                 let request = v1::GetKeyStatusRequest::default();
                 let answer = node.keys().get_key_status(request).await?.into_inner();
-                Ok(session.format.one(&Keys::new(answer, &names(&node).await?)).into())
+                let peers = node.local().get_peer_keys(v1::GetPeerKeysRequest {}).await?;
+                let peers = peers.into_inner().peers;
+                Ok(session.format.one(&Keys::new(answer, peers, &names(&node).await?)).into())
             }
             Self::Rotate => {
                 let request = v1::RotateKeysRequest::default();

@@ -114,6 +114,13 @@ impl v1::local_node_server::LocalNode for Local {
         Ok(Response::new(to_the_end(restore).await?))
     }
 
+    async fn get_peer_keys(
+        &self,
+        _request: Request<v1::GetPeerKeysRequest>,
+    ) -> Result<Response<v1::GetPeerKeysResponse>, Status> {
+        Ok(Response::new(self.0.peer_keys()?))
+    }
+
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,

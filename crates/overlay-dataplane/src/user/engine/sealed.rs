@@ -5,7 +5,7 @@
 //! ```
 
 use core::{fmt, net::IpAddr, ops::Range};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use overlay_crypto::{
     CryptoError,
@@ -21,7 +21,7 @@ use super::{
     transit::Transit,
 };
 use crate::{
-    sa::Sa,
+    sa::{PeerTraffic, Sa},
     wire::{
         udp::{self, UdpDatagram, UdpRepr},
         vxlan, write_u16,
@@ -37,6 +37,23 @@ struct Outbound {
     sa: OutboundSa,
 }
 
+impl Outbound {
+    fn traffic(&self) -> PeerTraffic {
+        let (packets_out, bytes_out) = (self.sa.packets(), self.sa.bytes());
+        PeerTraffic { packets_out, bytes_out, ..PeerTraffic::default() }
+    }
+}
+
+fn traffic_of(sa: &InboundSa) -> PeerTraffic {
+    PeerTraffic {
+        packets_in: sa.packets(),
+        bytes_in: sa.bytes(),
+        replays: sa.replays(),
+        bad_tags: sa.bad_tags(),
+        ..PeerTraffic::default()
+    }
+}
+
 /// The security associations in use.
 #[derive(Default)]
 pub struct Sas {
@@ -48,6 +65,9 @@ pub struct Sas {
     destinations: HashMap<NodeId, IpAddr, Seed>,
     /// Last number of each association that no longer seals, oldest first.
     retired: VecDeque<(SaId, u64)>,
+    /// What associations that are gone have carried, of peers that have others.
+    past: HashMap<NodeId, PeerTraffic, Seed>,
+    first_sequence: u64,
 }
 
 impl fmt::Debug for Sas {
@@ -60,18 +80,34 @@ impl fmt::Debug for Sas {
 }
 
 impl Sas {
+    /// None yet; they will begin behind a number.
+    pub(super) fn beginning_behind(first_sequence: u64) -> Self {
+        Self { first_sequence, ..Self::default() }
+    }
+
     /// Opens with `sa` too. One that is there already stays, with its replay window.
     pub fn add_inbound(&mut self, sa: &Sa) -> Result<(), CryptoError> {
-        self.inbound.insert(sa.id, InboundSa::new(&sa.keys))?;
+        self.inbound.insert(sa.id, InboundSa::resumed_after(&sa.keys, self.first_sequence))?;
         self.sources.insert(sa.id.peer, sa.address);
         Ok(())
     }
 
     /// Opens with the association no more, and erases its keys.
     pub fn remove_inbound(&mut self, id: SaId) {
+        if let Some(gone) = self.inbound.get(id).map(traffic_of) {
+            *self.past.entry(id.peer).or_default() += gone;
+        }
         self.inbound.remove(id);
         if !self.inbound.iter().any(|(other, _)| other.peer == id.peer) {
             self.sources.remove(&id.peer);
+        }
+        self.forget(id.peer);
+    }
+
+    /// What a peer has carried, once there is no association with it.
+    fn forget(&mut self, peer: NodeId) {
+        if !self.sources.contains_key(&peer) && !self.destinations.contains_key(&peer) {
+            self.past.remove(&peer);
         }
     }
 
@@ -85,7 +121,8 @@ impl Sas {
         // Another peer's, which had the address before.
         self.retire(sa.address);
         let used = self.retired.iter().position(|(id, _)| *id == sa.id);
-        let last = used.and_then(|at| self.retired.remove(at)).map_or(0, |(_, last)| last);
+        let used = used.and_then(|at| self.retired.remove(at));
+        let last = used.map_or(self.first_sequence, |(_, last)| last);
         let outbound = Outbound { id: sa.id, sa: OutboundSa::resumed_after(&sa.keys, last) };
         self.outbound.insert(sa.address, outbound);
         self.destinations.insert(sa.id.peer, sa.address);
@@ -102,10 +139,12 @@ impl Sas {
     fn retire(&mut self, address: IpAddr) {
         if let Some(old) = self.outbound.remove(&address) {
             self.destinations.remove(&old.id.peer);
+            *self.past.entry(old.id.peer).or_default() += old.traffic();
             if self.retired.len() >= MAX_RETIRED {
                 self.retired.pop_front();
             }
             self.retired.push_back((old.id, old.sa.sequence()));
+            self.forget(old.id.peer);
         }
     }
 
@@ -146,6 +185,26 @@ impl Sas {
         self.outbound.values().map(|o| (o.id, o.sa.packets(), o.sa.bytes()))
     }
 
+    /// What was carried with each peer that there is an association with.
+    pub fn traffic(&self) -> BTreeMap<NodeId, PeerTraffic> {
+        let mut traffic: BTreeMap<NodeId, PeerTraffic> =
+            self.past.iter().map(|(peer, past)| (*peer, *past)).collect();
+        for (id, sa) in self.inbound.iter() {
+            *traffic.entry(id.peer).or_default() += traffic_of(sa);
+        }
+        for outbound in self.outbound.values() {
+            *traffic.entry(outbound.id.peer).or_default() += outbound.traffic();
+        }
+        traffic
+    }
+
+    /// Counts an SPI that no association has for the peer that it came from. The address may be forged.
+    fn count_unknown(&mut self, from: IpAddr) {
+        if let Some(peer) = self.outbound.get(&from).map(|outbound| outbound.id.peer) {
+            self.past.entry(peer).or_default().unknown_spis += 1;
+        }
+    }
+
     /// Opens a datagram from `from` in place. Says where its VXLAN packet is.
     pub(super) fn open(
         &mut self,
@@ -153,7 +212,11 @@ impl Sas {
         datagram: &mut [u8],
         vxlan_port: u16,
     ) -> Result<Range<usize>, DropReason> {
-        let opened = self.inbound.open(datagram).map_err(|error| match error {
+        let opened = self.inbound.open(datagram);
+        if opened == Err(OpenError::UnknownSpi) {
+            self.count_unknown(from);
+        }
+        let opened = opened.map_err(|error| match error {
             OpenError::Keepalive | OpenError::NonEsp => DropReason::NotEsp,
             OpenError::UnknownSpi => DropReason::UnknownSpi,
             OpenError::TooOld | OpenError::Replayed => DropReason::EspReplay,
