@@ -42,18 +42,18 @@ const NO_NEXT_HEADER: u8 = 59;
 
 /// One direction as the RFCs have it.
 #[derive(Clone, Copy)]
-struct Association {
-    spi: u32,
+pub(crate) struct Association {
+    pub(crate) spi: u32,
     key: [u8; 32],
     salt: [u8; 4],
 }
 
 /// What is in an ESP packet.
 #[derive(Debug, PartialEq)]
-struct Content {
-    sequence: u32,
-    payload: Vec<u8>,
-    next_header: u8,
+pub(crate) struct Content {
+    pub(crate) sequence: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) next_header: u8,
 }
 
 impl Association {
@@ -85,7 +85,13 @@ impl Association {
 
     /// RFC 4303 §2: SPI, sequence number, payload data (IV and ciphertext), ICV of 16 octets. Padding
     /// is 1, 2, 3, … and what is encrypted ends on four octets (§2.4).
-    fn seal(self, sequence: u64, iv: [u8; 8], content: &Content, blocks: usize) -> Result<Vec<u8>> {
+    pub(crate) fn seal(
+        self,
+        sequence: u64,
+        iv: [u8; 8],
+        content: &Content,
+        blocks: usize,
+    ) -> Result<Vec<u8>> {
         let mut text = content.payload.clone();
         let padding = (text.len() + 2).wrapping_neg() % 4 + 4 * blocks;
         text.extend((1..).take(padding));
@@ -121,7 +127,7 @@ impl Association {
 }
 
 /// UDP without a checksum, which is its sender's choice over IPv4 (RFC 768), and VXLAN (RFC 7348 §5).
-fn encapsulate(frame: &[u8]) -> Content {
+pub(crate) fn encapsulate(frame: &[u8]) -> Content {
     let length = (8 + 8 + frame.len()) as u16;
     let udp = [50_000_u16, ENCRYPTED_VXLAN_PORT, length, 0].map(u16::to_be_bytes).concat();
     let vxlan = [0x0800_0000, VNI << 8].map(u32::to_be_bytes).concat();
@@ -129,19 +135,19 @@ fn encapsulate(frame: &[u8]) -> Content {
 }
 
 /// The switch, its endpoint's port, and the peer's socket.
-struct Lab {
-    dataplane: UserDataplane,
-    port: MemoryPort,
-    socket: UdpSocket,
-    switch: SocketAddr,
+pub(crate) struct Lab {
+    pub(crate) dataplane: UserDataplane,
+    pub(crate) port: MemoryPort,
+    pub(crate) socket: UdpSocket,
+    pub(crate) switch: SocketAddr,
     /// What the switch seals with.
     from_switch: Association,
     /// What the peer seals with.
-    to_switch: Association,
+    pub(crate) to_switch: Association,
 }
 
 /// `host` is the switch's last octet; the peer has the next one.
-fn lab(host: u8) -> Result<Lab> {
+pub(crate) fn lab(host: u8) -> Result<Lab> {
     let address = |number| IpAddr::from([127, 77, 7, number]);
     let (switch, peer) = (address(host), address(host + 1));
     let (from_switch, to_switch) = (Association::new(1), Association::new(2));
@@ -177,7 +183,7 @@ fn lab(host: u8) -> Result<Lab> {
 }
 
 impl Lab {
-    fn dropped(&self, reason: DropReason) -> u64 {
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
         self.dataplane.switch().counters().dropped(reason)
     }
 }

@@ -9,6 +9,8 @@
 mod capture;
 mod esp_peer;
 mod forged;
+mod hostile;
 mod kernel;
 mod kernel_vxlan;
 mod probe;
+mod rotation;
