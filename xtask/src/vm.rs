@@ -43,11 +43,13 @@ const PACKAGES: [SystemPackage; 6] = [
 
 /// Tests that are skipped elsewhere, because they need a kernel that has what ours may lack: the
 /// package and the target that they are in, and what their names have in common.
-const TESTS: [(&str, &str); 2] =
-    [("overlay-dataplane", "overlay_dataplane"), ("overlay", "dataplane")];
+const TESTS: [(&str, &str); 3] =
+    [("overlay-dataplane", "overlay_dataplane"), ("overlay", "dataplane"), ("overlay", "lab")];
 const FILTER: &str = "_with_esp";
 /// Time for each of them, on a machine that is busy with others, too.
-const TEST_LIMIT: Duration = Duration::from_mins(15);
+const TEST_LIMIT: Duration = Duration::from_mins(40);
+/// The kernel rewrites its own code as hooks come and go, which QEMU lets another processor see halfway.
+const TEST_CPUS: usize = 1;
 /// Debian's package that brings the newest kernel of a series.
 const KERNEL: &str = "linux-image-6.12-amd64";
 
@@ -126,7 +128,7 @@ pub(crate) fn test(workspace: &Workspace) -> Result<()> {
             variables: &[("CI", "true"), ("ESP", "required")],
             limit: TEST_LIMIT,
             memory_mib: 4096,
-            cpus: cpus(),
+            cpus: TEST_CPUS,
             kvm: false,
         }
         .run()?;
