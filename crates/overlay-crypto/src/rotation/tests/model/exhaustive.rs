@@ -136,7 +136,7 @@ impl World {
             (floor, sending).hash(&mut hash);
             for (epoch, generation) in generations {
                 epoch.hash(&mut hash);
-                generation.hash_from(&from_now, &mut hash);
+                generation.hash_from(from_now, &mut hash);
             }
         }
         hash.finish()
