@@ -153,6 +153,8 @@ fn e01_r06_replayed_reordered_and_misplaced_packets_have_no_effect() -> Result<(
         let elsewhere = UdpSocket::bind("127.77.7.99:4500")?;
         elsewhere.send_to(&target.sealed(20_001)?, target.lab.switch)?;
         target.expect(DropReason::EspPeer)?;
+        // Its number has been used.
+        target.next = 20_002;
         target.honest()
     })
 }

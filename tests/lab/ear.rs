@@ -42,6 +42,8 @@ impl Ear {
             match self.socket.read(&mut buffer) {
                 Ok(length) => self.frames.push(buffer[..length].to_vec()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // A socket with a time limit is not resumed by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
             ensure!(self.frames.len() < MOST, "too many frames");
