@@ -88,7 +88,10 @@ async fn n13_an_attach_that_its_caller_gives_up_is_whole_or_nothing() {
         let _ = tokio::time::timeout(patience, client.attach_endpoint(on("net"))).await;
     }
     until("what was attached is plugged in", || async {
-        let known = |view: &overlay_types::View| view.endpoints().keys().copied().collect();
+        let known = |view: &overlay_types::View| {
+            let endpoints = view.endpoints().values();
+            endpoints.filter(|endpoint| !endpoint.is_mesh()).map(|endpoint| endpoint.id).collect()
+        };
         let attached: Vec<EndpointId> = lab.nodes[0].handle.view(known).unwrap();
         let plugged = |id: &EndpointId| lab.nodes[0].handle.is_plugged(*id).unwrap();
         (!attached.is_empty() && attached.iter().all(plugged)).then_some(())

@@ -60,9 +60,10 @@ fn resolved(lab: &Lab, place: usize, network: NetworkId) -> BTreeSet<IpAddr> {
     records.into_iter().filter_map(address).collect()
 }
 
-async fn until_resolved(lab: &Lab, network: NetworkId, tasks: &[&v1::Endpoint]) {
+/// Waits for the tasks to be the answer on these nodes, which have endpoints on the network.
+async fn until_resolved(lab: &Lab, places: &[usize], network: NetworkId, tasks: &[&v1::Endpoint]) {
     let wanted: BTreeSet<IpAddr> = tasks.iter().map(|t| t.addresses[0].parse().unwrap()).collect();
-    for place in 0..lab.nodes.len() {
+    for place in places.iter().copied() {
         until(&format!("{wanted:?} on node {place}"), || async {
             (resolved(lab, place, network) == wanted).then_some(())
         })
@@ -81,9 +82,9 @@ async fn s13_a_task_is_in_answers_from_ready_to_draining() {
     let spec = Some(round_robin(&["net"]));
     services.create_service(v1::CreateServiceRequest { spec, ..Default::default() }).await.unwrap();
     let old = task(&lab, 0, "net", v1::Readiness::Ready).await;
-    until_resolved(&lab, net, &[&old]).await;
+    until_resolved(&lab, &[0], net, &[&old]).await;
     let new = task(&lab, worker, "net", v1::Readiness::Starting).await;
-    until_resolved(&lab, net, &[&old]).await;
+    until_resolved(&lab, &[0, worker], net, &[&old]).await;
 
     let set = async |place: usize, task: &v1::Endpoint, to: v1::Readiness| {
         let mut client = EndpointsClient::new(lab.nodes[place].channel().await);
@@ -93,10 +94,10 @@ async fn s13_a_task_is_in_answers_from_ready_to_draining() {
     };
     let answer = set(worker, &new, v1::Readiness::Ready).await.unwrap().into_inner();
     assert_eq!(answer.endpoint.unwrap().readiness(), v1::Readiness::Ready);
-    until_resolved(&lab, net, &[&old, &new]).await;
+    until_resolved(&lab, &[0, worker], net, &[&old, &new]).await;
     // A worker speaks for its own endpoints; a manager, asked on any node, for all.
     set(0, &new, v1::Readiness::Draining).await.unwrap();
-    until_resolved(&lab, net, &[&old]).await;
+    until_resolved(&lab, &[0, worker], net, &[&old]).await;
     let refused = set(worker, &old, v1::Readiness::Draining).await.unwrap_err();
     assert_eq!(status::reason(&refused), Some(status::Reason::OtherNode));
 }
@@ -111,7 +112,7 @@ async fn s04_a_service_gets_on_networks_and_off_them_while_it_runs() {
     let request = v1::CreateServiceRequest { spec, ..Default::default() };
     let service = services.create_service(request).await.unwrap().into_inner().service.unwrap();
     let on_front = task(&lab, 0, "front", v1::Readiness::Ready).await;
-    until_resolved(&lab, front, &[&on_front]).await;
+    until_resolved(&lab, &[0], front, &[&on_front]).await;
 
     let mut update = async |spec, from: &v1::Service| {
         let changed_at = from.meta.unwrap().changed_at;
@@ -127,14 +128,14 @@ async fn s04_a_service_gets_on_networks_and_off_them_while_it_runs() {
     let both = update(round_robin(&["front", "back"]), &service).await.unwrap();
     assert_eq!(both.previous, service.spec);
     let on_back = task(&lab, 0, "back", v1::Readiness::Ready).await;
-    until_resolved(&lab, back, &[&on_back]).await;
-    until_resolved(&lab, front, &[&on_front]).await;
+    until_resolved(&lab, &[0], back, &[&on_back]).await;
+    until_resolved(&lab, &[0], front, &[&on_front]).await;
 
     let refused = update(round_robin(&["back"]), &both).await.unwrap_err();
     assert_eq!(status::reason(&refused), Some(status::Reason::ServiceInUse));
     lab.nodes[0].handle.detach(&on_front.id).await.unwrap();
     let one = update(round_robin(&["back"]), &both).await.unwrap();
     assert_eq!(one.previous, both.spec);
-    until_resolved(&lab, front, &[]).await;
-    until_resolved(&lab, back, &[&on_back]).await;
+    until_resolved(&lab, &[0], front, &[]).await;
+    until_resolved(&lab, &[0], back, &[&on_back]).await;
 }
