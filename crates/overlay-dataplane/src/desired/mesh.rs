@@ -7,9 +7,9 @@
 //! address.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{EndpointId, MacAddr, NetworkId, Protocol, ServiceId};
+use overlay_types::{EndpointId, MacAddr, NetworkId, Protocol, ServiceId, Subnet};
 
 use super::{Backend, LocalEndpoint};
 
@@ -27,6 +27,8 @@ pub struct Mesh {
     /// Endpoints of this node that are tasks of these services, as they are plugged in. Their
     /// namespaces get what sends answers back.
     pub tasks: BTreeMap<EndpointId, LocalEndpoint>,
+    /// Subnets of the cluster's networks: no client has an address in them.
+    pub subnets: BTreeSet<Subnet>,
 }
 
 /// A service that publishes ports.

@@ -41,9 +41,7 @@ pub struct Publisher {
 /// A container has one when an endpoint of it is on a network that is not `internal`. Endpoints
 /// without a namespace of their own, and gates of the routing mesh, have the host's.
 pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>) -> Uplinks {
-    let networks = view.networks().values();
-    let subnets = networks.flat_map(|network| network.subnets.iter().map(|s| s.subnet));
-    let mut uplinks = Uplinks { containers: BTreeMap::new(), subnets: subnets.collect() };
+    let mut uplinks = Uplinks { containers: BTreeMap::new(), subnets: subnets(view) };
     for (id, port) in ports {
         let (Some(netns), Some(endpoint)) = (container(port), view.endpoints().get(id)) else {
             continue;
@@ -59,6 +57,12 @@ pub fn uplinks(view: &View, node: NodeId, ports: &BTreeMap<EndpointId, PortKind>
     }
     uplinks.containers.retain(|_, uplink| !uplink.endpoints.is_empty());
     uplinks
+}
+
+/// Subnets of the cluster's networks.
+pub(super) fn subnets(view: &View) -> BTreeSet<Subnet> {
+    let networks = view.networks().values();
+    networks.flat_map(|network| network.subnets.iter().map(|s| s.subnet)).collect()
 }
 
 /// A task publishes what its service does in host mode (S15): on the node, and not on its own address,

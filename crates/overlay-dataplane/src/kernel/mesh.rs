@@ -241,7 +241,7 @@ impl KernelMesh {
     fn publish(&mut self, mesh: &Mesh, outcome: &mut MeshOutcome) -> Result<(), Error> {
         let found = self.find_gate()?;
         // Before anything is forwarded.
-        self.put_gate(&found, outcome)?;
+        self.put_gate(mesh, &found, outcome)?;
         self.put_cable(&found, outcome)?;
         let numbers = self.put_services(mesh, &found, outcome)?;
         self.reserve(mesh, outcome);
@@ -338,9 +338,16 @@ impl KernelMesh {
         Ok(numbers)
     }
 
-    fn put_gate(&mut self, found: &Found, outcome: &mut MeshOutcome) -> Result<(), Error> {
+    fn put_gate(
+        &mut self,
+        mesh: &Mesh,
+        found: &Found,
+        outcome: &mut MeshOutcome,
+    ) -> Result<(), Error> {
         let table = Gate {
             interface: GATE_INTERFACE.to_owned(),
+            cable: cable::GATE_END.to_owned(),
+            subnets: mesh.subnets.clone(),
             host: found.cable.host(),
             masquerade: self.config.mode == IngressMode::Snat,
         };

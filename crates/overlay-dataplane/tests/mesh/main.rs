@@ -2,6 +2,7 @@
 //! the kernel dataplane between them.
 
 mod flows;
+mod forged;
 mod others;
 mod probe;
 mod reach;

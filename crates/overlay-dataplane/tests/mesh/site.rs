@@ -34,6 +34,8 @@ use overlay_types::{
 
 pub(crate) const HOSTS: u8 = 3;
 const NETWORK: NetworkId = NetworkId::from_u128(7);
+/// Those of the ingress network, and of another one.
+const SUBNETS: [&str; 4] = ["10.0.0.0/24", "fd00:1::/64", "10.0.7.0/24", "fd00:7::/64"];
 
 pub(crate) struct Host {
     pub(crate) netns: Namespace,
@@ -275,7 +277,9 @@ impl Site {
         let mut tasks = self.tasks_of(host);
         tasks.retain(|id, _| services.values().any(|service| service.backends.contains_key(id)));
         let gates = self.gates.iter().map(|host| (endpoint(100 + host), mac(100 + host))).collect();
-        Mesh { network: NETWORK, endpoint: endpoint(100 + host), gates, services, tasks }
+        let endpoint = endpoint(100 + host);
+        let subnets = SUBNETS.iter().map(|text| text.parse().expect("a subnet")).collect();
+        Mesh { network: NETWORK, endpoint, gates, services, tasks, subnets }
     }
 
     fn network_of(&self, host: u8, gate: PortKind) -> Network {

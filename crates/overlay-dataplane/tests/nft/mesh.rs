@@ -33,7 +33,17 @@ fn s10_host_and_gate_tables_are_read_back() -> Result<()> {
     host.put(&table_id(), None)?;
     for masquerade in [false, true] {
         let ends = vec!["198.19.0.1/30".parse()?, "fd00::1/126".parse()?];
-        let gate = Gate { interface: "ingress0".into(), host: ends, masquerade };
+        // One is in another, two are side by side.
+        let subnets = ["10.0.0.0/24", "10.0.0.128/25", "10.0.1.0/24", "fd00:1::/64"];
+        let mut gate = Gate {
+            interface: "ingress0".into(),
+            cable: "host0".into(),
+            subnets: subnets.iter().map(|text| Ok(text.parse()?)).collect::<Result<_>>()?,
+            host: ends,
+            masquerade,
+        };
+        host.put(&table_id(), Some(&gate.table()))?;
+        gate.subnets.remove(&"10.0.0.0/24".parse()?);
         host.put(&table_id(), Some(&gate.table()))?;
         let text = host.list()?;
         assert!(text.contains("tcp option maxseg size set rt mtu"), "{text}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlay_types::{NodeId, Service, ServiceId, View};
 
 use super::{Local, backends, local_endpoint};
-use crate::desired::{Mesh, MeshPort, MeshService};
+use crate::desired::{Mesh, MeshPort, MeshService, uplink::subnets};
 
 /// The part of the mesh that `view` asks of a node, given which nodes are `dead`. `None` while the node
 /// has no gate that is plugged in, and where there is no ingress network.
@@ -41,5 +41,6 @@ pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh>
     });
     let tasks = tasks.filter_map(|e| Some((e.id, local_endpoint(e, local)?))).collect();
     let gates = on_network().filter(|e| e.is_mesh()).map(|e| (e.id, e.mac)).collect();
-    Some(Mesh { network, endpoint: own.id, gates, services, tasks })
+    let subnets = subnets(view);
+    Some(Mesh { network, endpoint: own.id, gates, services, tasks, subnets })
 }

@@ -276,6 +276,8 @@ fn s10_a_nodes_part_of_the_mesh_is_who_publishes_and_who_answers() {
     assert_eq!(ports, [(None, 8080, 80), (Some("::1".parse().unwrap()), 53, 5353)]);
     let backends: Vec<u128> = web.backends.keys().map(|id| id.to_u128()).collect();
     assert_eq!(backends, [91, 92]);
+    let all = super::super::uplinks(&with_mesh(), local().node, &BTreeMap::new()).subnets;
+    assert!(!all.is_empty() && mesh.subnets == all, "{all:?}");
     // Of this node's tasks those of services that publish.
     assert_eq!(mesh.tasks.keys().map(|id| id.to_u128()).collect::<Vec<_>>(), [91]);
 }

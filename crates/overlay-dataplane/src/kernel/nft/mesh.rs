@@ -13,13 +13,16 @@
 
 pub mod answer;
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
+use overlay_types::Subnet;
 
 use super::{
     expr::{Base, Cmp, Ct, DROP, Expr, ct_status},
     packet::{R0, bits, came_through, leaves_through, source, version},
     publish::{self, Ports},
-    set,
+    set::{self, Field, Key, Set, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
 };
 
@@ -29,6 +32,9 @@ const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 const TCP: u8 = 6;
 const SYN: u8 = 2;
+
+/// The cluster's own addresses, by the version of IP.
+const OWN: [&str; 2] = ["own4", "own6"];
 
 /// The name of the tables on the host and in the gate's namespace.
 pub fn table_id() -> TableId {
@@ -87,6 +93,11 @@ impl Host {
 pub struct Gate {
     /// Name of the gate's interface on the ingress network.
     pub interface: String,
+    /// Name of the cable's end.
+    pub cable: String,
+    /// Subnets of the cluster's networks: what comes by the cable and says that it is from there is
+    /// forged, by somebody on the host's network or in a container.
+    pub subnets: BTreeSet<Subnet>,
     /// The host's addresses on the cable.
     pub host: Vec<IpNet>,
     /// All packets of clients get the gate's address as their source, not only those that come
@@ -103,18 +114,47 @@ impl Gate {
             ("postrouting", ChainKind::Nat, HookPoint::Postrouting, SRCNAT, self.postrouting()),
         ];
         let chains = chains.into_iter().map(hooked).collect();
-        Table { comment, chains, ..Table::default() }
+        let mut table = Table { comment, chains, ..Table::default() };
+        table.sets.extend([false, true].map(|ipv6| self.own(ipv6)));
+        table
     }
 
     fn forward(&self) -> Vec<Rule> {
         let between =
             [came_through(&self.interface, Cmp::Eq), leaves_through(&self.interface, Cmp::Eq)];
         let between = [&between.concat()[..], &[Expr::Counter, DROP]].concat();
-        vec![
+        let mut rules = Vec::from([false, true].map(|ipv6| self.forged(ipv6)));
+        rules.extend([
             Rule::new(between).comment("between endpoints"),
             unpublished(Vec::new()),
             Rule::new(clamp()).comment("segments that fit the network"),
-        ]
+        ]);
+        rules
+    }
+
+    /// The host's address on the cable is no client's, wherever the cable has it from.
+    fn forged(&self, ipv6: bool) -> Rule {
+        let mut exprs = came_through(&self.cable, Cmp::Eq).to_vec();
+        exprs.extend(version(ipv6));
+        exprs.push(source(ipv6, R0));
+        let host = self.host.iter().map(IpNet::addr).filter(|host| host.is_ipv6() == ipv6);
+        exprs.extend(host.map(|host| Expr::ne(R0, &set::address(host))));
+        let set = OWN[usize::from(ipv6)].into();
+        exprs.extend([Expr::Lookup { set, from: R0, to: None }, Expr::Counter, DROP]);
+        Rule::new(exprs).comment("from the cluster's own addresses")
+    }
+
+    fn own(&self, ipv6: bool) -> (String, Set) {
+        let key = if ipv6 { Field::Ipv6 } else { Field::Ipv4 };
+        let mut set = Set::new(SetSpec::set([key]).interval());
+        let all = || self.subnets.iter().filter(|subnet| subnet.is_ipv4() != ipv6);
+        // Ranges of a set must not overlap.
+        let is_outermost =
+            |s: &&Subnet| !all().any(|other| other != *s && other.contains_subnet(**s));
+        let range =
+            |s: &Subnet| Key::range(&[&set::address(s.first())], &[&set::address(s.last())]);
+        set.elements.extend(all().filter(is_outermost).map(|subnet| (range(subnet), None)));
+        (OWN[usize::from(ipv6)].to_owned(), set)
     }
 
     fn postrouting(&self) -> Vec<Rule> {
