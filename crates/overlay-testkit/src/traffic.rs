@@ -5,13 +5,13 @@ use core::{
     time::Duration,
 };
 use std::{
-    io,
+    io::{self, Read},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::lab::Namespace;
 
@@ -83,3 +83,35 @@ pub fn sctp_init(port: u16) -> Vec<u8> {
     packet[8..12].copy_from_slice(&checksum.to_le_bytes());
     packet
 }
+
+/// Sends from one namespace to an address of another what belongs to no connection: a TCP segment that
+/// opens and ends one, and the answer to an echo request that nobody sent. Returns which protocols of
+/// these arrive.
+pub fn strays(from: &Namespace, to: &Namespace, target: IpAddr) -> Result<Vec<i32>> {
+    let raw = |on: &Namespace, protocol: i32| {
+        let domain = Domain::for_address(SocketAddr::new(target, 0));
+        on.enter(|| Socket::new(domain, Type::RAW, Some(protocol.into())))
+    };
+    let echo_reply = if target.is_ipv4() { [0, 0, 0xbd, 0xbc] } else { [129, 0, 0, 0] };
+    let echo_reply = [echo_reply, [0x42, 0x42, 0, 1]].concat();
+    let segment = [&STRAY[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 3, 4, 0, 0, 0, 0, 0]].concat();
+    let icmp = if target.is_ipv4() { 1 } else { 58 };
+    let mut arrived = Vec::new();
+    for (protocol, packet, mark) in [(6, segment, STRAY), (icmp, echo_reply, [0x42, 0x42, 0, 1])] {
+        let (sender, mut receiver) = (raw(from, protocol)?, raw(to, protocol)?);
+        receiver.set_read_timeout(Some(REFUSAL))?;
+        sender.send_to(&packet, &SocketAddr::new(target, 0).into())?;
+        let mut buffer = [0; 2048];
+        // Others speak, too.
+        while let Ok(length) = resumed(|| receiver.read(&mut buffer)) {
+            if buffer[..length].windows(mark.len()).any(|part| part == mark) {
+                arrived.push(protocol);
+                break;
+            }
+        }
+    }
+    Ok(arrived)
+}
+
+/// The ports of a segment of [`strays`].
+const STRAY: [u8; 4] = [0x42, 0x42, 0x42, 0x43];

@@ -4,7 +4,7 @@ use anyhow::Result;
 use overlay_dataplane::{desired::Uplinks, kernel::GatewayConfig};
 use overlay_testkit::{
     lab,
-    traffic::{connect, is_refused, listen},
+    traffic::{connect, is_refused, listen, strays},
 };
 
 use crate::site::{B, BRIDGE, Site, converge, inside, outer};
@@ -50,9 +50,12 @@ fn n18_containers_do_not_reach_each_other_nor_anybody_them() -> Result<()> {
                 site.gateway(ipv6)?
             ))?;
             assert!(is_refused(&site.a, target), "through the host");
+            let none: [i32; 0] = [];
+            assert_eq!(strays(&site.a, &site.b, target.ip())?, none, "of no connection");
             let net = if ipv6 { "fd20::/64" } else { "172.20.0.0/16" };
             site.outside.ip(&format!("route add {net} via {}", outer(ipv6, 1)))?;
             assert!(is_refused(&site.outside, target), "from outside");
+            assert_eq!(strays(&site.outside, &site.b, target.ip())?, none, "from outside");
             connect(&site.host, target, &listener)?;
         }
     }

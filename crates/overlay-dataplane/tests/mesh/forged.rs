@@ -9,12 +9,12 @@ use std::net::UdpSocket;
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
     lab::{self, Namespace},
-    traffic::resumed,
+    traffic::{resumed, strays},
 };
 
 use crate::{
     probe::{any, ask, is_silent},
-    site::{HOSTS, Site, outer, service},
+    site::{HOSTS, Site, gate, outer, service},
 };
 
 fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
@@ -82,6 +82,26 @@ fn s11_nobody_speaks_to_a_task_in_the_name_of_the_clusters_own_addresses() -> Re
             send_as(&container, source, target)?;
             check(&server, is_forged).with_context(|| format!("{source} from a container"))?;
             ask(&site.client, target, &server).context("an honest client")?;
+        }
+        Ok(())
+    })
+}
+
+/// Connection tracking knows nothing of them, so nothing says that they are to a published port.
+#[test]
+fn s11_the_gate_is_no_way_out_for_packets_of_no_connection() -> Result<()> {
+    in_lab(|| {
+        let mut site = Site::new(&[1])?;
+        site.converge(&service(&["8080:80"], &[0])?)?;
+        let task = &site.tasks[0].netns;
+        for ipv6 in [false, true] {
+            for host in 1..=HOSTS {
+                let netns = &site.hosts[usize::from(host) - 1].netns;
+                netns.ip(&format!("route add default via {}", outer(ipv6, 9)))?;
+                let (gate, client) = (gate(ipv6, host), outer(ipv6, 9));
+                task.ip(&format!("route replace {client} via {gate} dev eth0"))?;
+                assert_eq!(strays(task, &site.client, client)?, [], "IPv6 {ipv6}, through {host}");
+            }
         }
         Ok(())
     })

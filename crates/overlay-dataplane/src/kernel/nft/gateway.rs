@@ -19,7 +19,7 @@ use overlay_types::Subnet;
 
 use super::{
     expr::{Base, Cmp, Ct, DROP, Expr, FibAddress, LOCAL, ct_state, ct_status},
-    packet::{R0, bits, came_through, leaves_through, source, version},
+    packet::{R0, bits, came_through, leaves_through, of_no_connection, source, version},
     publish::{self, Ports},
     set,
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
@@ -120,6 +120,9 @@ impl Gateway {
         }
         let translated = [Expr::Ct { key: Ct::Status, to: R0 }];
         let not_translated = || translated.iter().cloned().chain(bits(ct_status::DNAT, Cmp::Eq));
+        let mut unknown: Vec<_> = leaves_through(&self.bridge, Cmp::Eq).into();
+        unknown.extend(of_no_connection());
+        unknown.extend([Expr::Counter, DROP]);
         let mut between: Vec<_> = came_through(&self.bridge, Cmp::Eq).into();
         between.extend(leaves_through(&self.bridge, Cmp::Eq));
         between.extend(not_translated());
@@ -130,6 +133,7 @@ impl Gateway {
         unasked.extend(not_translated());
         unasked.extend([Expr::Counter, DROP]);
         vec![
+            Rule::new(unknown).comment("of no connection"),
             Rule::new(between).comment("between endpoints"),
             Rule::new(unasked).comment("to what is not published"),
         ]

@@ -20,7 +20,7 @@ use overlay_types::Subnet;
 
 use super::{
     expr::{Base, Cmp, Ct, DROP, Expr, ct_status},
-    packet::{R0, bits, came_through, leaves_through, source, version},
+    packet::{R0, bits, came_through, leaves_through, of_no_connection, source, version},
     publish::{self, Ports},
     set::{self, Field, Key, Set, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
@@ -76,8 +76,8 @@ impl Host {
     /// What was not translated does not belong on the cable, in either direction.
     fn forward(&self) -> Vec<Rule> {
         [came_through(&self.cable, Cmp::Eq), leaves_through(&self.cable, Cmp::Eq)]
-            .map(|on_cable| unpublished(on_cable.to_vec()))
-            .into()
+            .map(|on_cable| unpublished(&on_cable))
+            .concat()
     }
 
     fn local(&self) -> Rule {
@@ -124,11 +124,9 @@ impl Gate {
             [came_through(&self.interface, Cmp::Eq), leaves_through(&self.interface, Cmp::Eq)];
         let between = [&between.concat()[..], &[Expr::Counter, DROP]].concat();
         let mut rules = Vec::from([false, true].map(|ipv6| self.forged(ipv6)));
-        rules.extend([
-            Rule::new(between).comment("between endpoints"),
-            unpublished(Vec::new()),
-            Rule::new(clamp()).comment("segments that fit the network"),
-        ]);
+        rules.push(Rule::new(between).comment("between endpoints"));
+        rules.extend(unpublished(&[]));
+        rules.push(Rule::new(clamp()).comment("segments that fit the network"));
         rules
     }
 
@@ -181,11 +179,16 @@ fn hooked((name, kind, point, priority, rules): Hooked<'_>) -> (String, Chain) {
 }
 
 /// Drops what connection tracking knows no published port of.
-fn unpublished(mut exprs: Vec<Expr>) -> Rule {
-    exprs.push(Expr::Ct { key: Ct::Status, to: R0 });
-    exprs.extend(bits(ct_status::DNAT, Cmp::Eq));
-    exprs.extend([Expr::Counter, DROP]);
-    Rule::new(exprs).comment("to or from what is not published")
+fn unpublished(of: &[Expr]) -> [Rule; 2] {
+    let drop = [Expr::Counter, DROP];
+    let unknown = [of, &of_no_connection(), &drop].concat();
+    let untranslated =
+        [&[Expr::Ct { key: Ct::Status, to: R0 }][..], &bits(ct_status::DNAT, Cmp::Eq)];
+    let untranslated = [of, &untranslated.concat(), &drop].concat();
+    [
+        Rule::new(unknown).comment("of no connection"),
+        Rule::new(untranslated).comment("to or from what is not published"),
+    ]
 }
 
 /// Whoever opens a TCP connection through here hears of the smallest link on the way at once: a router

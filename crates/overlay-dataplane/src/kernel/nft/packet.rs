@@ -3,7 +3,7 @@
 use overlay_types::Protocol;
 
 use super::{
-    expr::{Base, Cmp, Expr, Meta, Reg},
+    expr::{Base, Cmp, Ct, Expr, Meta, Reg, ct_state},
     set,
 };
 
@@ -57,6 +57,14 @@ pub(super) fn leaves_through(device: &str, op: Cmp) -> [Expr; 2] {
 fn named(key: Meta, device: &str, op: Cmp) -> [Expr; 2] {
     let value = set::device(device).to_vec();
     [Expr::Meta { key, to: R0 }, Expr::Cmp { from: R0, op, value }]
+}
+
+/// Holds for packets that belong to no connection, neither one that is there nor a new one: a TCP segment
+/// out of place, an ICMP error about nothing. They have no [`Ct::Status`], and a rule that asks for it does
+/// not hold.
+pub(super) fn of_no_connection() -> Vec<Expr> {
+    let known = ct_state::NEW | ct_state::ESTABLISHED | ct_state::RELATED;
+    [&[Expr::Ct { key: Ct::State, to: R0 }][..], &bits(known, Cmp::Eq)].concat()
 }
 
 /// Holds when none of the `bits` of a number in the first register is set (`Eq`), or any (`Ne`).
