@@ -244,7 +244,8 @@ impl KernelMesh {
         self.put_gate(mesh, &found, outcome)?;
         self.put_cable(&found, outcome)?;
         let numbers = self.put_services(mesh, &found, outcome)?;
-        self.reserve(mesh, outcome);
+        // Without knowing whose they are, the table stays as it is.
+        self.reserve(mesh, outcome)?;
         let ports = self.ports(mesh, &found, &numbers, outcome);
         let host = Host { cable: cable::HOST_END.to_owned(), ports };
         self.put_host(&host, &found, outcome)?;

@@ -19,30 +19,39 @@ use crate::{
 };
 
 impl KernelMesh {
-    /// Takes the ports that are not taken yet, so that nobody else can have them.
-    pub(super) fn reserve(&mut self, mesh: &Mesh, outcome: &mut MeshOutcome) {
+    /// Takes the ports that are not taken yet, so that nobody else can have them. Fails when that cannot
+    /// be found out just now: such a port may be published, and stays what it is.
+    pub(super) fn reserve(&mut self, mesh: &Mesh, outcome: &mut MeshOutcome) -> Result<(), Error> {
         let wanted = mesh
             .services
             .iter()
             .flat_map(|(id, service)| service.ports.iter().map(|port| (host_port(port), *id)));
         let missing: Vec<_> = wanted.filter(|(port, _)| !self.held.contains_key(port)).collect();
         if missing.is_empty() {
-            return;
+            return Ok(());
         }
         let take = || {
             let taken = missing.into_iter().map(|(port, who)| (port, who, Reservation::take(port)));
             Ok(taken.collect::<Vec<_>>())
         };
-        for (port, service, taken) in self.netns.enter(take).unwrap_or_default() {
+        let failed = |source: std::io::Error| Error::Kernel {
+            step: "reserve",
+            subject: "published ports".into(),
+            source: source.into(),
+        };
+        let mut lacking = None;
+        for (port, service, taken) in self.netns.enter(take).map_err(failed)? {
             match taken {
                 Ok(reservation) => drop(self.held.insert(port, reservation)),
                 // The address is another node's.
                 Err(error) if error.source.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+                Err(error) if is_lack(&error.source) => lacking = Some(error),
                 Err(error) => {
                     outcome.refused.push((Concerned::Service(service), error.into()));
                 }
             }
         }
+        lacking.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Where published ports lead, of those that this process holds.
@@ -77,6 +86,14 @@ impl KernelMesh {
     }
 }
 
+/// Whether a port was refused for nothing that is about the port: the system has no more to give.
+fn is_lack(error: &std::io::Error) -> bool {
+    use nix::errno::Errno;
+    let lacks =
+        [Errno::EAGAIN, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINTR];
+    error.raw_os_error().is_some_and(|number| lacks.contains(&Errno::from_raw(number)))
+}
+
 /// Backends that get new flows, and those that keep what they have.
 pub(super) fn backends(service: &MeshService, mesh: &Mesh) -> BTreeMap<EndpointId, Backend> {
     let mut backends = service.backends.clone();
@@ -103,4 +120,22 @@ fn spec(port: &MeshPort) -> Option<PortSpec> {
         mode: PublishMode::Ingress,
         host_ip: port.bind,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn s10_a_port_that_is_somebody_elses_is_told_from_want_of_resources() {
+        let check = |errno: Errno| is_lack(&Error::from_raw_os_error(errno as i32));
+        assert!([Errno::EMFILE, Errno::EAGAIN, Errno::ENOBUFS].into_iter().all(check));
+        // A port that can never be had must not stop the others.
+        let about_it = [Errno::EADDRINUSE, Errno::EADDRNOTAVAIL, Errno::EINVAL, Errno::EACCES];
+        assert!(!about_it.into_iter().any(check));
+    }
 }
