@@ -1,6 +1,6 @@
 //! What is damaged, restarted and removed.
 
-use core::net::SocketAddr;
+use core::{net::SocketAddr, time::Duration};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -76,7 +76,7 @@ fn d06_what_somebody_deletes_comes_back() -> Result<()> {
         let services = service(&["8080:80"], &[0])?;
         site.converge(&services)?;
         let gate = lab::Namespace::open("/run/node1/mesh".as_ref())?;
-        let damage: [(&lab::Namespace, &str); 16] = [
+        let damage: [(&lab::Namespace, &str); 18] = [
             (&site.hosts[0].netns, "nft flush ruleset"),
             (&site.hosts[0].netns, "nft delete table inet overlay_mesh"),
             (&site.hosts[0].netns, "ip link delete overlay_mesh"),
@@ -88,11 +88,13 @@ fn d06_what_somebody_deletes_comes_back() -> Result<()> {
             (&gate, "ip link set host0 down"),
             (&gate, "ip route delete default"),
             (&gate, "ip -6 route delete default"),
+            (&gate, "ip link delete ingress0"),
             (&site.tasks[0].netns, "nft flush ruleset"),
             (&site.tasks[0].netns, "ip rule delete priority 7946"),
             (&site.tasks[0].netns, "ip -6 rule delete priority 32800"),
             (&site.tasks[0].netns, "ip route flush table 1835365224"),
             (&site.tasks[0].netns, "ip neighbor flush dev eth0 nud permanent"),
+            (&site.tasks[0].netns, "ip link delete eth0"),
         ];
         // Ends of the same namespaces, which stay while the site changes.
         let damage: Vec<_> = damage
@@ -105,6 +107,32 @@ fn d06_what_somebody_deletes_comes_back() -> Result<()> {
             assert!(!changes.is_empty() || command.contains("ruleset"), "{command}");
             all_nodes_answer(&site).context(command)?;
         }
+        Ok(())
+    })
+}
+
+/// Connections are marked with the numbers of gates, and outlive tables.
+#[test]
+fn d06_gates_keep_their_numbers_when_somebody_clears_a_tasks_tables() -> Result<()> {
+    in_lab(|| {
+        let mut site = Site::new(&[1])?;
+        let services = service(&["8080:80"], &[0])?;
+        site.converge(&services)?;
+        // The numbers are not those that would be given now.
+        site.gates.remove(&1);
+        site.converge(&services)?;
+        let listener = listen(&site.tasks[0].netns, any(false), 80)?;
+        let target = SocketAddr::new(outer(false, 3), 8080);
+        let mut client = site.client.enter(|| TcpStream::connect(target))?;
+        let (mut server, _) = resumed(|| listener.accept())?;
+        site.tasks[0].netns.run(&["nft", "flush", "ruleset"])?;
+        assert!(!site.converge_host(1, &services)?.is_empty());
+        let mut buffer = [0; 4];
+        client.set_read_timeout(Some(Duration::from_secs(20)))?;
+        client.write_all(b"ping")?;
+        server.read_exact(&mut buffer)?;
+        server.write_all(b"pong")?;
+        client.read_exact(&mut buffer).context("the answer goes to another gate")?;
         Ok(())
     })
 }

@@ -61,8 +61,11 @@ impl Site {
 pub(super) struct Known {
     pub(super) site: Site,
     inside: Inside,
-    /// Generation of the namespace's rules when its tables agreed, and what they say.
-    agreed: Option<(u32, Numbers)>,
+    /// Generation of the namespace's rules when its tables agreed, and index of the interface then: up to
+    /// Linux 6.15 a chain of frames goes with its interface, and that is no new generation.
+    agreed: Option<(u32, u32)>,
+    /// Numbers of gates as they were last. Connections are marked with them.
+    numbers: Numbers,
 }
 
 /// A namespace that a task's answers are sent from.
@@ -98,12 +101,18 @@ pub(super) fn put(
     let room = Room { endpoint, site: &site, netns };
     let kept = match kept {
         Some(kept) => kept,
-        None => Known { site: site.clone(), inside: room.open()?, agreed: None },
+        None => Known {
+            site: site.clone(),
+            inside: room.open()?,
+            agreed: None,
+            numbers: Numbers::new(),
+        },
     };
     let kept = known.insert(kept);
+    let link = room.link(&kept.inside.route)?;
     // Tables first: where they are, whoever clears finds the rest.
-    let changed = room.put_tables(kept, gates)?;
-    Ok(room.put_routes(&kept.inside.route, local.addresses)? || changed)
+    let changed = room.put_tables(kept, link, gates)?;
+    Ok(room.put_routes(&kept.inside.route, link, local.addresses)? || changed)
 }
 
 /// Takes away what was put for an endpoint, if it is there. Says whether it was.
@@ -139,30 +148,38 @@ impl Room<'_> {
         Ok(opened?)
     }
 
-    fn put_routes(&self, socket: &RouteSocket, addresses: Addresses) -> Result<bool, Error> {
-        let name = self.site.device.as_bytes();
-        let found = socket.get(link::named(name), Link::parse);
+    /// Index of the task's interface on the ingress network.
+    fn link(&self, socket: &RouteSocket) -> Result<u32, Error> {
+        let Site { device, path } = self.site;
+        let found = socket.get(link::named(device.as_bytes()), Link::parse);
         let found = found.map_err(|error| self.failed(error))?;
-        let path = self.site.path.display();
-        let link = found.ok_or_else(|| {
-            self.failed(format!("there is no interface {:?} in {path}", self.site.device))
-        })?;
+        let path = path.display();
+        let none = || self.failed(format!("there is no interface {device:?} in {path}"));
+        Ok(found.ok_or_else(none)?.index)
+    }
+
+    fn put_routes(
+        &self,
+        socket: &RouteSocket,
+        link: u32,
+        addresses: Addresses,
+    ) -> Result<bool, Error> {
         let mut steps = Vec::new();
         let neighbors = self.list(socket, list_neighbors(), Entry::parse)?;
         let rules = self.list(socket, policy::list(), PolicyRule::parse)?;
         for source in addresses.iter() {
             let ipv6 = source.is_ipv6();
             let next = NEXT_HOP[usize::from(ipv6)];
-            let entry = Entry { link: link.index, content: Content::Neighbor(next, NEXT_HOP_MAC) };
+            let entry = Entry { link, content: Content::Neighbor(next, NEXT_HOP_MAC) };
             if !neighbors.contains(&entry) {
                 steps.push(("add the next hop of answers to", entry.put()));
             }
             let wanted = rules_of(ipv6);
             let has_rules = wanted.iter().all(|rule| rules.contains(rule));
-            let way = Way { link: Some(link.index), gateway: Some(next) };
+            let way = Way { link: Some(link), gateway: Some(next) };
             let anywhere = cable::ANYWHERE[usize::from(ipv6)];
             if !has_rules || cable::way(socket, anywhere, FLAG)? != Some(way) {
-                steps.push(("add the route of answers to", route(link.index, source, next).put()));
+                steps.push(("add the route of answers to", route(link, source, next).put()));
             }
             let missing = wanted.into_iter().filter(|rule| !rules.contains(rule));
             steps.extend(missing.map(|rule| ("add a rule of routing to", rule.add())));
@@ -171,8 +188,8 @@ impl Room<'_> {
             return Ok(false);
         }
         // Clients are anywhere, also where the namespace has no route to.
-        steps.push(("set up", link::loose_source(link::set(link.index))));
-        run(socket, &format!("{path}"), steps)?;
+        steps.push(("set up", link::loose_source(link::set(link))));
+        run(socket, &self.site.path.display().to_string(), steps)?;
         Ok(true)
     }
 
@@ -189,21 +206,25 @@ impl Room<'_> {
         Ok(found)
     }
 
-    fn put_tables(&self, known: &mut Known, gates: &BTreeSet<MacAddr>) -> Result<bool, Error> {
+    fn put_tables(
+        &self,
+        known: &mut Known,
+        link: u32,
+        gates: &BTreeSet<MacAddr>,
+    ) -> Result<bool, Error> {
         let nft = &mut known.inside.nft;
         super::call()?;
         let generation = nft.generation()?;
-        if let Some((agreed, numbers)) = &known.agreed
-            && Some(*agreed) == generation
-            && numbers.keys().eq(gates)
-        {
+        let now = generation.map(|generation| (generation, link));
+        if known.agreed.is_some() && known.agreed == now && known.numbers.keys().eq(gates) {
             return Ok(false);
         }
         known.agreed = None;
         let ids = table_ids(self.endpoint);
         let [packets, frames] = [nft.observe(&ids[0])?, nft.observe(&ids[1])?];
-        let before = packets.as_ref().map(read).unwrap_or_default();
-        let numbers = number(&before, gates);
+        let before = packets.as_ref().map(read).filter(|numbers| !numbers.is_empty());
+        // Where somebody cleared the namespace, connections have their marks all the same.
+        let numbers = number(before.as_ref().unwrap_or(&known.numbers), gates);
         let [wanted_packets, wanted_frames] = tables(&self.site.device, &numbers);
         let batches = [
             diff(&ids[1], Some(&wanted_frames), frames.as_ref()),
@@ -214,11 +235,13 @@ impl Room<'_> {
             super::call()?;
             nft.apply(batch)?;
         }
-        if numbers.len() < gates.len() {
+        let is_full = numbers.len() < gates.len();
+        known.numbers = numbers;
+        if is_full {
             return Err(self.failed(format!("there are more than {MOST_GATES} gates")));
         }
         // A change of somebody else's meanwhile shows in the next comparison.
-        known.agreed = if changed { None } else { generation.map(|g| (g, numbers)) };
+        known.agreed = now.filter(|_| !changed);
         Ok(changed)
     }
 
