@@ -210,19 +210,20 @@ impl Site {
         let host = self.host(number);
         let desired = Desired { networks: [(NETWORK, network)].into(), ..Desired::default() };
         apply(&mut *host.dataplane, &desired)?;
-        let plugged = plugged(&desired);
+        let plugged = plugged(&desired.networks);
         Ok(host.mesh.reconcile(Some(&mesh), &plugged))
     }
 
-    /// Takes the mesh and the network from a host.
+    /// Takes the network and the mesh from a host, in the order of the daemon.
     pub(crate) fn remove(&mut self, number: u8) -> Result<()> {
-        let plugged =
-            self.tasks_of(number).into_iter().map(|(id, local)| (id, local.port)).collect();
         let host = self.host(number);
+        let there = host.dataplane.observe()?;
+        let plugged = plugged(&there.networks);
+        apply(&mut *host.dataplane, &Desired::default())?;
         whole(host.mesh.reconcile(None, &plugged))?;
         ensure!(whole(host.mesh.reconcile(None, &plugged))?.is_empty(), "there is more to remove");
         ensure!(!host.mesh.has_left()?, "something is left");
-        apply(&mut *host.dataplane, &Desired::default())
+        Ok(())
     }
 
     /// The daemon of a host ends, and starts anew.
@@ -376,8 +377,8 @@ fn apply(dataplane: &mut dyn Dataplane, desired: &Desired) -> Result<()> {
     Ok(())
 }
 
-fn plugged(desired: &Desired) -> BTreeMap<EndpointId, PortKind> {
-    let locals = desired.networks.values().flat_map(|network| &network.locals);
+fn plugged(networks: &BTreeMap<NetworkId, Network>) -> BTreeMap<EndpointId, PortKind> {
+    let locals = networks.values().flat_map(|network| &network.locals);
     locals.map(|(id, local)| (*id, local.port.clone())).collect()
 }
 
