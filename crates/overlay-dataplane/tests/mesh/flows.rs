@@ -194,6 +194,39 @@ fn s10_tasks_of_the_same_node_are_preferred_if_asked() -> Result<()> {
     })
 }
 
+/// What many forged sources ask must not push out the dialogues of others for long.
+#[test]
+fn s11_a_question_without_an_answer_is_soon_forgotten() -> Result<()> {
+    in_lab(|| {
+        let mut site = Site::new(&[1])?;
+        site.converge(&service(&["5353:53/udp"], &[0])?)?;
+        let task = &site.tasks[0].netns;
+        let remembered = || task.run(&["nft", "list", "ruleset"]);
+        for ipv6 in [false, true] {
+            let server = task.enter(|| UdpSocket::bind((any(ipv6), 53)))?;
+            server.set_read_timeout(Some(PATIENCE))?;
+            let client = site.client.enter(|| UdpSocket::bind((any(ipv6), 0)))?;
+            client.connect(SocketAddr::new(outer(ipv6, 2), 5353))?;
+            let answered = |shown: &str| shown.matches("expires 2m").count();
+            let before = answered(&remembered()?);
+            client.send(b"question")?;
+            let (_, peer) = resumed(|| server.recv_from(&mut [0; 8]))?;
+            let shown = remembered()?;
+            ensure!(shown.contains("expires ") && answered(&shown) == before, "{shown}");
+            // From the answer on, and with the next question.
+            server.send_to(b"answer", peer)?;
+            let shown = remembered()?;
+            ensure!(answered(&shown) == before + 1, "{shown}");
+            ask_again(&client, &server)?;
+            client.send(b"question")?;
+            resumed(|| server.recv(&mut [0; 8]))?;
+            let shown = remembered()?;
+            ensure!(answered(&shown) == before + 1, "{shown}");
+        }
+        Ok(())
+    })
+}
+
 /// What a task tells of a datagram that nobody listens for, and of one that is too large for the network.
 #[test]
 fn s11_errors_find_the_client() -> Result<()> {

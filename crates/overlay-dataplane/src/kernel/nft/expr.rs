@@ -219,8 +219,9 @@ pub enum Expr {
     Cmp { from: Reg, op: Cmp, value: Vec<u8> },
     /// Holds when the key is in the set; loads what a map leads to.
     Lookup { set: String, from: Reg, to: Option<Reg> },
-    /// Has a key of a map that packets fill lead to a value, from now on for as long as the map says.
-    Update { set: String, key: Reg, data: Reg },
+    /// Has a key of a map that packets fill lead to a value, from now on for so many milliseconds, or for
+    /// as long as the map says.
+    Update { set: String, key: Reg, data: Reg, timeout_ms: Option<u64> },
     /// Does what a verdict map leads to.
     LookupVerdict { set: String, from: Reg },
     /// Holds when the key is not in the set.

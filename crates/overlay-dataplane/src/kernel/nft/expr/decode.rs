@@ -119,10 +119,12 @@ fn segment_size(a: Attributes<'_>) -> Option<Expr> {
 }
 
 fn update(a: Attributes<'_>) -> Option<Expr> {
-    // Without a time of its own, expressions and flags.
-    let is_ours = a.u32(3)? == UPDATE && [7, 10].iter().all(|kind| a.get(*kind).is_none());
+    // Without expressions and flags.
+    let is_plain = [7, 10].iter().all(|kind| a.get(*kind).is_none()) && a.u32(9).unwrap_or(0) == 0;
     let (set, key, data) = (a.text(1)?, a.reg(4)?, a.reg(5)?);
-    is_ours.then_some(Expr::Update { set, key, data })
+    let timeout_ms = a.u64(6).filter(|timeout| *timeout != 0);
+    let is_ours = is_plain && a.u32(3)? == UPDATE;
+    is_ours.then_some(Expr::Update { set, key, data, timeout_ms })
 }
 
 fn rt(a: Attributes<'_>) -> Option<Expr> {

@@ -267,11 +267,14 @@ impl Expr {
                 w.u32(6, TCP_OPTION);
                 w.reg(7, *from);
             }
-            Self::Update { set, key, data } => {
+            Self::Update { set, key, data, timeout_ms } => {
                 w.text(1, set);
                 w.u32(3, UPDATE);
                 w.reg(4, *key);
                 w.reg(5, *data);
+                if let Some(timeout) = timeout_ms {
+                    w.u64(6, *timeout);
+                }
             }
             _ => {}
         }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlay_types::{EndpointId, MacAddr, Protocol};
 
 use crate::kernel::nft::{
-    expr::{ACCEPT, Base, Cmp, Ct, DROP, Expr, Meta, Reg},
+    expr::{ACCEPT, Base, Cmp, Ct, DROP, Expr, Meta, Reg, ct_state},
     packet::{R0, bits, destination, destination_port, protocol, source, version},
     set::{self, Data, Field, Key, Set, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
@@ -43,9 +43,10 @@ const SHIFT: u32 = 16;
 /// Gates that there are numbers for.
 pub const MOST_GATES: u16 = 0x3fff;
 
-/// How long, in milliseconds, the kernel remembers a dialogue in UDP that is idle, and half as much
-/// again; and how many of them.
+/// How long, in milliseconds, connection tracking remembers a dialogue in UDP that is idle, and half as
+/// much again; how long it remembers a question that nobody answered; and how many of both are remembered.
 const DIALOGUE_MS: u64 = 180_000;
+const QUESTION_MS: u64 = 30_000;
 const DIALOGUES: u32 = 65_536;
 
 /// Priorities: in front of connection tracking (`raw`), right behind it, `mangle`, `filter`.
@@ -145,7 +146,9 @@ fn packets(device: &str, numbers: &Numbers) -> Table {
         let hook = Some(Hook::new(kind, point, priority));
         table.chains.insert(name.into(), Chain { hook, rules });
     }
-    let rules = [false, true].map(remember).into();
+    let rules =
+        [false, true].map(|ipv6| [false, true].map(|is_answered| remember(ipv6, is_answered)));
+    let rules = rules.concat();
     table.chains.insert(REMEMBER.into(), Chain { hook: None, rules });
     table
 }
@@ -205,22 +208,28 @@ fn prerouting(device: &str) -> Vec<Rule> {
     ]
 }
 
-fn remember(ipv6: bool) -> Rule {
+/// Whoever asks with a forged source has it remembered for a short time only.
+fn remember(ipv6: bool, is_answered: bool) -> Rule {
     let words = words(ipv6);
     let mut exprs = version(ipv6).to_vec();
+    exprs.push(Expr::Ct { key: Ct::State, to: R0 });
+    exprs.extend(bits(ct_state::ESTABLISHED, if is_answered { Cmp::Ne } else { Cmp::Eq }));
+    let timeout_ms = (!is_answered).then_some(QUESTION_MS);
+    let set = ASKED[usize::from(ipv6)].into();
     exprs.extend([
         source(ipv6, R0),
         source_port(Reg::new(words)),
         Expr::Meta { key: Meta::Protocol, to: Reg::new(words + 1) },
         destination_port(Reg::new(words + 2)),
         destination(ipv6, Reg::new(8)),
-        Expr::Update { set: ASKED[usize::from(ipv6)].into(), key: R0, data: Reg::new(8) },
+        Expr::Update { set, key: R0, data: Reg::new(8), timeout_ms },
     ]);
     Rule::new(exprs)
 }
 
 /// Gives an answer the address that was asked as its source.
 fn restore_source(ipv6: bool) -> Rule {
+    let asked = || ASKED[usize::from(ipv6)].into();
     let words = words(ipv6);
     let mut exprs = version(ipv6).to_vec();
     exprs.extend([
@@ -230,11 +239,11 @@ fn restore_source(ipv6: bool) -> Rule {
         destination_port(Reg::new(words)),
         Expr::Meta { key: Meta::Protocol, to: Reg::new(words + 1) },
         source_port(Reg::new(words + 2)),
-        Expr::Lookup { set: ASKED[usize::from(ipv6)].into(), from: R0, to: Some(Reg::new(8)) },
+        Expr::Lookup { set: asked(), from: R0, to: Some(Reg::new(8)) },
         Expr::SetSource { ipv6, from: Reg::new(8) },
         // The dialogue is not idle.
         source(ipv6, Reg::new(8)),
-        Expr::Update { set: ASKED[usize::from(ipv6)].into(), key: R0, data: Reg::new(8) },
+        Expr::Update { set: asked(), key: R0, data: Reg::new(8), timeout_ms: None },
     ]);
     Rule::new(exprs).comment("from where it was asked")
 }
