@@ -1,7 +1,7 @@
 //! Who is reached, and whom the server sees.
 
 use core::net::SocketAddr;
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 
 use anyhow::{Context, Result};
 use overlay_dataplane::kernel::IngressMode;
@@ -161,7 +161,11 @@ fn s10_a_port_answers_on_its_own_host_too() -> Result<()> {
                 assert_eq!(seen.ip(), own);
                 let [_, seen] = ask(netns, SocketAddr::new(own, 5353), &server)?;
                 assert_eq!(seen.ip(), own);
-                if !ipv6 {
+                if ipv6 {
+                    let loopback = SocketAddr::from((core::net::Ipv6Addr::LOCALHOST, 8080));
+                    let refused = netns.enter(|| TcpStream::connect(loopback)).unwrap_err();
+                    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "at once");
+                } else {
                     let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
                     let [_, seen] = exchange(netns, loopback, &listener)?;
                     assert_eq!(seen.ip(), gate(false, host));

@@ -1,6 +1,6 @@
 //! Published ports as maps from where they answer to where they lead.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{Addresses, Protocol};
@@ -147,8 +147,13 @@ fn on_address_rule(ipv6: bool) -> Rule {
     Rule::new(exprs)
 }
 
+/// But not on `::1`: the kernel sends nothing on from there, and who asks would wait for an answer.
 fn on_all_rule(ipv6: bool) -> Rule {
     let mut exprs = version(ipv6).to_vec();
+    if ipv6 {
+        let loopback = set::address(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        exprs.extend([destination(ipv6, R0), Expr::ne(R0, &loopback)]);
+    }
     exprs.extend([
         Expr::AddressType { of: FibAddress::Destination, to: R0 },
         Expr::eq(R0, &LOCAL.to_ne_bytes()),
