@@ -35,17 +35,34 @@ impl Tally {
 
     /// Looks at all rules, from the host's namespace. Takes a fraction of a millisecond for each network.
     pub fn look(&mut self) -> Result<&BTreeMap<DropReason, u64>, Error> {
-        let mut seen = BTreeMap::new();
-        self.add(None, Nft::open()?.counted(&admission::table_id())?, &mut seen);
+        let mut all = vec![(None, Some(Nft::open()?.counted(&admission::table_id())?))];
         for file in Directory::new(self.directory.clone()).list()? {
-            // One that goes meanwhile takes its counters with it.
-            let Ok(Some(netns)) = file.find() else { continue };
-            if let Ok(found) = read(&netns, &fence::table_id()) {
-                self.add(Some(&file.path), found?, &mut seen);
+            let found = match file.find() {
+                // It took its counters with it.
+                Ok(None) => continue,
+                Ok(Some(netns)) => read(&netns, &fence::table_id()).ok().transpose()?,
+                Err(_) => None,
+            };
+            all.push((Some(file.path), found));
+        }
+        self.take(all);
+        Ok(&self.sums)
+    }
+
+    /// Adds what was found in each namespace. Where nothing could be read just now, what was counted
+    /// before is what the next look goes on from.
+    fn take(&mut self, all: Vec<(Option<PathBuf>, Option<Vec<Counted>>)>) {
+        let mut seen = BTreeMap::new();
+        for (at, found) in all {
+            match found {
+                Some(found) => self.add(at.as_deref(), found, &mut seen),
+                None => {
+                    let known = self.last.iter().filter(|((path, _), _)| *path == at);
+                    seen.extend(known.map(|(place, packets)| (place.clone(), *packets)));
+                }
             }
         }
         self.last = seen;
-        Ok(&self.sums)
     }
 
     fn add(&mut self, at: Option<&Path>, found: Vec<Counted>, seen: &mut BTreeMap<Place, u64>) {
@@ -79,10 +96,8 @@ mod tests {
         let mut tally = Tally::new("/nowhere");
         let mut look = |rules: &[(u64, u64)]| {
             let (text, reason) = fence::REASONS[0];
-            let mut seen = BTreeMap::new();
             let rules = rules.iter().map(|(handle, packets)| counted(*handle, text, *packets));
-            tally.add(Some(Path::new("a")), rules.collect(), &mut seen);
-            tally.last = seen;
+            tally.take(vec![(Some("a".into()), Some(rules.collect()))]);
             tally.sums.get(&reason).copied().unwrap_or_default()
         };
         assert_eq!(look(&[(1, 5), (2, 1)]), 6);
@@ -93,5 +108,23 @@ mod tests {
         let none = counted(9, "somebody's own rule", 100);
         tally.add(Some(Path::new("a")), vec![none], &mut BTreeMap::new());
         assert_eq!(tally.sums.values().sum::<u64>(), 14);
+    }
+
+    #[test]
+    fn o04_what_cannot_be_read_once_is_not_counted_twice() {
+        let mut tally = Tally::new("/nowhere");
+        let (text, reason) = fence::REASONS[0];
+        let mut look = |found: Option<Option<u64>>| {
+            let rules = |packets: Option<u64>| packets.map(|n| vec![counted(1, text, n)]);
+            let found = found.map(|packets| (Some("a".into()), rules(packets)));
+            tally.take(found.into_iter().collect());
+            tally.sums.get(&reason).copied().unwrap_or_default()
+        };
+        assert_eq!(look(Some(Some(5))), 5);
+        assert_eq!(look(Some(None)), 5);
+        assert_eq!(look(Some(Some(7))), 7);
+        // One that was gone is another one now.
+        assert_eq!(look(None), 7);
+        assert_eq!(look(Some(Some(7))), 14);
     }
 }
