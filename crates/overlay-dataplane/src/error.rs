@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::{io, path::PathBuf};
 
+use nix::errno::Errno;
 use overlay_crypto::CryptoError;
 use overlay_types::{EndpointId, NetworkId, PortSpec, Subnet, Vni};
 
@@ -198,4 +199,15 @@ pub enum Error {
     /// This dataplane cannot carry that.
     #[error("this dataplane cannot {0}")]
     Unsupported(&'static str),
+}
+
+impl Error {
+    /// Whether nf_tables of this kernel lacks what was asked for: it is too old for it, or built without.
+    pub fn is_lack_of_kernel(&self) -> bool {
+        let Self::Filter(NftError::Refused { source, .. } | NftError::List { source, .. }) = self
+        else {
+            return false;
+        };
+        source.raw_os_error() == Some(Errno::EOPNOTSUPP as i32)
+    }
 }

@@ -202,7 +202,12 @@ impl KernelMesh {
             std::fs::create_dir_all(directory).map_err(failed("make directory", directory))?;
             NetNs::create(&path).map_err(failed("make network namespace", &path))?;
         }
-        Ok(PortKind::Veth { name: GATE_INTERFACE.to_owned(), netns: path })
+        Ok(self.gate_port())
+    }
+
+    /// What [`gate`](Self::gate) says, which is always the same. Makes nothing.
+    pub fn gate_port(&self) -> PortKind {
+        PortKind::Veth { name: GATE_INTERFACE.to_owned(), netns: self.path() }
     }
 
     /// Whether something of this run or a former one is there. Anybody may ask.
@@ -211,7 +216,8 @@ impl KernelMesh {
     }
 
     /// Compares what is with what shall be, and changes what differs. `plugged` are all endpoints of
-    /// this node: those that are tasks no more lose what they got as such.
+    /// this node: those that are tasks no more lose what they got as such. Without any, those keep it
+    /// that got it from a process before this one, until a comparison with some.
     pub fn reconcile(
         &mut self,
         mesh: Option<&Mesh>,
@@ -230,6 +236,17 @@ impl KernelMesh {
                 }
             }
         }
+        self.answer(mesh, plugged, &mut outcome);
+        outcome
+    }
+
+    /// As [`reconcile`](Self::reconcile), of tasks only: for a node that answers on no published port.
+    pub fn reconcile_tasks(
+        &mut self,
+        mesh: Option<&Mesh>,
+        plugged: &BTreeMap<EndpointId, PortKind>,
+    ) -> MeshOutcome {
+        let mut outcome = MeshOutcome::default();
         self.answer(mesh, plugged, &mut outcome);
         outcome
     }
@@ -454,7 +471,7 @@ impl KernelMesh {
             }
         }
         self.tasks.retain(|id, known| !is_old(id) || known.is_some());
-        let mut is_swept = true;
+        let mut is_swept = !plugged.is_empty();
         for (id, site) in old {
             match answer::clear(id, &site) {
                 Ok(cleared) => {

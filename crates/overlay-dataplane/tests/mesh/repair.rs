@@ -2,6 +2,7 @@
 
 use core::{net::SocketAddr, time::Duration};
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
 };
@@ -14,7 +15,7 @@ use overlay_testkit::{
 
 use crate::{
     probe::{any, exchange},
-    site::{HOSTS, Services, Site, outer, service},
+    site::{HOSTS, Services, Site, outer, service, whole},
 };
 
 fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
@@ -133,6 +134,28 @@ fn d06_gates_keep_their_numbers_when_somebody_clears_a_tasks_tables() -> Result<
         server.read_exact(&mut buffer)?;
         server.write_all(b"pong")?;
         client.read_exact(&mut buffer).context("the answer goes to another gate")?;
+        Ok(())
+    })
+}
+
+/// Of a node that answers on no published port, and whose daemon was away meanwhile.
+#[test]
+fn s11_d05_ways_back_stay_until_a_comparison_with_endpoints() -> Result<()> {
+    in_lab(|| {
+        let mut site = Site::new(&[1])?;
+        site.converge(&Services::new())?;
+        let without = site.listing()?;
+        site.converge(&service(&["8080:80"], &[0])?)?;
+        site.restart(1)?;
+        let plugged = site.plugged(1);
+        let mesh = &mut site.host(1).mesh;
+        let changes = whole(mesh.reconcile_tasks(None, &BTreeMap::new()))?;
+        assert!(changes.is_empty(), "{changes:?}");
+        assert_eq!(whole(mesh.reconcile_tasks(None, &plugged))?.len(), 1);
+        assert!(whole(mesh.reconcile_tasks(None, &plugged))?.is_empty());
+        // Nothing else was touched.
+        site.converge(&Services::new())?;
+        assert_eq!(site.listing()?, without);
         Ok(())
     })
 }

@@ -226,6 +226,11 @@ impl Site {
         Ok(())
     }
 
+    /// Tasks of a host, as they are plugged in.
+    pub(crate) fn plugged(&self, number: u8) -> BTreeMap<EndpointId, PortKind> {
+        self.tasks_of(number).into_iter().map(|(id, local)| (id, local.port)).collect()
+    }
+
     /// The daemon of a host ends, and starts anew.
     pub(crate) fn restart(&mut self, number: u8) -> Result<()> {
         let is_user = self.user == Some(number);
