@@ -315,8 +315,11 @@ impl NodeHandle {
         }
         let identity = member.identity();
         let warnings = member.viewer.read(|view| mismatches(view, identity.node));
-        let warnings = warnings.into_values().collect();
-        let revision = member.reconciler.progress().borrow().revision.get();
+        let progress = member.reconciler.progress();
+        let progress = progress.borrow();
+        let lacks = progress.lacks.values().cloned();
+        let warnings = warnings.into_values().chain(lacks).collect();
+        let revision = progress.revision.get();
         Ok(v1::GetStatusResponse {
             cluster: identity.cluster.to_string(),
             node: identity.node.to_string(),

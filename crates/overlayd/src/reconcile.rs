@@ -59,6 +59,8 @@ pub(crate) struct Progress {
     pub(crate) revision: Revision,
     /// What failed in the last turn, by endpoint.
     pub(crate) failures: BTreeMap<EndpointId, String>,
+    /// What endpoints that are plugged in lack, and what to do about it.
+    pub(crate) lacks: BTreeMap<EndpointId, String>,
     /// Endpoints that are plugged in.
     pub(crate) plugged: BTreeSet<EndpointId>,
     /// Endpoints that are to be detached: their namespaces ended.
@@ -208,6 +210,7 @@ impl Shared {
     }
 
     fn wanted(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> Wanted {
+        let gate = self.gate();
         let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
@@ -216,7 +219,7 @@ impl Shared {
             };
             let plugged: BTreeMap<_, _> = ports.into_iter().filter_map(kind).collect();
             let mut ports = plugged.clone();
-            ports.extend(self.gate(view));
+            ports.extend(gate);
             let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu() };
             let mut desired = desired::derive(view, &dead, &local);
             desired.sas = keys.sas().clone();
@@ -229,11 +232,15 @@ impl Shared {
         })
     }
 
-    /// How this node's place in the routing mesh is plugged in, if it has one that can be.
-    fn gate(&self, view: &View) -> Option<(EndpointId, PortKind)> {
-        let place = mesh_endpoint::of(view, self.node)?;
-        let encrypted = view.networks().get(&place.network)?.spec.encrypted;
-        Some((place.id, self.mesh().gate(self.carriers.of(encrypted))?))
+    /// How this node's place in the routing mesh is plugged in, if it has one that can be. May make a
+    /// namespace, which nobody who writes the view shall wait for.
+    fn gate(&self) -> Option<(EndpointId, PortKind)> {
+        let place = |view: &View| {
+            let place = mesh_endpoint::of(view, self.node)?;
+            Some((place.id, view.networks().get(&place.network)?.spec.encrypted))
+        };
+        let (id, encrypted) = self.viewer.read(place)?;
+        Some((id, self.mesh().gate(self.carriers.of(encrypted))?))
     }
 }
 
@@ -278,6 +285,7 @@ impl Reconciler {
             vanished: Vanished::default(),
             done: Observed::default(),
             published: Published::default(),
+            lacks: BTreeMap::new(),
             spared: false,
             told: BTreeSet::new(),
             stale,
@@ -355,6 +363,8 @@ struct Worker {
     done: Observed,
     /// What gateway and mesh were last made to be.
     published: Published,
+    /// What endpoints lack beside what was published.
+    lacks: BTreeMap<EndpointId, String>,
     /// The last turn left something for when a manager is heard.
     spared: bool,
     /// What was refused in the last turn, and logged.
@@ -380,7 +390,7 @@ impl Worker {
                 Ok(Wake::Clear(answer)) => {
                     let networks = remove_all(&mut *self.shared.dataplane()).map(drop);
                     let gateway = self.shared.gateway().clear();
-                    let mesh = self.shared.mesh().clear();
+                    let mesh = self.shared.mesh().clear(&self.published.plugged);
                     // Whoever asked waits.
                     let _ = answer.send(networks.and(gateway).and(mesh));
                     return;
@@ -432,7 +442,7 @@ impl Worker {
         // Whose operation was refused by what is known is looked at as it is, at once.
         let again = !reads && !self.told.is_empty();
         if reads || published != self.published {
-            self.publish(published, heard, &mut refused);
+            self.publish(published, heard, now, &mut refused);
         }
         if self.spared || !refused.endpoints.is_empty() || !self.told.is_empty() {
             self.stale.store(true, Ordering::Release);
@@ -451,6 +461,7 @@ impl Worker {
         self.progress.send_modify(|progress| {
             progress.revision = revision;
             progress.failures = refused.endpoints;
+            progress.lacks.clone_from(&self.lacks);
             progress.plugged = plugged;
             progress.released = released;
             progress.epochs = self.keys.epochs().collect();
@@ -470,13 +481,14 @@ impl Worker {
         wait.unwrap_or(full).min(look_at_names).min(full)
     }
 
-    fn publish(&mut self, published: Published, heard: bool, refused: &mut Refused) {
+    fn publish(&mut self, published: Published, heard: bool, now: Instant, refused: &mut Refused) {
         let Published { uplinks, mesh, plugged } = &published;
         let by_gateway = self.shared.gateway().turn(uplinks, heard);
-        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, heard);
-        for (endpoint, reason) in by_gateway.into_iter().chain(by_mesh) {
+        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, heard, now);
+        for (endpoint, reason) in by_gateway.into_iter().chain(by_mesh.failures) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
+        self.lacks = by_mesh.lacks;
         self.published = published;
     }
 

@@ -2,19 +2,28 @@
 //! ports. A user node does not: its gate leads nowhere, but its tasks in containers get what sends
 //! answers back to the gates of other nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use overlay_dataplane::{
     Error,
     desired::{Mesh, PortKind},
     kernel::{
-        KernelMesh, MeshConfig,
+        IngressMode, KernelMesh, MeshConfig,
         mesh::{Concerned, MeshOutcome},
     },
 };
 use overlay_types::{DataplaneKind, EndpointId};
 
 use super::choice;
+
+/// How long a start leaves as it is what the run before left, if it hears no manager: the view is that
+/// of the disk, which may lack the last second. A manager is heard within milliseconds, two seconds if
+/// one died; after this there is none, and what goes on by itself must.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A node's part of the mesh.
 #[derive(Debug)]
@@ -23,17 +32,59 @@ pub(crate) struct NodeMesh {
     kernel: Option<KernelMesh>,
     /// The node answers on published ports.
     publishes: bool,
-    /// Of a node that does not: its tasks in containers, as they were last made to be.
-    tasks: Option<Mesh>,
+    mode: IngressMode,
+    start: Start,
+    /// The gate had a namespace once.
+    has_gate: bool,
     /// What was refused in the last turn, and logged.
     told: BTreeSet<String>,
     /// What keeps the gate from having a namespace, as it was logged.
     homeless: Option<String>,
 }
 
+/// What endpoints miss of the mesh, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Those that are not plugged in without it.
+    pub(crate) failures: BTreeMap<EndpointId, String>,
+    /// Those that are.
+    pub(crate) lacks: BTreeMap<EndpointId, String>,
+}
+
+/// A start, until a manager was heard.
+#[derive(Debug)]
+struct Start {
+    /// A run before this one left something, which is in use.
+    has_left: bool,
+    /// The first turn.
+    since: Option<Instant>,
+}
+
+/// What a turn may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// Endpoints that are no tasks keep what they got from the run before.
+    Spare,
+    Everything,
+}
+
+impl Start {
+    fn step(&mut self, has_mesh: bool, heard: bool, now: Instant) -> Step {
+        let since = *self.since.get_or_insert(now);
+        match (heard, has_mesh) {
+            (true, _) => Step::Everything,
+            (false, false) => Step::Nothing,
+            (false, true) if self.has_left && now < since + PATIENCE => Step::Nothing,
+            (false, true) => Step::Spare,
+        }
+    }
+}
+
 impl NodeMesh {
     /// The part of a node of this kind.
     pub(crate) fn start(kind: DataplaneKind, config: MeshConfig) -> Result<Self, Error> {
+        let mode = config.mode;
         let kernel = match kind {
             DataplaneKind::Kernel => Some(KernelMesh::start(config)?),
             DataplaneKind::User => {
@@ -43,110 +94,119 @@ impl NodeMesh {
             }
         };
         let publishes = kind == DataplaneKind::Kernel;
-        Ok(Self { kernel, publishes, tasks: None, told: BTreeSet::new(), homeless: None })
+        // Before the gate gets a namespace. What cannot be looked at may be there. What a user node's
+        // tasks had ended with their TAP devices, and with the process.
+        let has_left = |kernel: &KernelMesh| kernel.has_left().unwrap_or(true);
+        let has_left = publishes && kernel.as_ref().is_some_and(has_left);
+        let start = Start { has_left, since: None };
+        let (told, homeless) = (BTreeSet::new(), None);
+        Ok(Self { kernel, publishes, mode, start, has_gate: has_left, told, homeless })
     }
 
     /// How the gate is plugged in on a network that this carries. What keeps it from having a namespace
-    /// is logged, and tried again.
+    /// is logged, and tried again. One that had a namespace stays where it is: a moment without file
+    /// descriptors is no reason to take the mesh from the node.
     pub(crate) fn gate(&mut self, carrier: DataplaneKind) -> Option<PortKind> {
         let kernel = self.kernel.as_ref().filter(|_| self.publishes);
         let Some(kernel) = kernel else { return Some(PortKind::Memory) };
-        match (kernel.gate(), carrier) {
-            (Ok(PortKind::Veth { name, netns }), DataplaneKind::User) => {
-                Some(PortKind::Tap { name, netns: Some(netns) })
-            }
-            (Ok(port), _) => Some(port),
-            (Err(error), _) => {
+        match kernel.gate() {
+            Ok(_) => (self.has_gate, self.homeless) = (true, None),
+            Err(error) => {
                 let text = Some(error.to_string());
                 if self.homeless != text {
                     tracing::error!(%error, "the gate of the routing mesh has no namespace");
                     self.homeless = text;
                 }
-                None
             }
+        }
+        match (self.has_gate.then(|| kernel.gate_port())?, carrier) {
+            (PortKind::Veth { name, netns }, DataplaneKind::User) => {
+                Some(PortKind::Tap { name, netns: Some(netns) })
+            }
+            (port, _) => Some(port),
         }
     }
 
     /// Makes the part what it shall be. Says of which endpoints something is missing, and why. Before a
-    /// manager was `heard` the view is that of the disk, which may lack the last second: what the run
-    /// before left stays as it is.
+    /// manager was `heard`, nothing is removed, and what the run before left stays as it is for a while.
     pub(crate) fn turn(
         &mut self,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
         heard: bool,
-    ) -> BTreeMap<EndpointId, String> {
-        let mut failures = BTreeMap::new();
-        let outcome = if self.publishes {
-            self.compare(mesh, plugged, heard)
-        } else {
-            self.have_tasks_answer(mesh, plugged)
+        now: Instant,
+    ) -> Missed {
+        let outcome = match self.start.step(mesh.is_some(), heard, now) {
+            Step::Nothing => return Missed::default(),
+            Step::Spare => self.compare(mesh, &BTreeMap::new()),
+            Step::Everything => self.compare(mesh, plugged),
         };
         for change in &outcome.changes {
             tracing::info!(change, "this node's part of the routing mesh changes");
         }
+        self.tell(outcome.refused)
+    }
+
+    /// Logs what is new of what was refused.
+    fn tell(&mut self, refused: Vec<(Concerned, Error)>) -> Missed {
+        let mut missed = Missed::default();
         let mut told = BTreeSet::new();
-        for (concerned, error) in outcome.refused {
+        for (concerned, error) in refused {
             let text = format!("{concerned}: {error}");
-            if !self.told.contains(&text) {
-                tracing::error!(%error, %concerned, "the routing mesh is not as it shall be");
-            }
+            let is_new = !self.told.contains(&text);
             told.insert(text);
-            if let Concerned::Task(id) = concerned {
-                failures.insert(id, error.to_string());
+            match concerned {
+                Concerned::Task(id) if is_lack(self.mode, &error) => {
+                    let warning = format!(
+                        "endpoint {id} cannot answer clients of the routing mesh whose own addresses it \
+                         sees: {error}; run nodes that answer on published ports with --ingress-mode snat"
+                    );
+                    if is_new {
+                        tracing::warn!("{warning}");
+                    }
+                    missed.lacks.insert(id, warning);
+                    continue;
+                }
+                Concerned::Task(id) => drop(missed.failures.insert(id, error.to_string())),
+                Concerned::Everybody | Concerned::Service(_) => {}
+            }
+            if is_new {
+                tracing::error!(%error, %concerned, "the routing mesh is not as it shall be");
             }
         }
         self.told = told;
-        failures
+        missed
     }
 
     fn compare(
         &mut self,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
-        heard: bool,
     ) -> MeshOutcome {
         let Some(kernel) = &mut self.kernel else { return MeshOutcome::default() };
-        // What cannot be looked at is told of by the comparison.
-        if !heard && kernel.has_left().unwrap_or(false) {
-            return MeshOutcome::default();
+        if self.publishes {
+            return kernel.reconcile(mesh, plugged);
         }
-        kernel.reconcile(mesh, plugged)
-    }
-
-    /// On a node that publishes nothing.
-    fn have_tasks_answer(
-        &mut self,
-        mesh: Option<&Mesh>,
-        plugged: &BTreeMap<EndpointId, PortKind>,
-    ) -> MeshOutcome {
         let in_container = |port: &PortKind| matches!(port, PortKind::Tap { netns: Some(_), .. });
-        let mut wanted = mesh.cloned();
-        if let Some(mesh) = &mut wanted {
+        let mut mesh = mesh.cloned();
+        if let Some(mesh) = &mut mesh {
             mesh.tasks.retain(|_, task| in_container(&task.port));
         }
-        let wanted = wanted.filter(|mesh| !mesh.tasks.is_empty());
-        // Those of before lose what they got.
-        let cleared = self.tasks.take().map(|before| Mesh { tasks: BTreeMap::new(), ..before });
-        self.tasks.clone_from(&wanted);
-        let (Some(kernel), Some(mesh)) = (&mut self.kernel, wanted.or(cleared)) else {
-            return MeshOutcome::default();
-        };
-        let mut outcome = kernel.reconcile(Some(&mesh), plugged);
-        // There is no gate to publish through.
-        outcome.refused.retain(|(concerned, _)| matches!(concerned, Concerned::Task(_)));
-        outcome
+        kernel.reconcile_tasks(mesh.as_ref(), plugged)
     }
 
-    /// Removes everything.
-    pub(crate) fn clear(&mut self) -> Result<(), Error> {
-        let empty = BTreeMap::new();
-        if !self.publishes {
-            let refused = self.have_tasks_answer(None, &empty).refused;
-            return refused.into_iter().try_for_each(|(_, error)| Err(error));
-        }
-        self.kernel.as_mut().map_or(Ok(()), remove)
+    /// Removes everything, from these endpoints too.
+    pub(crate) fn clear(&mut self, plugged: &BTreeMap<EndpointId, PortKind>) -> Result<(), Error> {
+        let refused = self.compare(None, plugged).refused;
+        refused.into_iter().try_for_each(|(_, error)| Err(error))
     }
+}
+
+/// Whether a task is attached all the same without its way back. Where this node's own clients need none,
+/// or no task here can have one, that is about other nodes' clients only: those may have the task see
+/// their node's address.
+fn is_lack(mode: IngressMode, error: &Error) -> bool {
+    mode == IngressMode::Snat || error.is_lack_of_kernel()
 }
 
 fn remove(kernel: &mut KernelMesh) -> Result<(), Error> {
@@ -168,5 +228,74 @@ pub(crate) fn sweep(kind: DataplaneKind, config: MeshConfig) {
     };
     if let Err(error) = swept() {
         tracing::error!(%error, "a part of the routing mesh stays on this host");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, path::PathBuf};
+
+    use nix::errno::Errno;
+    use overlay_dataplane::kernel::nft::NftError;
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an instant to count from")]
+    fn s10_d05_without_managers_the_mesh_comes_up_and_fails_over() {
+        let began = Instant::now();
+        let late = began + PATIENCE;
+        // Something was left, there is to be a mesh, a manager was heard, when.
+        let cases = [
+            // After a reboot.
+            (false, true, false, began, Step::Spare),
+            // A restart: the disk may lack the last second.
+            (true, true, false, began, Step::Nothing),
+            (true, true, false, late, Step::Spare),
+            // What the disk does not know may be in use.
+            (true, false, false, late, Step::Nothing),
+            (false, false, false, late, Step::Nothing),
+            (true, true, true, began, Step::Everything),
+            (true, false, true, began, Step::Everything),
+        ];
+        for (has_left, has_mesh, heard, now, expected) in cases {
+            let mut start = Start { has_left, since: Some(began) };
+            let step = start.step(has_mesh, heard, now);
+            assert_eq!(step, expected, "{has_left} {has_mesh} {heard} {:?}", now - began);
+        }
+    }
+
+    #[test]
+    fn d06_a_gate_that_was_there_stays_where_it_is() {
+        // No directory can be made there.
+        let directory = PathBuf::from("/proc/none");
+        let config = MeshConfig { directory: directory.clone(), mode: IngressMode::Transparent };
+        let mut mesh = NodeMesh::start(DataplaneKind::Kernel, config).unwrap();
+        assert_eq!(mesh.gate(DataplaneKind::Kernel), None);
+        mesh.has_gate = true;
+        let (name, netns) = ("ingress0".to_owned(), directory.join("mesh"));
+        let veth = PortKind::Veth { name: name.clone(), netns: netns.clone() };
+        assert_eq!(mesh.gate(DataplaneKind::Kernel), Some(veth));
+        let tap = PortKind::Tap { name, netns: Some(netns) };
+        assert_eq!(mesh.gate(DataplaneKind::User), Some(tap));
+    }
+
+    #[test]
+    fn s11_what_a_kernel_lacks_keeps_no_task_from_being_attached() {
+        let refused = |errno: Errno| {
+            let source = io::Error::from(errno);
+            let object = "add chain egress".to_owned();
+            Error::from(NftError::Refused { object, source, text: None })
+        };
+        let answers = Error::Answers { endpoint: EndpointId::from_u128(1), reason: "none".into() };
+        let cases = [
+            (IngressMode::Transparent, refused(Errno::EOPNOTSUPP), true),
+            (IngressMode::Transparent, refused(Errno::EPERM), false),
+            (IngressMode::Snat, refused(Errno::EPERM), true),
+            (IngressMode::Transparent, answers, false),
+        ];
+        for (mode, error, expected) in cases {
+            assert_eq!(is_lack(mode, &error), expected, "{mode:?}: {error}");
+        }
     }
 }
