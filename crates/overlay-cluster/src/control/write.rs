@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     raft::types::Member,
-    state::{Action, Command, Response},
+    state::{Action, Command, Response, State},
 };
 
 impl Control {
@@ -22,10 +22,9 @@ impl Control {
     /// caller with the same `request`.
     pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
         // A leader of an older release would not see what it does not know.
-        self.0
-            .replica
-            .read(|state| state.check_level(&action))
-            .map_err(|r| rejection_status(&r))?;
+        let check =
+            |state: &State| state.check_level(&action).and_then(|()| state.check_room_for(&action));
+        self.0.replica.read(check).map_err(|r| rejection_status(&r))?;
         let command = Command { request, at: self.now(), action };
         let patience = Patience::new();
         loop {

@@ -5,17 +5,20 @@ use core::net::IpAddr;
 use overlay_ipam::{Family, Request};
 use overlay_types::{
     Addresses, Availability, Endpoint, EndpointId, EndpointRole, EndpointSpec, MacAddr, Network,
-    NetworkId, Node, Object, ObjectKey, Readiness, object::EndpointExtras,
+    NetworkId, Node, NodeId, Object, ObjectKey, Readiness, object::EndpointExtras,
 };
 
 use super::{
-    Applied, Rejection, Response, State,
+    Action, Applied, Class, Rejection, Response, State,
     apply::{Context, MAX_ENDPOINTS, Outcome, check_room},
     index::PortUser,
     kind::Kind,
     rejection::some_of,
     service::families,
 };
+
+/// Most addresses of a family that nodes' places in the routing mesh leave to tasks and services.
+const MOST_KEPT: u128 = 256;
 
 impl State {
     pub(super) fn attach_endpoint(
@@ -132,15 +135,64 @@ impl State {
     }
 
     /// Whether the node gets a place in the routing mesh on this network, whatever its availability:
-    /// it has none yet.
+    /// it has none yet, and there is room.
     fn check_mesh(&self, network: &Network, node: &Node) -> Result<(), Rejection> {
         if !network.spec.ingress {
             let reason = "nodes have a place in the routing mesh on the ingress network only";
             return Err(Rejection::invalid("network", &network.spec.name, reason));
         }
-        let here = |e: &&Endpoint| e.is_mesh() && e.network == network.id;
-        let there = self.view.endpoints_at(node.id).find(here);
-        there.map_or(Ok(()), |endpoint| self.check_no_place_in_mesh(endpoint))
+        let there = self.place_on(network, node.id);
+        there.map_or(Ok(()), |endpoint| self.check_no_place_in_mesh(endpoint))?;
+        self.check_room_in_mesh(network)
+    }
+
+    /// A node's place in the routing mesh.
+    fn place_on(&self, network: &Network, node: NodeId) -> Option<&Endpoint> {
+        self.view.endpoints_at(node).find(|e| e.is_mesh() && e.network == network.id)
+    }
+
+    /// Refuses a place in the routing mesh for which there is no room, as far as it can be known before the
+    /// write: thousands of nodes without one ask again and again, and would fill the log.
+    pub fn check_room_for(&self, action: &Action) -> Result<(), Rejection> {
+        match (action, self.ingress()) {
+            (Action::AttachEndpoint { spec, .. }, Some(network))
+                if spec.role == EndpointRole::Mesh
+                    && self.place_on(network, spec.node).is_none() =>
+            {
+                self.check_room_in_mesh(network)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a place that would leave too few addresses for tasks and virtual addresses. A node without
+    /// one does not answer on published ports; a service without an address has nothing to answer with.
+    fn check_room_in_mesh(&self, network: &Network) -> Result<(), Rejection> {
+        let ipam = self.ipam_of(network.id)?;
+        for family in families(&network.spec) {
+            let usage = ipam.usage().filter(|usage| Family::of_subnet(usage.subnet) == family);
+            let (all, left) = usage.fold((0_u128, 0_u128), |(all, left), usage| {
+                let left = left.saturating_add(usage.available);
+                (all.saturating_add(usage.used).saturating_add(usage.available), left)
+            });
+            let kept = kept(all);
+            if left <= kept {
+                let name = &network.spec.name;
+                let message = format!(
+                    "network {name:?} has {left} of {all} {family} addresses left, and keeps {kept} for \
+                     tasks and virtual addresses: the node gets no place in the routing mesh; add a \
+                     subnet to the network, or make it anew with a larger one (network rm {name}, \
+                     network create --ingress --subnet SUBNET {name})"
+                );
+                return Err(Rejection::Addresses {
+                    class: Class::ResourceExhausted,
+                    field: "address".into(),
+                    value: family.to_string(),
+                    message,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Refuses to touch, or to have once more, a node's place in the routing mesh.
@@ -178,6 +230,11 @@ fn requests(network: &Network, requested: Addresses) -> Vec<Request<IpAddr>> {
         }
     }
     requests
+}
+
+/// How many of the addresses of a family are not for places in the routing mesh.
+pub(super) fn kept(all: u128) -> u128 {
+    (all / 4).min(MOST_KEPT)
 }
 
 fn check_capabilities(node: &Node, network: &Network) -> Result<(), Rejection> {

@@ -44,6 +44,55 @@ fn s10_places_are_on_the_ingress_network_only() {
     assert_eq!((refusal.class(), refusal.field()), (Class::InvalidArgument, Some("network")));
 }
 
+/// A cluster of so many nodes whose ingress network is this.
+fn lab_on(nodes: u128, subnet: &str) -> Lab {
+    let mut lab = Lab::new();
+    for number in 3..=nodes {
+        lab.run(Action::JoinNode(Node { role: Role::Worker, ..node(number) }));
+    }
+    lab.run(Action::RemoveNetwork(lab.state.ingress().unwrap().id.into()));
+    let draft = NetworkDraft { ingress: true, ..NetworkDraft::new("own".parse().unwrap()) };
+    lab.network(subnets(draft, &[subnet]));
+    lab
+}
+
+#[test]
+fn s10_places_leave_addresses_for_tasks_and_services() {
+    // 13 that can be had.
+    let mut lab = lab_on(12, "10.77.0.0/28");
+    for number in 1..=10 {
+        place(&mut lab, number);
+    }
+    let action = mesh(&mut lab, 11);
+    let early = lab.state.check_room_for(&action).unwrap_err();
+    let refusal = lab.refuse(action);
+    assert_eq!((refusal.code(), refusal.field()), ("ADDRESSES_EXHAUSTED", Some("address")));
+    assert_eq!(refusal, early);
+    // Who has one is told that, and not that there is no room.
+    let again = mesh(&mut lab, 1);
+    assert_eq!(lab.state.check_room_for(&again), Ok(()));
+    assert_eq!(lab.refuse(again).code(), "MESH_ENDPOINT");
+    let text = refusal.to_string();
+    assert!(text.contains("keeps 3 ") && text.contains("make it anew"), "{text}");
+
+    // The rest is there for others, to the last.
+    let ingress = lab.state.ingress().unwrap().id;
+    let web = lab.service(svc("web", &[], &[]));
+    lab.endpoint(task(&web, ingress, 11));
+    lab.endpoint(task(&web, ingress, 12));
+    // A node that goes makes room.
+    for number in 3..=6 {
+        lab.run(Action::RemoveNode(NodeId::from_u128(number)));
+    }
+    place(&mut lab, 11);
+}
+
+#[test]
+fn s10_of_a_large_network_some_addresses_are_kept() {
+    let kept = [1, 13, 253, 1021, 65_533].map(crate::state::endpoint::kept);
+    assert_eq!(kept, [0, 3, 63, 255, 256]);
+}
+
 #[test]
 fn c06_a_drained_node_has_its_place_all_the_same() {
     let mut lab = Lab::new();
