@@ -64,6 +64,7 @@ pub use command::{
     Action, ClusterUpdate, Command, HealthReport, InitCluster, MAX_HOST_ROUTES, MoveNode,
 };
 pub use kind::Kind;
+pub use level::check_level;
 pub use lock::ManagerLock;
 pub(crate) use query::{Id, id_range};
 pub use rejection::{Class, EpochTarget, Rejection};

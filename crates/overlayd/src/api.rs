@@ -5,6 +5,7 @@
 //!   LocalNode ─────────────────────────► this node
 //!   Endpoints.Attach, .Detach ─────────► manager, then this node's dataplane
 //!   Networks.Create, Writes ── host routes ──► manager
+//!   Services.Create, .Update ── what all managers understand ──► manager
 //!   Watcher ── over one connection after the other ──► manager
 //!   Nodes, other Networks, Services, Keys, Ca ──► manager, byte for byte
 //! ```
@@ -13,13 +14,16 @@ mod local_node;
 
 use std::convert::Infallible;
 
-use axum::{extract::Request as HttpRequest, response::Response as HttpResponse};
+use axum::{
+    extract::Request as HttpRequest, http::request::Parts, response::Response as HttpResponse,
+};
+use futures::stream::BoxStream;
 use overlay_api::{
     status::{Reason, with_reason},
     v1::{
         self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
         local_node_server::LocalNodeServer, watcher_server::WatcherServer, write_request::Write,
-        writes_client::WritesClient, writes_server::WritesServer,
+        write_response::Answer, writes_client::WritesClient, writes_server::WritesServer,
     },
 };
 use overlay_cluster::{
@@ -31,8 +35,8 @@ use overlay_cluster::{
     },
 };
 use prost::Message;
-use tokio::net::UnixListener;
-use tokio_stream::StreamExt;
+use tokio::{net::UnixListener, sync::mpsc};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     service::{Routes, RoutesBuilder},
@@ -40,7 +44,9 @@ use tonic::{
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
-use crate::{NodeError, NodeHandle, callers::refuse_the_unseated, listen::local_callers, relay};
+use crate::{
+    NodeError, NodeHandle, callers::refuse_the_unseated, level, listen::local_callers, relay,
+};
 
 /// Services that managers answer for local callers.
 const FORWARDED: [&str; 5] = [
@@ -53,8 +59,13 @@ const FORWARDED: [&str; 5] = [
 
 /// The call that says what this host routes, too.
 const CREATE_NETWORK: &str = "/overlay.v1.Networks/CreateNetwork";
-/// Longest request for a network: as much as tonic decodes.
+/// Calls that a manager of a release before would read in part.
+const CREATE_SERVICE: &str = "/overlay.v1.Services/CreateService";
+const UPDATE_SERVICE: &str = "/overlay.v1.Services/UpdateService";
+/// Longest request that is looked into: as much as tonic decodes.
 const LONGEST_REQUEST: usize = 4 << 20;
+/// Writes that are refused here and wait to be told.
+const REFUSED: usize = 16;
 /// A message on the wire has a flag for compression and a length before it.
 const PREFIX: usize = 5;
 
@@ -128,13 +139,17 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
         Ok(channel) => channel,
         Err(status) => return refusal(&status),
     };
-    let request = if path == CREATE_NETWORK {
-        match with_host_routes(request).await {
-            Ok(request) => request,
-            Err(status) => return refusal(&status),
+    let request = match path.as_str() {
+        CREATE_NETWORK => with_host_routes(request).await,
+        CREATE_SERVICE | UPDATE_SERVICE => {
+            understood(request, |spec| member.viewer.read(|view| level::check_service(view, spec)))
+                .await
         }
-    } else {
-        request.map(tonic::body::Body::new)
+        _ => Ok(request.map(tonic::body::Body::new)),
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(status) => return refusal(&status),
     };
     match channel.oneshot(request).await {
         Ok(answer) => answer.map(axum::body::Body::new),
@@ -150,19 +165,8 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
 async fn with_host_routes(
     request: HttpRequest,
 ) -> Result<axum::http::Request<tonic::body::Body>, Status> {
-    let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LONGEST_REQUEST + PREFIX).await.map_err(|error| {
-        Status::out_of_range(format!(
-            "the request is longer than {LONGEST_REQUEST} octets: {error}"
-        ))
-    })?;
-    let mut frame = body.to_vec();
-    // What is compressed, or no message, the manager refuses.
-    if let Some((prefix, message)) = body.split_first_chunk::<PREFIX>()
-        && prefix[0] == 0
-        && u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize
-            == message.len()
-    {
+    let (mut parts, mut frame) = read(request).await?;
+    if message(&frame).is_some() {
         let routes = NodeHandle::host_routes();
         v1::CreateNetworkRequest { host_routes: routes, ..Default::default() }
             .encode(&mut frame)
@@ -171,8 +175,48 @@ async fn with_host_routes(
         frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
     }
     parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    Ok(sent(parts, frame))
+}
+
+/// A request for a service whose spec passes.
+async fn understood(
+    request: HttpRequest,
+    check: impl FnOnce(Option<&v1::ServiceSpec>) -> Result<(), Status>,
+) -> Result<axum::http::Request<tonic::body::Body>, Status> {
+    let update = request.uri().path() == UPDATE_SERVICE;
+    let (parts, frame) = read(request).await?;
+    let spec = message(&frame).and_then(|message| {
+        if update {
+            v1::UpdateServiceRequest::decode(message).ok()?.spec
+        } else {
+            v1::CreateServiceRequest::decode(message).ok()?.spec
+        }
+    });
+    check(spec.as_ref())?;
+    Ok(sent(parts, frame))
+}
+
+/// The whole body of a unary call.
+async fn read(request: HttpRequest) -> Result<(Parts, Vec<u8>), Status> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_REQUEST + PREFIX).await.map_err(|error| {
+        Status::out_of_range(format!(
+            "the request is longer than {LONGEST_REQUEST} octets: {error}"
+        ))
+    })?;
+    Ok((parts, body.to_vec()))
+}
+
+/// The message of a body. What is compressed, or no message, the manager refuses.
+fn message(frame: &[u8]) -> Option<&[u8]> {
+    let (prefix, message) = frame.split_first_chunk::<PREFIX>()?;
+    let [0, length @ ..] = *prefix else { return None };
+    (u32::from_be_bytes(length) as usize == message.len()).then_some(message)
+}
+
+fn sent(parts: Parts, frame: Vec<u8>) -> axum::http::Request<tonic::body::Body> {
     let body = axum::body::Body::from(frame);
-    Ok(axum::http::Request::from_parts(parts, tonic::body::Body::new(body)))
+    axum::http::Request::from_parts(parts, tonic::body::Body::new(body))
 }
 
 fn refusal(status: &Status) -> HttpResponse {
@@ -187,6 +231,15 @@ async fn to_the_end<T: Send + 'static>(
         Ok(outcome) => outcome.map_err(Into::into),
         Err(error) => Err(Status::internal(format!("the call ended early: {error}"))),
     }
+}
+
+fn refusal_of(number: u64, status: &Status) -> v1::WriteResponse {
+    let refusal = v1::Refusal {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: status.details().to_vec(),
+    };
+    v1::WriteResponse { number, answer: Some(Answer::Refusal(refusal)) }
 }
 
 /// This node, for local callers.
@@ -224,22 +277,38 @@ impl v1::watcher_server::Watcher for Local {
 
 #[tonic::async_trait]
 impl v1::writes_server::Writes for Local {
-    type WriteStream = Streaming<v1::WriteResponse>;
+    type WriteStream = BoxStream<'static, Result<v1::WriteResponse, Status>>;
 
     async fn write(
         &self,
         request: Request<Streaming<v1::WriteRequest>>,
     ) -> Result<Response<Self::WriteStream>, Status> {
+        let viewer = self.0.member()?.viewer.clone();
+        let (refused, refusals) = mpsc::channel(REFUSED);
         // The end of the requests, whatever it is, is the end of the call.
-        let requests = request.into_inner().map_while(|request| {
-            let mut request = request.ok()?;
+        let requests = request.into_inner().map_while(Result::ok).then(move |mut request| {
             if let Some(Write::CreateNetwork(create)) = &mut request.write {
                 create.host_routes.extend(NodeHandle::host_routes());
             }
-            Some(request)
+            let spec = match &request.write {
+                Some(Write::CreateService(create)) => create.spec.as_ref(),
+                Some(Write::UpdateService(update)) => update.spec.as_ref(),
+                _ => None,
+            };
+            let checked = viewer.read(|view| level::check_service(view, spec));
+            let refused = refused.clone();
+            async move {
+                let Err(status) = checked else { return Some(request) };
+                // Nobody listens when the call ends.
+                let _ = refused.send(Ok(refusal_of(request.number, &status))).await;
+                None
+            }
         });
+        let requests = requests.filter_map(|request| request);
         let write = |channel| async { WritesClient::new(channel).write(requests).await };
-        self.at_manager(write).await
+        let answers = self.at_manager(write).await?;
+        let refusals = ReceiverStream::new(refusals);
+        Ok(answers.map(|answers| Box::pin(answers.merge(refusals)) as Self::WriteStream))
     }
 }
 

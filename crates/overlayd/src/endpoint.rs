@@ -11,7 +11,7 @@ use overlay_types::{EndpointId, Network, PortSpec, SpecError, View};
 use tonic::{Code, Status};
 
 use crate::{
-    NodeError, NodeHandle,
+    NodeError, NodeHandle, level,
     member::Member,
     ports::{self, Port},
     reconcile::Progress,
@@ -48,6 +48,7 @@ impl NodeHandle {
             let reason = "it is not this node; ask that one to attach its endpoint";
             return Err(invalid("node", &spec.node, reason));
         }
+        member.viewer.read(|view| level::check_endpoint(view, spec))?;
         let mut client = EndpointsClient::new(member.managers.channel().await?);
         let mut answer = client.attach_endpoint(request).await?.into_inner();
         let id: EndpointId = answer
@@ -151,10 +152,16 @@ fn publish_refusal(
     port: &Port,
     answer: &v1::AttachEndpointResponse,
 ) -> Option<String> {
-    let published = answer.published.iter().map(|port| PortSpec::try_from(port.clone()));
+    let published = published(answer).iter().map(|port| PortSpec::try_from(port.clone()));
     let published: Vec<PortSpec> = published.collect::<Result<_, _>>().ok()?;
     let network = Network::try_from(answer.network.clone()?).ok()?;
     member.shared.publish_refusal(port, &published, &network)
+}
+
+/// What an endpoint publishes here. A manager of a release before says so of the endpoint only.
+fn published(answer: &v1::AttachEndpointResponse) -> &[v1::PortSpec] {
+    let own = answer.endpoint.as_ref().map_or(&[][..], |endpoint| endpoint.ports.as_slice());
+    if answer.published.is_empty() { own } else { &answer.published }
 }
 
 fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {
@@ -182,4 +189,20 @@ fn forget_port(member: &Member, id: EndpointId) -> Result<(), NodeError> {
     let removed = member.shared.ports.remove(id);
     member.reconciler.wake();
     removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r08_ports_are_known_whatever_release_answers() {
+        let port = |number: u32| v1::PortSpec { target: number, ..Default::default() };
+        let endpoint = v1::Endpoint { ports: vec![port(80)], ..Default::default() };
+        let old = v1::AttachEndpointResponse { endpoint: Some(endpoint), ..Default::default() };
+        assert_eq!(published(&old), [port(80)]);
+        let new = v1::AttachEndpointResponse { published: vec![port(81)], ..old };
+        assert_eq!(published(&new), [port(81)]);
+        assert!(published(&v1::AttachEndpointResponse::default()).is_empty());
+    }
 }

@@ -29,6 +29,7 @@
 //!   Prometheus; their sockets; how many local callers there may be
 //! - `disk`, `vault`, `ports`, `routes`: the data directory; what seals it; how endpoints are plugged
 //!   in; what the host routes
+//! - `level`: what managers of a release before would drop of a request
 //! - `resolvers`: a name server in each network namespace of endpoints
 //! - `lifecycle`, `role`: init, join and leave; promotion and demotion
 //! - `renewal`, `roots`: new certificates; what they are checked against
@@ -49,6 +50,7 @@ mod drain;
 mod endpoint;
 pub mod error;
 mod keys;
+mod level;
 mod lifecycle;
 mod listen;
 mod liveness;

@@ -9,7 +9,7 @@
 //! The cluster's level is the lowest of its nodes', and never falls: a node of a lower level is not
 //! let in.
 
-use overlay_types::{Capabilities, Change, Cluster, FeatureLevel, Node, NodeId, Object};
+use overlay_types::{Capabilities, Change, Cluster, FeatureLevel, Node, NodeId, Object, View};
 
 use super::{
     Action, Applied, Rejection, Response, State,
@@ -17,18 +17,21 @@ use super::{
     rejection::some_of,
 };
 
+/// Refuses what needs a level that the cluster of a view has not reached.
+pub fn check_level(view: &View, needed: FeatureLevel) -> Result<(), Rejection> {
+    let Some(cluster) = view.cluster() else { return Ok(()) };
+    if needed <= cluster.level {
+        return Ok(());
+    }
+    let behind = view.nodes().values().filter(|node| node.capabilities.level < needed);
+    let nodes = some_of(behind.map(|node| node.name.to_string()));
+    Err(Rejection::ClusterBehind { needed, level: cluster.level, nodes })
+}
+
 impl State {
     /// Refuses an action that some node of the cluster would not understand.
     pub fn check_level(&self, action: &Action) -> Result<(), Rejection> {
-        let Some(cluster) = self.view.cluster() else { return Ok(()) };
-        let needed = action.level();
-        if needed <= cluster.level {
-            return Ok(());
-        }
-        let nodes = self.view.nodes().values();
-        let behind = nodes.filter(|node| node.capabilities.level < needed);
-        let nodes = some_of(behind.map(|node| node.name.to_string()));
-        Err(Rejection::ClusterBehind { needed, level: cluster.level, nodes })
+        check_level(&self.view, action.level())
     }
 
     pub(super) fn announce_level(
