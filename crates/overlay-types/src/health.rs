@@ -131,7 +131,8 @@ pub struct HealthDraft {
     pub timeout: Duration,
     /// Checks in a row that fail until the endpoint counts as failing.
     pub retries: u32,
-    /// How long after the attach failures do not count.
+    /// How long failures do not count, from when the node begins to check: after the attach, and after each of
+    /// its own starts.
     pub start_period: Duration,
 }
 
@@ -156,8 +157,11 @@ pub struct HealthProbe(HealthDraft);
 impl HealthProbe {
     /// Shortest interval and timeout: a node may have a thousand endpoints.
     pub const SHORTEST: Duration = Duration::from_millis(100);
-    /// Longest time of any kind.
+    /// Longest interval and start period.
     pub const LONGEST: Duration = Duration::from_hours(1);
+    /// Longest timeout: a node asks a limited number of endpoints at once, and those that do not answer keep
+    /// the others waiting.
+    pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
     /// Most failures that are waited for.
     pub const MAX_RETRIES: u32 = 100;
 
@@ -185,12 +189,11 @@ impl TryFrom<HealthDraft> for HealthProbe {
     type Error = SpecError;
 
     fn try_from(draft: HealthDraft) -> Result<Self, SpecError> {
-        let range = Self::SHORTEST..=Self::LONGEST;
-        for (field, time) in
-            [("health-interval", draft.interval), ("health-timeout", draft.timeout)]
-        {
-            if !range.contains(&time) {
-                let reason = "expected 100ms to 1h";
+        for (field, time, longest, reason) in [
+            ("health-interval", draft.interval, Self::LONGEST, "expected 100ms to 1h"),
+            ("health-timeout", draft.timeout, Self::LONGEST_TIMEOUT, "expected 100ms to 1m"),
+        ] {
+            if !(Self::SHORTEST..=longest).contains(&time) {
                 return Err(SpecError::new(field, format!("{time:?}"), reason));
             }
         }
@@ -233,7 +236,8 @@ mod tests {
 
     #[rstest]
     #[case(|d: &mut HealthDraft| d.interval = Duration::from_millis(99), "health-interval")]
-    #[case(|d: &mut HealthDraft| d.timeout = Duration::from_hours(2), "health-timeout")]
+    #[case(|d: &mut HealthDraft| d.interval = Duration::from_hours(2), "health-interval")]
+    #[case(|d: &mut HealthDraft| d.timeout = Duration::from_secs(61), "health-timeout")]
     #[case(|d: &mut HealthDraft| d.retries = 0, "health-retries")]
     #[case(|d: &mut HealthDraft| d.start_period = Duration::from_hours(2), "health-start-period")]
     fn r06_times_of_a_probe_are_bounded(#[case] change: fn(&mut HealthDraft), #[case] field: &str) {

@@ -35,10 +35,10 @@ impl fmt::Display for EndpointRole {
 /// state.
 ///
 /// ```text
-///  attach ──► starting ──► ready ◄──► failing      by a probe of its node
-///     └──────────────────►  │ ▲
-///                           ▼ │                    by its owner, from any state to any
-///                         draining
+///  attach ──► starting ──► ready ◄──► failing    by a probe of its node, which begins as starting
+///     └──────────────────►
+///
+///  any ──► starting, ready or draining            by its owner
 /// ```
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,

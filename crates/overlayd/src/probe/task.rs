@@ -9,7 +9,7 @@ use overlay_api::v1::{self, reports_client::ReportsClient};
 use overlay_types::{EndpointId, NodeId, Readiness, View};
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
 };
 use tonic::Status;
 
@@ -39,20 +39,21 @@ impl Prober {
     /// Runs until the task is ended.
     pub(crate) async fn run(mut self) {
         let (answer, mut answers) = mpsc::channel::<Answer>(MAX_ASKED);
-        let mut asking = JoinSet::new();
+        let mut asking = Asking::default();
         let mut reporting: Option<JoinHandle<()>> = None;
         let mut probes = Probes::default();
         loop {
-            probes.follow(self.targets(), Instant::now());
+            let targets = self.targets();
+            asking.keep(&targets);
+            probes.follow(targets, Instant::now());
             let due = loop {
                 match probes.poll_output(Instant::now()) {
                     Output::Ask(id, target) => {
-                        asking.spawn(put(id, target, answer.clone()));
+                        asking.ask(id, target.clone(), put(id, target, answer.clone()));
                     }
                     Output::Wait(due) => break due,
                 }
             };
-            while asking.try_join_next().is_some() {}
             if reporting.as_ref().is_none_or(JoinHandle::is_finished) {
                 let report = self.viewer.read(|view| probes.report(view, self.node));
                 reporting = (!report.is_empty())
@@ -82,6 +83,37 @@ impl Prober {
             let known = ports.iter().filter(|(id, _)| plugged.plugged.contains(id));
             known.filter_map(|(id, port)| Some((*id, target(view, *id, port)?))).collect()
         })
+    }
+}
+
+/// Questions under way, or over by now. They end with this.
+#[derive(Debug, Default)]
+struct Asking {
+    tasks: JoinSet<()>,
+    of: BTreeMap<EndpointId, (Target, AbortHandle)>,
+}
+
+impl Asking {
+    fn ask(
+        &mut self,
+        id: EndpointId,
+        target: Target,
+        question: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.of.insert(id, (target, self.tasks.spawn(question)));
+    }
+
+    /// Ends the questions to all that are not among these targets: an answer that is waited for holds the
+    /// network namespace of an endpoint that is gone, and the place of a question to another.
+    fn keep(&mut self, targets: &BTreeMap<EndpointId, Target>) {
+        self.of.retain(|id, (target, question)| {
+            let stays = targets.get(id) == Some(target);
+            if !stays {
+                question.abort();
+            }
+            stays
+        });
+        while self.tasks.try_join_next().is_some() {}
     }
 }
 
@@ -130,4 +162,40 @@ async fn send(node: NodeId, managers: &Managers, report: Report) -> Result<(), S
 
 async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use core::future::pending;
+
+    use overlay_types::HealthDraft;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn s13_a_question_to_an_endpoint_that_is_gone_ends() {
+        let target = |check: &str| {
+            let probe = HealthDraft::new(check.parse().unwrap()).try_into().unwrap();
+            Target { probe, address: [10, 0, 0, 3].into(), netns: None }
+        };
+        let [stays, gone, changed] = [1, 2, 3].map(EndpointId::from_u128);
+        let mut asking = Asking::default();
+        let mut ends = Vec::new();
+        for id in [stays, gone, changed] {
+            // The sender is dropped with the question.
+            let (held, end) = oneshot::channel::<()>();
+            asking.ask(id, target("tcp:80"), async move {
+                pending::<()>().await;
+                drop(held);
+            });
+            ends.push(end);
+        }
+        asking.keep(&[(stays, target("tcp:80")), (changed, target("tcp:81"))].into());
+        let [stays, gone, changed] = ends.as_mut_slice() else { panic!("three") };
+        assert!(gone.await.is_err());
+        assert!(changed.await.is_err());
+        assert!(stays.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        assert_eq!(asking.of.len(), 1);
+    }
 }

@@ -16,16 +16,16 @@ pub(super) struct Health {
     /// the port accepts a connection, or a GET of the path answers with a status of 200-399
     #[arg(long, value_name = "tcp:PORT|http:PORT/PATH", requires = "interface")]
     health: Option<String>,
-    /// Time between checks [default: 5s]
+    /// Time between checks, at most 1h [default: 5s]
     #[arg(long, value_name = "DURATION", requires = "health")]
     health_interval: Option<String>,
-    /// Longest time for an answer [default: 2s]
+    /// Longest time for an answer, at most 1m [default: 2s]
     #[arg(long, value_name = "DURATION", requires = "health")]
     health_timeout: Option<String>,
     /// Checks in a row that fail until it counts [default: 3]
     #[arg(long, value_name = "NUMBER", requires = "health")]
     health_retries: Option<String>,
-    /// Time after the attach in which failures do not count [default: none]
+    /// Time in which failures do not count, after the node began to check [default: none]
     #[arg(long, value_name = "DURATION", requires = "health")]
     health_start_period: Option<String>,
 }
