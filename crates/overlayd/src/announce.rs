@@ -52,7 +52,7 @@ impl Host {
             config: config.clone(),
             data_path,
             carriers: choice.carriers,
-            kernel: release.trim().chars().take(HostReport::MAX_LEN).collect(),
+            kernel: HostReport::cut(release.trim()).to_owned(),
             missing: choice.missing.clone(),
         }
     }
@@ -124,7 +124,15 @@ impl Announcer {
                     continue;
                 }
                 Due::Level(known) => self.announce_level(known).await,
-                Due::Capabilities => self.announce_capabilities(ours).await,
+                Due::Capabilities => match self.announce_capabilities(ours).await {
+                    // Neither a host that changes all the time nor a view that is late has more
+                    // than one report written for each look.
+                    Ok(()) => {
+                        pause().await;
+                        continue;
+                    }
+                    refused => refused,
+                },
             };
             if let Err(status) = told {
                 let reason = status.message();

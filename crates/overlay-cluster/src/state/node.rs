@@ -61,7 +61,8 @@ impl State {
         let old = self.node(id)?;
         let capabilities = Capabilities { level: old.capabilities.level, ..capabilities };
         let node = Node { capabilities, host: Some(Box::new(host.clone())), ..old.clone() };
-        Ok(put_node(context, old, &node))
+        // Nobody reads the answer, and a report is the longest part of a node: it is not remembered.
+        Ok(Applied { response: Response::Done, ..put_node(context, old, &node) })
     }
 
     /// Everything of the node goes with it: its endpoints give their addresses back (C07), and

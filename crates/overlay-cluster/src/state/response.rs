@@ -8,7 +8,7 @@ use super::Action;
 /// The answer to an accepted command. Remembered for a while, for those who repeat the request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Response {
-    /// Something was removed.
+    /// Something was removed, or a node reported.
     Done,
     /// The cluster as it is now.
     Cluster(Cluster),
@@ -46,7 +46,6 @@ impl Response {
                 Action::JoinNode(_)
                     | Action::UpdateNode { .. }
                     | Action::AnnounceLevel { .. }
-                    | Action::AnnounceCapabilities { .. }
                     | Action::MoveNode(_)
                     | Action::NoteCertificate { .. }
             ) | (Self::Network(_), Action::CreateNetwork { .. } | Action::UpdateNetwork { .. })
@@ -68,6 +67,7 @@ impl Response {
                         | Action::RemoveService(_)
                         | Action::DetachEndpoint(_)
                         | Action::ReportHealth(_)
+                        | Action::AnnounceCapabilities { .. }
                         | Action::RemoveEpoch(_)
                 )
         )

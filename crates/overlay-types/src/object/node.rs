@@ -141,9 +141,14 @@ pub struct HostReport {
 
 impl HostReport {
     /// Most lines of what is missing: every node holds those of all nodes.
-    pub const MAX_MISSING: usize = 16;
-    /// Most characters of one of them, and of the kernel's release.
-    pub const MAX_LEN: usize = 512;
+    pub const MAX_MISSING: usize = 8;
+    /// Most octets of one of them, and of the kernel's release.
+    pub const MAX_LEN: usize = 160;
+
+    /// A text as long as a report takes it, cut before a character that would be too much.
+    pub fn cut(text: &str) -> &str {
+        &text[..text.floor_char_boundary(Self::MAX_LEN)]
+    }
 
     /// Refuses a report that is longer than reports are.
     pub fn check(&self) -> Result<(), SpecError> {
@@ -151,12 +156,12 @@ impl HostReport {
             let reason = format!("there are at most {} lines", Self::MAX_MISSING);
             return Err(SpecError::new("host.missing", self.missing.len(), reason));
         }
-        let long = |text: &str| text.chars().count() > Self::MAX_LEN;
+        let long = |text: &str| text.len() > Self::MAX_LEN;
         let texts = self.missing.iter().map(|line| ("host.missing", line));
         match core::iter::once(("host.kernel", &self.kernel)).chain(texts).find(|t| long(t.1)) {
             None => Ok(()),
             Some((field, text)) => {
-                let reason = format!("it has at most {} characters", Self::MAX_LEN);
+                let reason = format!("it has at most {} octets", Self::MAX_LEN);
                 Err(SpecError::new(field, text.chars().take(32).collect::<String>(), reason))
             }
         }

@@ -100,9 +100,7 @@ pub(super) fn take_seat() -> std::io::Result<UnixListener> {
 fn shorten(missing: &mut Vec<String>) {
     missing.truncate(HostReport::MAX_MISSING);
     for line in missing {
-        if let Some((end, _)) = line.char_indices().nth(HostReport::MAX_LEN) {
-            line.truncate(end);
-        }
+        line.truncate(HostReport::cut(line).len());
     }
 }
 
@@ -120,7 +118,12 @@ mod tests {
         let mut missing = vec!["ü".repeat(HostReport::MAX_LEN + 1); HostReport::MAX_MISSING + 1];
         missing[1] = "short".to_owned();
         shorten(&mut missing);
-        assert_eq!(missing[..2], ["ü".repeat(HostReport::MAX_LEN), "short".to_owned()]);
+        missing[2].insert(0, 'u');
+        shorten(&mut missing);
+        let half = "ü".repeat(HostReport::MAX_LEN / 2);
+        assert_eq!(missing[..2], [half, "short".to_owned()]);
+        // No character is cut in two.
+        assert_eq!(missing[2].len(), HostReport::MAX_LEN - 1);
         assert_eq!(missing.len(), HostReport::MAX_MISSING);
     }
 }

@@ -1,7 +1,7 @@
 //! Releases that differ.
 
 use overlay_testkit::objects;
-use overlay_types::{FeatureLevel, Node};
+use overlay_types::{FeatureLevel, HostReport, Node};
 
 use super::*;
 use crate::state::Class;
@@ -115,11 +115,36 @@ fn n19_a_node_says_what_it_can_do_once_all_nodes_can_read_it() {
 fn r06_a_report_that_is_too_long_is_refused() {
     let mut lab = Lab::new();
     let mut host = objects::host();
-    host.missing = vec![String::new(); overlay_types::HostReport::MAX_MISSING + 1];
+    host.missing = vec![String::new(); HostReport::MAX_MISSING + 1];
     let (node, capabilities) = (NodeId::from_u128(1), node(1).capabilities);
-    let action = Action::AnnounceCapabilities { node, capabilities, host: Box::new(host) };
-    let refusal = lab.refuse(action);
-    assert_eq!((refusal.class(), refusal.field()), (Class::InvalidArgument, Some("host.missing")));
+    let mut refused = |host: HostReport| {
+        let host = Box::new(host);
+        let refusal = lab.refuse(Action::AnnounceCapabilities { node, capabilities, host });
+        (refusal.class(), refusal.field().unwrap().to_owned())
+    };
+    assert_eq!(refused(host), (Class::InvalidArgument, "host.missing".to_owned()));
+    // Of two octets each.
+    let kernel = "ü".repeat(HostReport::MAX_LEN / 2 + 1);
+    let host = HostReport { kernel, ..objects::host() };
+    assert_eq!(refused(host), (Class::InvalidArgument, "host.kernel".to_owned()));
+}
+
+#[test]
+fn r06_the_longest_reports_are_not_remembered_as_answers() {
+    let mut lab = Lab::new();
+    let before = lab.state.encode().len();
+    let missing = vec!["x".repeat(HostReport::MAX_LEN); HostReport::MAX_MISSING];
+    let mut grown = Vec::new();
+    for kernel in ["6.1", "6.2", "6.3"] {
+        let host =
+            HostReport { kernel: kernel.into(), missing: missing.clone(), ..objects::host() };
+        let (node, capabilities) = (NodeId::from_u128(1), node(1).capabilities);
+        let action = Action::AnnounceCapabilities { node, capabilities, host: Box::new(host) };
+        assert_eq!(lab.run(action), Response::Done);
+        grown.push(lab.state.encode().len() - before);
+    }
+    // The first is in the node; each is a request more.
+    assert!(grown[2] - grown[0] < 100, "{grown:?}");
 }
 
 #[test]
