@@ -61,11 +61,20 @@ fn n09_members_that_differ_in_mtu_are_reported_with_what_to_do() -> Result<()> {
             let status = lab.ctl(1, "status")?;
             ensure!(status.contains("network net: "), "{status}");
             let log = lab.host(1).log();
-            ensure!(log.contains(warning), "the log does not say it");
+            let told = |network: &str| {
+                log.lines().any(|line| line.contains(network) && line.contains(warning))
+            };
+            ensure!(told("network net: ") && told("network ingress: "), "the log does not say it");
             Ok(())
         })?;
-        let told = lab.host(1).log().matches(warning).count();
-        ensure!(told == 1, "told {told} times");
+        // The nodes' places are on the ingress network, of which it is told, too.
+        for network in ["net", "ingress"] {
+            let about = format!("network {network}: ");
+            let log = lab.host(1).log();
+            let told = log.lines().filter(|line| line.contains(&about) && line.contains(warning));
+            let told = told.count();
+            ensure!(told == 1, "network {network}: told {told} times");
+        }
         // The node's own endpoints have what fits now.
         until("the interface follows", PATIENCE, || {
             let shown = two.netns.ip("link show dev eth0")?;
