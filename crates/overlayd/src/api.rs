@@ -45,7 +45,8 @@ use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
 use crate::{
-    NodeError, NodeHandle, callers::refuse_the_unseated, level, listen::local_callers, relay,
+    NodeError, NodeHandle, agent::Viewer, callers::refuse_the_unseated, level,
+    listen::local_callers, relay,
 };
 
 /// Services that managers answer for local callers.
@@ -233,6 +234,34 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
+/// What of a caller's writes goes to a manager. What does not is answered through `refused`.
+fn writes(
+    requests: Streaming<v1::WriteRequest>,
+    viewer: Viewer,
+    refused: mpsc::Sender<Result<v1::WriteResponse, Status>>,
+) -> BoxStream<'static, v1::WriteRequest> {
+    // The end of the requests, whatever it is, is the end of the call.
+    let requests = requests.map_while(Result::ok).then(move |mut request| {
+        if let Some(Write::CreateNetwork(create)) = &mut request.write {
+            create.host_routes.extend(NodeHandle::host_routes());
+        }
+        let spec = match &request.write {
+            Some(Write::CreateService(create)) => create.spec.as_ref(),
+            Some(Write::UpdateService(update)) => update.spec.as_ref(),
+            _ => None,
+        };
+        let checked = viewer.read(|view| level::check_service(view, spec));
+        let refused = refused.clone();
+        async move {
+            let Err(status) = checked else { return Some(request) };
+            // Nobody listens when the call ends.
+            let _ = refused.send(Ok(refusal_of(request.number, &status))).await;
+            None
+        }
+    });
+    Box::pin(requests.filter_map(|request| request))
+}
+
 fn refusal_of(number: u64, status: &Status) -> v1::WriteResponse {
     let refusal = v1::Refusal {
         code: status.code().into(),
@@ -285,26 +314,7 @@ impl v1::writes_server::Writes for Local {
     ) -> Result<Response<Self::WriteStream>, Status> {
         let viewer = self.0.member()?.viewer.clone();
         let (refused, refusals) = mpsc::channel(REFUSED);
-        // The end of the requests, whatever it is, is the end of the call.
-        let requests = request.into_inner().map_while(Result::ok).then(move |mut request| {
-            if let Some(Write::CreateNetwork(create)) = &mut request.write {
-                create.host_routes.extend(NodeHandle::host_routes());
-            }
-            let spec = match &request.write {
-                Some(Write::CreateService(create)) => create.spec.as_ref(),
-                Some(Write::UpdateService(update)) => update.spec.as_ref(),
-                _ => None,
-            };
-            let checked = viewer.read(|view| level::check_service(view, spec));
-            let refused = refused.clone();
-            async move {
-                let Err(status) = checked else { return Some(request) };
-                // Nobody listens when the call ends.
-                let _ = refused.send(Ok(refusal_of(request.number, &status))).await;
-                None
-            }
-        });
-        let requests = requests.filter_map(|request| request);
+        let requests = writes(request.into_inner(), viewer, refused);
         let write = |channel| async { WritesClient::new(channel).write(requests).await };
         let answers = self.at_manager(write).await?;
         let refusals = ReceiverStream::new(refusals);
