@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use axum::{
     extract::Request as HttpRequest, http::request::Parts, response::Response as HttpResponse,
 };
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Stream};
 use overlay_api::{
     status::{Reason, with_reason},
     v1::{
@@ -239,9 +239,10 @@ fn writes(
     requests: Streaming<v1::WriteRequest>,
     viewer: Viewer,
     refused: mpsc::Sender<Result<v1::WriteResponse, Status>>,
-) -> BoxStream<'static, v1::WriteRequest> {
-    // The end of the requests, whatever it is, is the end of the call.
-    let requests = requests.map_while(Result::ok).then(move |mut request| {
+) -> impl Stream<Item = v1::WriteRequest> + Send + 'static {
+    // The end of the requests, whatever it is, is the end of the call; so is a caller who takes no refusals.
+    let requests = requests.map_while(move |request| {
+        let mut request = request.ok()?;
         if let Some(Write::CreateNetwork(create)) = &mut request.write {
             create.host_routes.extend(NodeHandle::host_routes());
         }
@@ -250,16 +251,21 @@ fn writes(
             Some(Write::UpdateService(update)) => update.spec.as_ref(),
             _ => None,
         };
-        let checked = viewer.read(|view| level::check_service(view, spec));
-        let refused = refused.clone();
-        async move {
-            let Err(status) = checked else { return Some(request) };
-            // Nobody listens when the call ends.
-            let _ = refused.send(Ok(refusal_of(request.number, &status))).await;
-            None
-        }
+        let Err(status) = viewer.read(|view| level::check_service(view, spec)) else {
+            return Some(Some(request));
+        };
+        refused.try_send(Ok(refusal_of(request.number, &status))).ok()?;
+        Some(None)
     });
-    Box::pin(requests.filter_map(|request| request))
+    requests.filter_map(|request| request)
+}
+
+/// The answers of a manager, and refusals of this node.
+fn merged(
+    answers: Streaming<v1::WriteResponse>,
+    refusals: mpsc::Receiver<Result<v1::WriteResponse, Status>>,
+) -> BoxStream<'static, Result<v1::WriteResponse, Status>> {
+    Box::pin(answers.merge(ReceiverStream::new(refusals)))
 }
 
 fn refusal_of(number: u64, status: &Status) -> v1::WriteResponse {
@@ -317,8 +323,7 @@ impl v1::writes_server::Writes for Local {
         let requests = writes(request.into_inner(), viewer, refused);
         let write = |channel| async { WritesClient::new(channel).write(requests).await };
         let answers = self.at_manager(write).await?;
-        let refusals = ReceiverStream::new(refusals);
-        Ok(answers.map(|answers| Box::pin(answers.merge(refusals)) as Self::WriteStream))
+        Ok(answers.map(|answers| merged(answers, refusals)))
     }
 }
 
