@@ -462,8 +462,7 @@ impl Worker {
             progress.revision = revision;
             progress.failures = refused.endpoints;
             progress.lacks.clone_from(&self.lacks);
-            progress.plugged = plugged;
-            progress.released = released;
+            (progress.plugged, progress.released) = (plugged, released);
             progress.epochs = self.keys.epochs().collect();
             *(if reads { &mut progress.comparison } else { &mut progress.change }) = now.elapsed();
             progress.peers = self.keys.peers(&traffic);
