@@ -54,12 +54,11 @@ impl Tally {
     fn take(&mut self, all: Vec<(Option<PathBuf>, Option<Vec<Counted>>)>) {
         let mut seen = BTreeMap::new();
         for (at, found) in all {
-            match found {
-                Some(found) => self.add(at.as_deref(), found, &mut seen),
-                None => {
-                    let known = self.last.iter().filter(|((path, _), _)| *path == at);
-                    seen.extend(known.map(|(place, packets)| (place.clone(), *packets)));
-                }
+            if let Some(found) = found {
+                self.add(at.as_deref(), found, &mut seen);
+            } else {
+                let known = self.last.iter().filter(|((path, _), _)| *path == at);
+                seen.extend(known.map(|(place, packets)| (place.clone(), *packets)));
             }
         }
         self.last = seen;
