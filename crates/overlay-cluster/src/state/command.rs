@@ -214,7 +214,9 @@ impl Action {
     /// of a lower one would not understand it, or not all of it.
     pub fn level(&self) -> FeatureLevel {
         match self {
-            Self::SetReadiness { .. } | Self::ReportHealth(_) => FeatureLevel::SECOND,
+            Self::SetReadiness { .. }
+            | Self::ReportHealth(_)
+            | Self::AnnounceCapabilities { .. } => FeatureLevel::SECOND,
             Self::AttachEndpoint { spec, .. }
                 if (spec.role, spec.readiness) != Default::default() || spec.health.is_some() =>
             {
@@ -229,7 +231,6 @@ impl Action {
             Self::JoinNode(_) | Self::RemoveNode(_) | Self::AnnounceLevel { .. } => {
                 FeatureLevel::NONE
             }
-            Self::AnnounceCapabilities { .. } => FeatureLevel::SECOND,
             Self::UpdateNode { node, .. } if node.host.is_some() => FeatureLevel::SECOND,
             _ => FeatureLevel::FIRST,
         }
