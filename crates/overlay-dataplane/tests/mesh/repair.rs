@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
     lab,
     traffic::{listen, resumed},
+    until::until,
 };
 
 use crate::{
@@ -24,7 +25,10 @@ fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
 
 fn all_nodes_answer(site: &Site) -> Result<()> {
     for ipv6 in [false, true] {
-        let listener = listen(&site.tasks[0].netns, any(ipv6), 80)?;
+        // Commands of other tests that are just being started have the last one's socket for a moment.
+        let listener = until("the port is free", Duration::from_secs(20), || {
+            listen(&site.tasks[0].netns, any(ipv6), 80)
+        })?;
         for host in 1..=HOSTS {
             let target = SocketAddr::new(outer(ipv6, host), 8080);
             let [own, seen] = exchange(&site.client, target, &listener)
