@@ -109,7 +109,7 @@ impl Site {
             for command in ["-d link show", "address show", "route show", "-6 route show"] {
                 all += &namespace.ip(command)?;
             }
-            all += &namespace.run(&["nft", "list", "ruleset"])?;
+            all += &namespace.run(&["nft", "-s", "list", "ruleset"])?;
             all += &namespace.run(&["cat", "/proc/net/tcp", "/proc/net/udp"])?;
         }
         // Lifetimes of IPv6, timers, and what the kernel notices in its own time.

@@ -336,7 +336,7 @@ impl Site {
             ] {
                 all += &netns.ip(command)?;
             }
-            all += &netns.run(&["nft", "list", "ruleset"])?;
+            all += &netns.run(&["nft", "-s", "list", "ruleset"])?;
             all += &netns.run(&["cat", "/proc/net/tcp", "/proc/net/udp"])?;
         }
         // Lifetimes of IPv6, timers, and what the kernel notices in its own time.
