@@ -74,8 +74,8 @@ pub fn has_esp(host: &Namespace) -> Result<()> {
     host.ip(ESP).map(drop)
 }
 
-/// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs such tests in a virtual
-/// machine, where `ESP=required`.
+/// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs those of the dataplane in
+/// a virtual machine, where `ESP=required`; others take `cargo xtask vm`.
 ///
 /// # Panics
 /// When `ESP=required` and there is none, or when namespaces cannot be made.
@@ -87,7 +87,7 @@ pub fn skip_without_esp() -> bool {
     #[expect(clippy::print_stderr, reason = "a test that proves nothing must say so")]
     {
         eprintln!(
-            "SKIPPED, the kernel has no ESP: {reason:#}; `cargo xtask test` boots one that has"
+            "SKIPPED, the kernel has no ESP: {reason:#}; `cargo xtask vm` boots one that has"
         );
     }
     true
