@@ -169,7 +169,9 @@ impl Side {
             }
         }
         self.apply()?;
-        reports.into_iter().for_each(|report| table.take(report));
+        for report in reports {
+            table.take(report);
+        }
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Key epochs of the data plane and the gossip ring.
 
+use std::fmt::Write;
+
 use overlay_api::v1;
 use serde::Serialize;
 
@@ -135,7 +137,7 @@ impl Peer {
             (self.unknown_spis, "unknown SPIs"),
         ];
         for (count, what) in refused.iter().filter(|(count, _)| *count > 0) {
-            line += &format!(", {count} {what}");
+            let _ = write!(line, ", {count} {what}");
         }
         line
     }

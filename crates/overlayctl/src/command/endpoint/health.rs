@@ -8,6 +8,7 @@ use overlay_types::{
 use crate::duration;
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "flags are called like fields")]
 pub(super) struct Health {
     /// Take no connections before `endpoint ready` says so
     #[arg(long)]

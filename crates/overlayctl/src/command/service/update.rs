@@ -64,9 +64,10 @@ impl Update {
         let request = v1::GetServiceRequest { service, consistency: None };
         let answer = node.services().get_service(request).await?.into_inner();
         let service = answer.service.ok_or(Failure::Incomplete("service"))?;
-        let networks = match self.network_rm.is_empty() && self.network_add.is_empty() {
-            true => Vec::new(),
-            false => node.list_networks(v1::NetworkFilter::default()).await?,
+        let networks = if self.network_rm.is_empty() && self.network_add.is_empty() {
+            Vec::new()
+        } else {
+            node.list_networks(v1::NetworkFilter::default()).await?
         };
         let request = self.request(service, &networks)?;
         let answer = node.services().update_service(request).await?.into_inner();
