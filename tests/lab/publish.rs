@@ -69,7 +69,10 @@ fn s15_a_host_mode_port_answers_on_the_nodes_of_tasks_only() -> Result<()> {
         lab.ctl(1, "service update --publish-rm 80 web")?;
         until_refused(lab, 1, 2, 8080)?;
         lab.ctl(1, &format!("service update --publish-add {} web", &publish[10..]))?;
-        until("it is published again", PATIENCE, || connect(lab, 1, 2, 8080).map(drop))?;
+        until("it is published again", PATIENCE, || {
+            connect(lab, 1, 2, 8080)?;
+            Ok(())
+        })?;
         lab.ctl(2, &format!("endpoint detach {}", task.endpoint))?;
         until_refused(lab, 1, 2, 8080)
     })

@@ -71,7 +71,10 @@ fn s13_a_task_gets_connections_while_its_probe_passes(#[case] planes: [Plane; 2]
         for _ in 0..2 {
             let listener = listen(&task)?;
             until_readiness(lab, &task, "ready")?;
-            until("the client is told", PATIENCE, || connect(&client, vip).map(drop))?;
+            until("the client is told", PATIENCE, || {
+                connect(&client, vip)?;
+                Ok(())
+            })?;
             drop(listener);
             until_readiness(lab, &task, "failing")?;
             until_refused(&client, vip)?;
@@ -94,7 +97,10 @@ fn s13_a_drain_waits_for_the_last_connection(#[case] planes: [Plane; 2]) -> Resu
         let client = lab.container(1, "net")?;
         let task = Container::on_no_network()?.joined(lab, 2, "net", &["--service", "web"])?;
         let listener = listen(&task)?;
-        until("the client is told", PATIENCE, || connect(&client, vip).map(drop))?;
+        until("the client is told", PATIENCE, || {
+            connect(&client, vip)?;
+            Ok(())
+        })?;
         let mut here = connect(&client, vip)?;
         here.set_read_timeout(Some(PATIENCE))?;
         let (mut there, _) = listener.accept()?;
