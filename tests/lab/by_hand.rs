@@ -18,8 +18,15 @@ use crate::{
 
 /// The namespaces that a host's daemon has made for its networks.
 fn networks(host: &Host) -> Result<Vec<Namespace>> {
-    let files = std::fs::read_dir(host.folder.join("netns"))?;
-    files.map(|file| Namespace::open(&file?.path())).collect()
+    let mut networks = Vec::new();
+    for file in std::fs::read_dir(host.folder.join("netns"))? {
+        let path = file?.path();
+        // That of the routing mesh has none of a network's devices.
+        if !path.ends_with("mesh") {
+            networks.push(Namespace::open(&path)?);
+        }
+    }
+    Ok(networks)
 }
 
 /// Names of devices, as `ip` lists them, of a kind.

@@ -35,19 +35,26 @@ impl Ear {
         Ok(Self { socket, frames: Vec::new() })
     }
 
-    /// Takes in what has arrived by now.
+    /// Takes in what has arrived by now, and what does in a moment: not the end of what somebody says
+    /// without a pause.
     fn listen(&mut self) -> Result<()> {
         let mut buffer = vec![0; 1 << 16];
+        let begin = Instant::now();
         loop {
             match self.socket.read(&mut buffer) {
                 Ok(length) => self.frames.push(buffer[..length].to_vec()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // A socket with a time limit is not resumed by itself.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
             ensure!(self.frames.len() < MOST, "too many frames");
+            if begin.elapsed() >= READ {
+                self.socket.set_nonblocking(true)?;
+            }
         }
+        self.socket.set_nonblocking(false)?;
+        Ok(())
     }
 
     /// Whether a frame with these bytes in it has arrived.
