@@ -202,6 +202,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A netlink socket, or the namespace that it is to speak to, cannot be opened.
+    pub(crate) fn unopened(source: io::Error) -> Self {
+        Self::Kernel { step: "open", subject: "a netlink socket".into(), source: source.into() }
+    }
+
     /// Whether nf_tables of this kernel lacks what was asked for: it is too old for it, or built without.
     pub fn is_lack_of_kernel(&self) -> bool {
         let Self::Filter(NftError::Refused { source, .. } | NftError::List { source, .. }) = self

@@ -91,18 +91,13 @@ impl KernelDataplane {
     /// A dataplane whose underlay is the calling thread's namespace. Changes nothing there; what
     /// a process before it left is taken over by the first comparison.
     pub fn start(config: KernelConfig, filter: Box<dyn MemberFilter>) -> Result<Self, Error> {
-        let failed = |source: std::io::Error| Error::Kernel {
-            step: "open",
-            subject: "a netlink socket".into(),
-            source: source.into(),
-        };
         let own = config.data_path;
         let protection = config.esp.map(|esp| Protection::start(own, esp)).transpose()?;
         Ok(Self {
             protection,
             enforced: false,
             directory: Directory::new(config.directory.clone()),
-            host: RouteSocket::open().map_err(failed)?,
+            host: RouteSocket::open().map_err(Error::unopened)?,
             config,
             filter,
             short_way: ShortWay::default(),

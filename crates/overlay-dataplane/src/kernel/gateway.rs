@@ -138,15 +138,10 @@ impl KernelGateway {
     /// A gateway on the host whose namespace the calling thread is in. Changes nothing there; what a
     /// process before it left is taken over by the first comparison.
     pub fn start(config: GatewayConfig) -> Result<Self, Error> {
-        let failed = |source: std::io::Error| Error::Kernel {
-            step: "open",
-            subject: "a netlink socket".into(),
-            source: source.into(),
-        };
         Ok(Self {
             config,
-            netns: NetNs::own().map_err(failed)?,
-            host: RouteSocket::open().map_err(failed)?,
+            netns: NetNs::own().map_err(Error::unopened)?,
+            host: RouteSocket::open().map_err(Error::unopened)?,
             nft: Nft::open()?,
             held: BTreeMap::new(),
         })

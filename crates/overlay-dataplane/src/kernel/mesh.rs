@@ -169,15 +169,10 @@ impl KernelMesh {
     /// The mesh's part on the host whose namespace the calling thread is in. Changes nothing there; what a
     /// process before it left is taken over by the first comparison.
     pub fn start(config: MeshConfig) -> Result<Self, Error> {
-        let failed = |source: std::io::Error| Error::Kernel {
-            step: "open",
-            subject: "a netlink socket".into(),
-            source: source.into(),
-        };
         Ok(Self {
             config,
-            netns: NetNs::own().map_err(failed)?,
-            host: RouteSocket::open().map_err(failed)?,
+            netns: NetNs::own().map_err(Error::unopened)?,
+            host: RouteSocket::open().map_err(Error::unopened)?,
             nft: Nft::open()?,
             held: BTreeMap::new(),
             services: Services::default(),
@@ -236,18 +231,23 @@ impl KernelMesh {
                 }
             }
         }
-        self.answer(mesh, plugged, &mut outcome);
+        let none = BTreeMap::new();
+        self.answer(mesh.map_or(&none, |mesh| &mesh.tasks), mesh, plugged, &mut outcome);
         outcome
     }
 
-    /// As [`reconcile`](Self::reconcile), of tasks only: for a node that answers on no published port.
+    /// As [`reconcile`](Self::reconcile), of tasks only, and of those that are in a namespace of their own:
+    /// for a node that answers on no published port.
     pub fn reconcile_tasks(
         &mut self,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
     ) -> MeshOutcome {
         let mut outcome = MeshOutcome::default();
-        self.answer(mesh, plugged, &mut outcome);
+        let tasks = mesh.iter().flat_map(|mesh| &mesh.tasks);
+        let housed = tasks.filter(|(_, task)| answer::Site::of(&task.port).is_some());
+        let housed = housed.map(|(id, task)| (*id, task.clone())).collect();
+        self.answer(&housed, mesh, plugged, &mut outcome);
         outcome
     }
 
@@ -432,12 +432,11 @@ impl KernelMesh {
     /// Has tasks know the way back, and nobody else.
     fn answer(
         &mut self,
+        tasks: &BTreeMap<EndpointId, LocalEndpoint>,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
         outcome: &mut MeshOutcome,
     ) {
-        let none = BTreeMap::new();
-        let tasks = mesh.map_or(&none, |mesh| &mesh.tasks);
         self.forget(tasks, plugged, outcome);
         let gates: BTreeSet<_> =
             mesh.iter().flat_map(|mesh| mesh.gates.values().copied()).collect();

@@ -187,18 +187,12 @@ impl NodeMesh {
         if self.publishes {
             return kernel.reconcile(mesh, plugged);
         }
-        let in_container = |port: &PortKind| matches!(port, PortKind::Tap { netns: Some(_), .. });
-        let mut mesh = mesh.cloned();
-        if let Some(mesh) = &mut mesh {
-            mesh.tasks.retain(|_, task| in_container(&task.port));
-        }
-        kernel.reconcile_tasks(mesh.as_ref(), plugged)
+        kernel.reconcile_tasks(mesh, plugged)
     }
 
     /// Removes everything, from these endpoints too.
     pub(crate) fn clear(&mut self, plugged: &BTreeMap<EndpointId, PortKind>) -> Result<(), Error> {
-        let refused = self.compare(None, plugged).refused;
-        refused.into_iter().try_for_each(|(_, error)| Err(error))
+        whole(self.compare(None, plugged))
     }
 }
 
@@ -209,9 +203,9 @@ fn is_lack(mode: IngressMode, error: &Error) -> bool {
     mode == IngressMode::Snat || error.is_lack_of_kernel()
 }
 
-fn remove(kernel: &mut KernelMesh) -> Result<(), Error> {
-    let refused = kernel.reconcile(None, &BTreeMap::new()).refused;
-    refused.into_iter().try_for_each(|(_, error)| Err(error))
+/// The first of what was refused.
+fn whole(outcome: MeshOutcome) -> Result<(), Error> {
+    outcome.refused.into_iter().try_for_each(|(_, error)| Err(error))
 }
 
 /// Removes what a kernel node's part left, on a node that has none. What cannot be removed is logged.
@@ -224,7 +218,7 @@ pub(crate) fn sweep(kind: DataplaneKind, config: MeshConfig) {
         // Of another daemon on this host, it is in use.
         let seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose();
         let Ok(_seat) = seat else { return Ok(()) };
-        Ok(remove(&mut kernel)?)
+        Ok(whole(kernel.reconcile(None, &BTreeMap::new()))?)
     };
     if let Err(error) = swept() {
         tracing::error!(%error, "a part of the routing mesh stays on this host");

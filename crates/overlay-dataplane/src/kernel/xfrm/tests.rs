@@ -125,6 +125,16 @@ fn e01_e05_what_goes_to_the_encrypted_port_is_sealed_with_esp() {
     }
 }
 
+/// What has two hosts say all to each other that goes to the port of encrypted networks by ESP in UDP.
+fn protect(a: &Host, b: &Host) -> [Protection; 2] {
+    [a, b].map(|host| {
+        let mut protection = host.protection(Encapsulation::Udp(4500));
+        protection.enforce().unwrap();
+        install(a, b, host, &mut protection, 1);
+        protection
+    })
+}
+
 /// A nonce that is used twice gives the plaintext away (RFC 4106 §3).
 #[test]
 fn e01_what_somebody_flushes_comes_back_behind_its_last_number_with_esp() {
@@ -132,12 +142,8 @@ fn e01_what_somebody_flushes_comes_back_behind_its_last_number_with_esp() {
         return;
     }
     let [a, b] = hosts(false);
-    let mut protections = [&a, &b].map(|host| host.protection(Encapsulation::Udp(4500)));
+    let mut protections = protect(&a, &b);
     let (from, to) = (a.socket(), b.socket());
-    for (host, protection) in [&a, &b].iter().zip(&mut protections) {
-        protection.enforce().unwrap();
-        install(&a, &b, host, protection, 1);
-    }
     let numbers = || a.netns.ip("xfrm state").unwrap();
     // Also one that was not looked at since it was made.
     for round in 1..=3_u64 {
@@ -205,12 +211,8 @@ fn e01_a_flush_opens_no_way_for_a_replay_with_esp() {
         return;
     }
     let [a, b] = hosts(false);
-    let mut protections = [&a, &b].map(|host| host.protection(Encapsulation::Udp(4500)));
+    let mut protections = protect(&a, &b);
     let (from, to) = (a.socket(), b.socket());
-    for (host, protection) in [&a, &b].iter().zip(&mut protections) {
-        protection.enforce().unwrap();
-        install(&a, &b, host, protection, 1);
-    }
     let mut recorder = tap(&b);
     sends(&from, &to, b"recorded");
     let mut frame = vec![0; 2000];
