@@ -88,16 +88,17 @@ impl Drop for Watch {
 
 fn look(mut socket: Socket, word: &[u8], seen: &Mutex<Seen>, stop: &AtomicBool) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
+    let mut ends = false;
     loop {
+        if !ends && stop.load(Ordering::Relaxed) {
+            // What waits is looked at before it ends, and nothing is waited for: others may talk on.
+            ends = true;
+            socket.set_nonblocking(true)?;
+        }
         let length = match socket.read(&mut buffer) {
             Ok(length) => length,
-            // What waits is looked at before it ends.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                continue;
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && ends => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             // A device went down.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENETDOWN) => continue,
