@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::lab::Namespace;
+use crate::{lab::Namespace, until::until};
 
 /// Longest wait for what has to happen, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -39,9 +39,12 @@ pub fn is_refused(from: &Namespace, target: SocketAddr) -> bool {
     from.enter(|| TcpStream::connect_timeout(&target, REFUSAL)).is_err()
 }
 
-/// Listens for connections in a namespace.
+/// Listens for connections in a namespace. A process that another thread starts has a socket that was
+/// closed for a moment longer.
 pub fn listen(on: &Namespace, address: IpAddr, port: u16) -> Result<TcpListener> {
-    on.enter(|| TcpListener::bind((address, port))).with_context(|| format!("listen on {address}"))
+    until(&format!("{address} can be listened on"), DEADLINE, || {
+        Ok(on.enter(|| TcpListener::bind((address, port)))?)
+    })
 }
 
 /// Sends a datagram to `target` and returns whom the socket there sees, and what comes back to whom

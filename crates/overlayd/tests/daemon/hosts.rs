@@ -35,6 +35,8 @@ pub(crate) fn with_hosts(test: impl AsyncFnOnce() + Send) {
 pub(crate) struct Host {
     pub(crate) netns: Arc<Namespace>,
     pub(crate) daemon: Daemon,
+    /// What there was before its daemon: see [`listing`](Self::listing).
+    pub(crate) bare: String,
 }
 
 /// Hosts of one cluster. The first is the manager.
@@ -80,8 +82,9 @@ impl Hosts {
         let flags = ["--dataplane", dataplane, "--name", &format!("host{number}")];
         let flags = flags.map(str::to_owned).to_vec();
         let way = Way { through: Vec::new(), flags, host: Some(Arc::clone(&netns)) };
+        let bare = listing(&netns, &[]);
         let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), address, "info", way);
-        self.hosts.push(Host { netns, daemon });
+        self.hosts.push(Host { netns, daemon, bare });
     }
 
     /// Attaches an endpoint through a node that may not have found a manager yet.
@@ -178,7 +181,7 @@ impl Host {
         self.endpoints().await.list_endpoints(request).await.unwrap().into_inner().endpoints
     }
 
-    /// Files of the namespaces of networks.
+    /// Files of the namespaces of networks, and of the gate of the routing mesh.
     pub(crate) fn namespaces(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.daemon.folder.path().join("netns"));
         entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -186,10 +189,14 @@ impl Host {
 
     /// What there is on the host: links, rules, and namespaces of networks.
     pub(crate) fn listing(&self) -> String {
-        let links = self.netns.ip("-br link show").unwrap();
-        let rules = self.netns.run(&["nft", "list", "ruleset"]).unwrap();
-        format!("{links}\n{rules}\n{:?}", self.namespaces())
+        listing(&self.netns, &self.namespaces())
     }
+}
+
+fn listing(netns: &Namespace, namespaces: &[PathBuf]) -> String {
+    let links = netns.ip("-br link show").unwrap();
+    let rules = netns.run(&["nft", "list", "ruleset"]).unwrap();
+    format!("{links}\n{rules}\n{namespaces:?}")
 }
 
 /// The file that stands for a container's namespace.
