@@ -31,8 +31,8 @@ fn d06_links_and_rules_that_are_removed_by_hand_come_back() {
         let there = b.attach("net", "eth0", of(&d)).await.unwrap();
         reaches(&c, &there).await;
 
-        let namespaces = a.namespaces().into_iter();
-        let network = namespaces.filter(|path| !path.ends_with("mesh")).next_back().unwrap();
+        let mut namespaces = a.namespaces().into_iter();
+        let network = namespaces.find(|path| !path.ends_with("mesh")).unwrap();
         let inside = format!("--net={}", network.display());
         for link in ["vxlan0", "br0"] {
             a.netns.run(&["nsenter", &inside, "ip", "link", "del", link]).unwrap();
