@@ -17,9 +17,12 @@ use crate::{
     reconcile::Progress,
 };
 
-/// How long an attach waits for the endpoint to be plugged in. Watch and dataplane take
-/// milliseconds; a manager that dies in between costs two seconds.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an attach waits for the node to hear of its endpoint. The watch takes milliseconds; a
+/// manager that dies in between costs two seconds.
+const WATCH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for the dataplane then, which takes milliseconds, too; but a host that is
+/// overloaded, or whose kernel loads modules for the first network, takes seconds.
+const PLUG_PATIENCE: Duration = Duration::from_secs(30);
 
 impl NodeHandle {
     /// Attaches an endpoint to this node and waits until it is plugged in. Without a port in the
@@ -107,7 +110,7 @@ impl NodeHandle {
             // unplugged now is unplugged later.
             let mut progress = member.reconciler.progress();
             let gone = progress.wait_for(|progress| !progress.plugged.contains(&id));
-            let _ = tokio::time::timeout(ATTACH_PATIENCE, gone).await;
+            let _ = tokio::time::timeout(WATCH_PATIENCE, gone).await;
         }
         Ok(())
     }
@@ -173,11 +176,20 @@ async fn plug(member: &Member, id: EndpointId, port: Port) -> Result<(), String>
     let mut progress = member.reconciler.progress();
     member.shared.ports.put(id, port).map_err(|error| error.to_string())?;
     member.reconciler.wake();
+    let mut revision = member.viewer.revision();
+    let knows = |_: &_| member.viewer.read(|view| view.endpoints().contains_key(&id));
+    if tokio::time::timeout(WATCH_PATIENCE, revision.wait_for(knows)).await.is_err() {
+        return Err("the node did not hear of it from its manager in time".to_owned());
+    }
     let done = progress.wait_for(|progress| settled(progress, id));
-    match tokio::time::timeout(ATTACH_PATIENCE, done).await {
+    match tokio::time::timeout(PLUG_PATIENCE, done).await {
         Ok(Ok(progress)) => progress.failures.get(&id).cloned().map_or(Ok(()), Err),
         Ok(Err(_)) => Err("the node stops".to_owned()),
-        Err(_) => Err("the node did not hear of it from its manager in time".to_owned()),
+        Err(_) => Err(format!(
+            "the node's dataplane is at other work for {} s; look at the load of the host, and at \
+             the node's log",
+            PLUG_PATIENCE.as_secs()
+        )),
     }
 }
 
