@@ -21,7 +21,8 @@ use overlay_dataplane::{
 };
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{
-    Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi, Subnet, Vni,
+    Addresses, Encapsulation, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi,
+    Subnet, Vni,
 };
 
 /// Seconds that each measurement runs.
@@ -92,7 +93,7 @@ fn desired(number: u8, encrypted: bool, endpoint: &Namespace) -> Result<Desired>
         vni: Vni::for_overlay(5000)?,
         encrypted,
         multicast: false,
-        mtu: mtu::overlay(1500, false, encrypted),
+        mtu: mtu::overlay(1500, false, encrypted.then(Encapsulation::default)),
         subnets: vec![NetworkSubnet {
             subnet: Subnet::parse("subnet", "10.0.1.0/24")?,
             gateway: IpAddr::from([10, 0, 1, 254]),

@@ -106,7 +106,7 @@ fn desired(number: u8, container: &Namespace) -> Result<Desired> {
         vni: Vni::for_overlay(VNI)?,
         encrypted: false,
         multicast: false,
-        mtu: mtu::overlay(1500, false, false),
+        mtu: mtu::overlay(1500, false, None),
         subnets: vec![NetworkSubnet {
             subnet: Subnet::parse("subnet", "10.0.1.0/24")?,
             gateway: IpAddr::from([10, 0, 1, 254]),

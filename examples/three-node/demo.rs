@@ -9,7 +9,7 @@ use overlay_api::v1::{
     services_client::ServicesClient,
 };
 use overlay_dataplane::mtu;
-use overlay_types::NetworkId;
+use overlay_types::{Encapsulation, NetworkId};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -172,7 +172,7 @@ impl Demo {
             mac: endpoint.mac.parse()?,
             address: endpoint.addresses.first().context("no address")?.parse::<Ipv4Addr>()?,
             prefix_len: GUEST_PREFIX_LEN,
-            mtu: mtu::overlay(UNDERLAY_MTU, false, spec.encrypted),
+            mtu: mtu::overlay(UNDERLAY_MTU, false, spec.encrypted.then(Encapsulation::default)),
         };
         let port = handle.take_memory_port(config.endpoint)?.context("no memory port")?;
         Ok(Arc::new(Guest::start(config, port)))

@@ -18,6 +18,7 @@ const FORCE: v1::InitClusterRequest = v1::InitClusterRequest {
     rotation_period_ms: 0,
     autolock: false,
     force_new_cluster: true,
+    esp_over_ip: false,
 };
 
 async fn create(node: &LabNode, name: &str) -> Result<u64, tonic::Status> {

@@ -24,11 +24,8 @@ use overlay_dataplane::{
     desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
     diff,
     kernel::{
-        KernelConfig, KernelDataplane,
-        filter::NftFilter,
-        members::MemberFilter,
-        nft::admission::Ports,
-        xfrm::{Encapsulation, Esp},
+        KernelConfig, KernelDataplane, filter::NftFilter, members::MemberFilter,
+        nft::admission::Ports, xfrm::Esp,
     },
     mtu,
     sa::Sa,
@@ -36,7 +33,8 @@ use overlay_dataplane::{
 };
 use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{
-    Addresses, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi, Subnet, Vni,
+    Addresses, Encapsulation, EndpointId, Epoch, MacAddr, NetworkId, NetworkSubnet, NodeId, Spi,
+    Subnet, Vni,
 };
 
 use crate::probe::{ping, transfer};
@@ -132,7 +130,7 @@ impl Underlay {
             vni: Vni::for_overlay(vni)?,
             encrypted: false,
             multicast: false,
-            mtu: mtu::overlay(1500, self.over_ipv6, false),
+            mtu: mtu::overlay(1500, self.over_ipv6, None),
             subnets: vec![
                 subnet("10.0.1.0/24", [10, 0, 1, 1].into())?,
                 subnet("fd00:0:0:1::/64", [0xfd00, 0, 0, 1, 0, 0, 0, 1].into())?,
@@ -159,11 +157,11 @@ impl Underlay {
     }
 
     /// An encrypted network, and the associations with all other nodes.
-    fn sealed(&self, node: u16, endpoints: &[Endpoint]) -> Result<Desired> {
+    fn sealed(&self, node: u16, endpoints: &[Endpoint], esp: Encapsulation) -> Result<Desired> {
         let mut desired = self.desired(node, endpoints)?;
         for network in desired.networks.values_mut() {
             network.settings.encrypted = true;
-            network.settings.mtu = mtu::overlay(1500, self.over_ipv6, true);
+            network.settings.mtu = mtu::overlay(1500, self.over_ipv6, Some(esp));
         }
         for peer in (1..=USER).filter(|peer| *peer != node) {
             let outbound = self.association(node, peer, peer)?;
@@ -257,11 +255,12 @@ fn d01_d03_n12_n17_kernel_and_user_nodes_share_a_network_over_ipv6() -> Result<(
 }
 
 /// Kernel and user nodes on an encrypted network, up to its MTU, and nothing in clear on the wire.
-fn sealed(over_ipv6: bool) -> Result<()> {
+fn sealed(over_ipv6: bool, encapsulation: Encapsulation) -> Result<()> {
     let underlay = Underlay::new(over_ipv6)?;
     let endpoints =
         [Endpoint::new(1, 1, 11)?, Endpoint::new(2, 1, 21)?, Endpoint::new(USER, 1, 31)?];
-    let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::Udp(4500) };
+    let esp = Esp { vxlan_port: 4788, encapsulation };
+    let mtu = mtu::overlay(1500, over_ipv6, Some(encapsulation));
     // What would leave in clear, from before the first device on.
     for host in &underlay.hosts[..2] {
         host.run(&["nft", "add table inet watch"])?;
@@ -275,20 +274,20 @@ fn sealed(over_ipv6: bool) -> Result<()> {
     let mut kernel = Vec::new();
     for node in [1, 2] {
         let mut dataplane = underlay.start_with(node, Some(esp))?;
-        converge(&mut dataplane, &underlay.sealed(node, &endpoints)?)?;
+        converge(&mut dataplane, &underlay.sealed(node, &endpoints, encapsulation)?)?;
         kernel.push(dataplane);
     }
     let host = &underlay.hosts[usize::from(USER) - 1];
     let config = SwitchConfig::new(underlay.address(USER), 1);
+    let config = SwitchConfig { esp: Some(encapsulation), ..config };
     let mut user = host.enter(|| UserDataplane::start(config))?;
-    converge(&mut user, &underlay.sealed(USER, &endpoints)?)?;
+    converge(&mut user, &underlay.sealed(USER, &endpoints, encapsulation)?)?;
     for from in &endpoints {
         for to in endpoints.iter().filter(|to| to.number != from.number) {
             for address in to.addresses().iter() {
                 let pair = || format!("from {} to {address}", from.number);
                 ping(&from.netns, address).with_context(pair)?;
-                largest(&from.netns, address, mtu::overlay(1500, over_ipv6, true))
-                    .with_context(pair)?;
+                largest(&from.netns, address, mtu).with_context(pair)?;
                 transfer(&from.netns, &to.netns, address, 1_000_000).with_context(pair)?;
             }
         }
@@ -319,7 +318,7 @@ fn e01_e06_kernel_and_user_nodes_share_an_encrypted_network_over_ipv4_with_esp()
     if lab::skip() || lab::skip_without_esp() {
         return Ok(());
     }
-    lab::isolated(|| sealed(false))
+    lab::isolated(|| sealed(false, Encapsulation::default()))
 }
 
 #[test]
@@ -327,7 +326,18 @@ fn e01_e06_kernel_and_user_nodes_share_an_encrypted_network_over_ipv6_with_esp()
     if lab::skip() || lab::skip_without_esp() {
         return Ok(());
     }
-    lab::isolated(|| sealed(true))
+    lab::isolated(|| sealed(true, Encapsulation::default()))
+}
+
+#[test]
+fn e05_e06_kernel_and_user_nodes_understand_each_other_by_ip_protocol_50_with_esp() -> Result<()> {
+    if lab::skip() || lab::skip_without_esp() {
+        return Ok(());
+    }
+    for over_ipv6 in [false, true] {
+        lab::isolated(|| sealed(over_ipv6, Encapsulation::None))?;
+    }
+    Ok(())
 }
 
 /// Says hello and waits for the echo until told to stop. Returns how often.

@@ -49,7 +49,7 @@ fn desired(over_ipv6: bool, endpoint: &Namespace) -> Result<Desired> {
         vni: Vni::for_overlay(VNI)?,
         encrypted: false,
         multicast: false,
-        mtu: mtu::overlay(1500, over_ipv6, false),
+        mtu: mtu::overlay(1500, over_ipv6, None),
         subnets: vec![
             subnet("10.0.1.0/24", [10, 0, 1, 1].into())?,
             subnet("fd00:0:0:1::/64", [0xfd00, 0, 0, 1, 0, 0, 0, 1].into())?,
@@ -77,7 +77,7 @@ fn setup(over_ipv6: bool) -> Result<Setup> {
     kernel.ip(&format!("address add {theirs}/{length} dev cable"))?;
 
     let ((mac, addresses), (peer_mac, peer)) = (host(21), host(11));
-    let mtu = mtu::overlay(1500, over_ipv6, false);
+    let mtu = mtu::overlay(1500, over_ipv6, None);
     kernel.ip(&format!(
         "link add vx type vxlan id {VNI} dstport 4789 local {theirs} remote {ours} nolearning"
     ))?;

@@ -40,6 +40,26 @@ fn kernel_release() -> Result<String> {
 }
 
 #[test]
+fn e05_n19_a_node_without_raw_sockets_is_on_no_encrypted_network_of_protocol_50() -> Result<()> {
+    Cluster { init: "--esp-over-ip", ..Cluster::of(&[User, User]) }.run(|lab| {
+        lab.ctl(1, "network create --attachable plain")?;
+        lab.ctl(1, "network create --attachable --opt encrypted secret")?;
+        lab.stop(2, Signal::SIGTERM)?;
+        lab.hosts[1].started_by = ["setpriv", "--bounding-set=-net_raw"].map(str::to_owned).into();
+        lab.start(2)?;
+        until_known(lab, 2, "encryption", &false.into())?;
+        lab.container(2, "plain")?.until_plugged()?;
+        let refused = lab.container(2, "secret").err().context("it is on the network")?;
+        ensure!(format!("{refused:#}").contains("encryption"), "{refused:#}");
+        lab.stop(2, Signal::SIGTERM)?;
+        lab.hosts[1].started_by.clear();
+        lab.start(2)?;
+        until_known(lab, 2, "encryption", &true.into())?;
+        lab.container(2, "secret")?.until_plugged()
+    })
+}
+
+#[test]
 fn n09_members_that_differ_in_mtu_are_reported_with_what_to_do() -> Result<()> {
     Cluster::of(&[User, Kernel]).run(|lab| {
         lab.ctl(1, "network create --attachable net")?;

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use overlay_testkit::{lab, until::until};
 use rstest::rstest;
 
+use Travel::{Clear, Esp, EspInUdp};
+
 use crate::{
     plane::{KERNEL_PAIR, KERNELS, MIXED, MIXED_PAIR, Plane, USERS},
     probe::{ping, transfer},
@@ -15,8 +17,16 @@ use crate::{
 
 /// Octets of one transfer by TCP.
 const TRANSFER: usize = 4_000_000;
-/// What networks are made with whose frames are sealed.
-const ENCRYPTED: &str = "--opt encrypted";
+/// How frames travel between nodes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Travel {
+    Clear,
+    /// Sealed, in UDP.
+    EspInUdp,
+    /// Sealed, as IP protocol 50.
+    Esp,
+}
+
 /// Headers of an echo request or of a datagram.
 const HEADERS_V4: usize = 28;
 const HEADERS_V6: usize = 48;
@@ -24,21 +34,25 @@ const HEADERS_V6: usize = 48;
 const LARGEST: usize = 65_507 - 20;
 
 /// MTU of an overlay network over an underlay of 1500 octets.
-const fn mtu(over_ipv6: bool, encrypted: bool) -> usize {
-    match (over_ipv6, encrypted) {
-        (false, false) => 1450,
-        (true, false) => 1430,
+const fn mtu(over_ipv6: bool, travel: Travel) -> usize {
+    let over_ipv4 = match travel {
+        Clear => 1450,
         // 8 UDP, 8 ESP, 8 IV, 2 trailer, 16 tag.
-        (false, true) => 1408,
-        (true, true) => 1388,
-    }
+        EspInUdp => 1408,
+        Esp => 1416,
+    };
+    if over_ipv6 { over_ipv4 - 20 } else { over_ipv4 }
 }
 
-/// Networks of one family and of both, each with containers on all nodes; `options` of the networks.
-fn carry(planes: &[Plane], over_ipv6: bool, options: &str) -> Result<()> {
-    let init = "--default-addr-pool 10.0.0.0/8,fd66::/48";
-    Cluster { over_ipv6, init, ..Cluster::of(planes) }.run(|lab| {
-        let mtu = mtu(over_ipv6, options == ENCRYPTED);
+/// Networks of one family and of both, each with containers on all nodes.
+fn carry(planes: &[Plane], over_ipv6: bool, travel: Travel) -> Result<()> {
+    let mut init = "--default-addr-pool 10.0.0.0/8,fd66::/48".to_owned();
+    if travel == Esp {
+        init += " --esp-over-ip";
+    }
+    Cluster { over_ipv6, init: &init, ..Cluster::of(planes) }.run(|lab| {
+        let mtu = mtu(over_ipv6, travel);
+        let options = if travel == Clear { "" } else { "--opt encrypted" };
         lab.ctl(1, &format!("network create --attachable {options} four"))?;
         let last = planes.len() as u8;
         lab.ctl(2, &format!("network create --attachable {options} --ipv6 both"))?;
@@ -55,6 +69,10 @@ fn carry(planes: &[Plane], over_ipv6: bool, options: &str) -> Result<()> {
             }
             meet(&containers, mtu).with_context(|| format!("on network {network}"))?;
             all.push(containers);
+        }
+        for host in lab.hosts.iter().filter(|_| travel == Esp) {
+            let sockets = host.netns.run(&["ss", "--udp", "--listening", "--numeric"])?;
+            ensure!(!sockets.contains(":4500"), "{} takes ESP in UDP: {sockets}", host.name());
         }
         Ok(())
     })
@@ -121,7 +139,7 @@ fn datagrams(from: &Container, to: &Container, address: IpAddr, mtu: usize) -> R
 #[case::kernel(KERNELS)]
 #[case::mixed(MIXED)]
 fn d01_d02_d03_n09_n12_both_families_over_ipv4(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, false, "")
+    carry(&planes, false, Clear)
 }
 
 #[rstest]
@@ -129,7 +147,7 @@ fn d01_d02_d03_n09_n12_both_families_over_ipv4(#[case] planes: [Plane; 3]) -> Re
 #[case::kernel(KERNELS)]
 #[case::mixed(MIXED)]
 fn d01_d02_d03_n09_n12_both_families_over_ipv6(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, true, "")
+    carry(&planes, true, Clear)
 }
 
 /// Without ESP in the kernel, its nodes seal in user space.
@@ -137,14 +155,14 @@ fn d01_d02_d03_n09_n12_both_families_over_ipv6(#[case] planes: [Plane; 3]) -> Re
 #[case::user(USERS)]
 #[case::mixed(MIXED)]
 fn e01_d02_n09_n12_encrypted_networks_over_ipv4(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, false, ENCRYPTED)
+    carry(&planes, false, EspInUdp)
 }
 
 #[rstest]
 #[case::user(USERS)]
 #[case::mixed(MIXED)]
 fn e01_d02_n09_n12_encrypted_networks_over_ipv6(#[case] planes: [Plane; 3]) -> Result<()> {
-    carry(&planes, true, ENCRYPTED)
+    carry(&planes, true, EspInUdp)
 }
 
 #[rstest]
@@ -154,7 +172,7 @@ fn e01_e06_n09_n12_encrypted_networks_over_ipv4_with_esp(#[case] planes: [Plane;
     if lab::skip() || lab::skip_without_esp() {
         return Ok(());
     }
-    carry(&planes, false, ENCRYPTED)
+    carry(&planes, false, EspInUdp)
 }
 
 #[rstest]
@@ -164,5 +182,26 @@ fn e01_e06_n09_n12_encrypted_networks_over_ipv6_with_esp(#[case] planes: [Plane;
     if lab::skip() || lab::skip_without_esp() {
         return Ok(());
     }
-    carry(&planes, true, ENCRYPTED)
+    carry(&planes, true, EspInUdp)
+}
+
+/// Without ESP in the kernel, in user space, by sockets for IP itself.
+#[rstest]
+#[case::over_ipv4(false)]
+#[case::over_ipv6(true)]
+fn e05_n09_encrypted_networks_by_ip_protocol_50(#[case] over_ipv6: bool) -> Result<()> {
+    carry(&MIXED_PAIR, over_ipv6, Esp)
+}
+
+#[rstest]
+#[case::kernel(KERNEL_PAIR, false)]
+#[case::mixed(MIXED_PAIR, true)]
+fn e05_e06_n09_encrypted_networks_by_ip_protocol_50_with_esp(
+    #[case] planes: [Plane; 2],
+    #[case] over_ipv6: bool,
+) -> Result<()> {
+    if lab::skip() || lab::skip_without_esp() {
+        return Ok(());
+    }
+    carry(&planes, over_ipv6, Esp)
 }

@@ -1,6 +1,6 @@
 //! What can go wrong while a dataplane is set up or changed.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::{io, path::PathBuf};
 
 use nix::errno::Errno;
@@ -22,6 +22,16 @@ pub enum Error {
     Socket {
         /// Where.
         address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A socket for ESP as IP protocol 50 could not be opened.
+    #[error(
+        "cannot open a raw socket at {address} for ESP as IP protocol 50: {source}; give the process CAP_NET_RAW, or have ESP travel in UDP"
+    )]
+    RawSocket {
+        /// Where.
+        address: IpAddr,
         /// What the system said.
         source: io::Error,
     },

@@ -12,4 +12,5 @@ mod switch;
 mod wake;
 
 pub use dataplane::UserDataplane;
+pub use sockets::try_raw_socket;
 pub use switch::{Switch, SwitchConfig};

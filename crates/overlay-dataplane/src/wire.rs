@@ -43,6 +43,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
     pub const UDP: u8 = 17;
+    /// ESP (RFC 4303).
+    pub const ESP: u8 = 50;
     /// ICMPv6 (RFC 4443).
     pub const ICMPV6: u8 = 58;
     /// SCTP (RFC 9260).

@@ -73,6 +73,8 @@ pub struct Host {
     pub folder: PathBuf,
     /// Further flags of the daemon.
     pub flags: Vec<String>,
+    /// Program and arguments that start the daemon, like `setpriv`; none: it is started as it is.
+    pub started_by: Vec<String>,
     programs: Programs,
 }
 
@@ -97,7 +99,15 @@ impl Host {
         let address = address_v4(number).into();
         let folder = folder.join(format!("node{number}"));
         fs::create_dir_all(&folder).context("make the host's folder")?;
-        Ok(Self { number, netns, address, folder, flags: Vec::new(), programs })
+        Ok(Self {
+            number,
+            netns,
+            address,
+            folder,
+            flags: Vec::new(),
+            started_by: Vec::new(),
+            programs,
+        })
     }
 
     /// Name of the node.
@@ -119,7 +129,10 @@ impl Host {
     pub fn start(&self) -> Result<Child> {
         let path = |name: &str| self.folder.join(name);
         let log = OpenOptions::new().create(true).append(true).open(path("log"))?;
-        let mut daemon = Command::new(&self.programs.overlayd);
+        let daemon = self.programs.overlayd.as_os_str();
+        let mut words = self.started_by.iter().map(OsStr::new).chain([daemon]);
+        let mut daemon = Command::new(words.next().unwrap_or(daemon));
+        daemon.args(words);
         daemon.arg("--data-dir").arg(path("data")).arg("--socket").arg(self.socket());
         daemon.args(["--name", &self.name()]);
         daemon.args(["--advertise-addr", &self.address.to_string()]).args(&self.flags);

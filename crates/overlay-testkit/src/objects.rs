@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, FeatureLevel, HostReport, Meta,
-    Node, NodeId, Revision, Role, Root, RootId,
+    Availability, Capabilities, Cluster, ClusterId, DataplaneKind, Encapsulation, FeatureLevel,
+    HostReport, Meta, Node, NodeId, Revision, Role, Root, RootId,
 };
 
 /// The root that clusters of tests begin with.
@@ -57,7 +57,7 @@ pub fn cluster() -> Cluster {
         meta: Meta::default(),
         vxlan_port: 4789,
         encrypted_vxlan_port: 4788,
-        esp_port: 4500,
+        esp: Encapsulation::Udp(4500),
         default_pools: Vec::new(),
         rotation_period: Duration::from_hours(12),
         autolock: false,

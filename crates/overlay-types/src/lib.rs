@@ -52,8 +52,8 @@ pub use name::Name;
 pub use network::{NetworkDraft, NetworkSpec, SubnetSpec};
 pub use number::{Epoch, Incarnation, Revision, Spi, Vni};
 pub use object::{
-    Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Endpoint,
-    EndpointRole, EpochState, GossipKey, GossipKeys, HostReport, KeyEpoch, Meta, Network,
+    Availability, Capabilities, Change, Cluster, DataplaneKind, DefaultPool, Encapsulation,
+    Endpoint, EndpointRole, EpochState, GossipKey, GossipKeys, HostReport, KeyEpoch, Meta, Network,
     NetworkSubnet, Node, NodeKey, Object, ObjectKey, Readiness, Role, Root, Service, UnixMillis,
 };
 pub use port::{PortSpec, Protocol, PublishMode};

@@ -14,7 +14,7 @@ mod time;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    cluster::{Cluster, DefaultPool},
+    cluster::{Cluster, DefaultPool, Encapsulation},
     endpoint::{Endpoint, EndpointExtras, EndpointRole, Readiness},
     gossip_key::{GossipKey, GossipKeys},
     key::{EpochState, KeyEpoch, NodeKey},

@@ -17,7 +17,8 @@ use std::{
 use overlay_api::v1::{self, reports_client::ReportsClient};
 use overlay_dataplane::mtu;
 use overlay_types::{
-    Capabilities, FeatureLevel, HostReport, NetworkId, NodeId, Revision, View, mtu::disagreement,
+    Capabilities, Encapsulation, FeatureLevel, HostReport, NetworkId, NodeId, Revision, View,
+    mtu::disagreement,
 };
 use tokio::sync::watch;
 use tonic::Status;
@@ -59,17 +60,17 @@ impl Host {
 
     /// What the node can do, and what there is, as of now. An interface without the data path's address
     /// keeps the MTU that the dataplane has.
-    fn look(&self, mtu_in_use: u16) -> (Capabilities, HostReport) {
+    fn look(&self, esp: Encapsulation, mtu_in_use: u16) -> (Capabilities, HostReport) {
         let data_path_mtu = self.config.mtu(self.data_path).unwrap_or(mtu_in_use);
-        let derived = |encrypted| mtu::overlay(data_path_mtu, self.data_path.is_ipv6(), encrypted);
+        let derived = |esp| mtu::overlay(data_path_mtu, self.data_path.is_ipv6(), esp);
         let report = HostReport {
             kernel: self.kernel.clone(),
             missing: self.missing.clone(),
             data_path_mtu,
-            plain_mtu: derived(false),
-            encrypted_mtu: derived(true),
+            plain_mtu: derived(None),
+            encrypted_mtu: derived(Some(esp)),
         };
-        (self.carriers.capabilities(), report)
+        (self.carriers.capabilities(esp), report)
     }
 }
 
@@ -110,7 +111,9 @@ impl Announcer {
         let mut revision = self.viewer.revision();
         let mut warned = BTreeMap::new();
         loop {
-            let ours = self.host.look(self.shared.underlay_mtu());
+            let esp = |view: &View| view.cluster().map(|cluster| cluster.esp);
+            let esp = self.viewer.read(esp).unwrap_or_default();
+            let ours = self.host.look(esp, self.shared.underlay_mtu());
             if self.shared.set_underlay_mtu(ours.1.data_path_mtu) {
                 tracing::info!(mtu = ours.1.data_path_mtu, "the data path has another MTU");
                 self.reconciler.wake();

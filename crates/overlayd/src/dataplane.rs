@@ -1,9 +1,9 @@
 //! The dataplane of a node: the switch in user space, and beside it the kernel's where there is one.
 //!
 //! ```text
-//!              ┌ plain networks ──────────────► kernel ──► UDP 4789 (and 4500)
+//!              ┌ plain networks ──────────────► kernel ──► UDP 4789 (and ESP)
 //!   op ── of ──┤ (user node: these, too)          ┆
-//!              └ encrypted ones, associations ─► switch ─► UDP 4500 (and 4789)
+//!              └ encrypted ones, associations ─► switch ─► ESP (and UDP 4789)
 //!                (kernel with ESP: not these)
 //! ```
 //!
@@ -24,16 +24,11 @@ use std::{
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Desired, Error, Observed, Op, diff,
-    kernel::{
-        KernelConfig, KernelDataplane,
-        filter::NftFilter,
-        nft::admission::Ports,
-        xfrm::{Encapsulation, Esp},
-    },
+    kernel::{KernelConfig, KernelDataplane, filter::NftFilter, nft::admission::Ports, xfrm::Esp},
     sa::PeerTraffic,
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
-use overlay_types::{DataplaneKind, NetworkId, NodeId, View};
+use overlay_types::{DataplaneKind, Encapsulation, NetworkId, NodeId, View};
 
 pub(crate) use self::{
     choice::Choice,
@@ -61,12 +56,19 @@ pub(crate) struct Carriers {
     pub(crate) plain: DataplaneKind,
     /// That of encrypted ones, and of the associations.
     pub(crate) encrypted: DataplaneKind,
+    /// The process may open sockets for IP protocol 50, which the switch needs when ESP travels so.
+    pub(crate) opens_raw: bool,
 }
 
 impl Carriers {
     /// That of a network.
     pub(crate) const fn of(self, encrypted: bool) -> DataplaneKind {
         if encrypted { self.encrypted } else { self.plain }
+    }
+
+    /// Whether a node with these carries encrypted networks whose ESP travels so.
+    pub(crate) fn carry(self, esp: Encapsulation) -> bool {
+        esp != Encapsulation::None || self.opens_raw || self.encrypted == DataplaneKind::Kernel
     }
 }
 
@@ -84,13 +86,13 @@ impl Site<'_> {
         let mut config = SwitchConfig::new(self.data_path, rand::random());
         if let Some(cluster) = self.view.cluster() {
             config.vxlan_port = Some(cluster.vxlan_port);
-            config.esp_port = Some(cluster.esp_port);
+            config.esp = Some(cluster.esp).filter(|esp| carriers.carry(*esp));
             config.engine.encrypted_vxlan_port = cluster.encrypted_vxlan_port;
         }
         // The kernel has the ports of what it carries.
         let mine = |carrier| carrier == DataplaneKind::User;
         config.vxlan_port = config.vxlan_port.filter(|_| mine(carriers.plain));
-        config.esp_port = config.esp_port.filter(|_| mine(carriers.encrypted));
+        config.esp = config.esp.filter(|_| mine(carriers.encrypted));
         config
     }
 
@@ -99,9 +101,8 @@ impl Site<'_> {
         if let Some(cluster) = self.view.cluster() {
             config.port = cluster.vxlan_port;
             if carriers.encrypted == DataplaneKind::Kernel {
-                let encapsulation = Encapsulation::Udp(cluster.esp_port);
                 let vxlan_port = cluster.encrypted_vxlan_port;
-                config.esp = Some(Esp { vxlan_port, encapsulation });
+                config.esp = Some(Esp { vxlan_port, encapsulation: cluster.esp });
             }
         }
         open_kernel(config)

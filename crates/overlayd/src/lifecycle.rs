@@ -19,7 +19,9 @@ use overlay_cluster::{
     },
     control::now,
 };
-use overlay_types::{Availability, Meta, Node, NodeId, Revision, Role, Root, RootId};
+use overlay_types::{
+    Availability, Encapsulation, Meta, Node, NodeId, Revision, Role, Root, RootId,
+};
 
 pub(crate) use self::{
     init::init,
@@ -94,13 +96,13 @@ pub(crate) fn certify(
     Ok(pending.complete(&certificate, TrustedRoots::from_published(roots)?, now())?)
 }
 
-/// This node as others see it.
+/// This node as others see it, in a cluster whose ESP travels so.
 pub(crate) fn own_node(
     config: &Config,
     choice: &Choice,
     addresses: Addresses,
-    id: NodeId,
-    role: Role,
+    (id, role): (NodeId, Role),
+    esp: Encapsulation,
 ) -> Result<Node, NodeError> {
     Ok(Node {
         id,
@@ -112,7 +114,7 @@ pub(crate) fn own_node(
         control: addresses.control,
         gossip: addresses.gossip,
         data_path: addresses.data_path,
-        capabilities: choice.carriers.capabilities(),
+        capabilities: choice.carriers.capabilities(esp),
         availability: Availability::Active,
         labels: BTreeMap::new(),
         root: RootId::default(),

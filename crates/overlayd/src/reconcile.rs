@@ -151,8 +151,17 @@ impl Shared {
         self.dataplane().user_mut().take_memory_port(endpoint)
     }
 
-    /// Why the dataplane that carries a network has no such ports, if it has none.
+    /// Why this node cannot carry a network, or has no such ports on it, if that is so.
     pub(crate) fn refusal(&self, port: &Port, encrypted: bool) -> Option<String> {
+        let esp = |view: &View| view.cluster().map(|cluster| cluster.esp);
+        let esp = self.viewer.read(esp).unwrap_or_default();
+        if encrypted && !self.carriers.carry(esp) {
+            return Some(
+                "ESP of this cluster travels as IP protocol 50, for which this node lacks CAP_NET_RAW; \
+                 start overlayd with it"
+                    .to_owned(),
+            );
+        }
         let kernel = self.carriers.of(encrypted) == DataplaneKind::Kernel;
         (kernel && *port == Port::Memory).then(|| {
             "interface \"\": the kernel carries this network on this node, and has no ports in memory; \

@@ -101,7 +101,8 @@ pub(crate) async fn restore(
     // Whom the workers ask at this address.
     let id = state.manager_at(addresses.control);
     let id = id.unwrap_or_else(|| NodeId::from_u128(rand::random()));
-    let mut node = own_node(config, choice, addresses, id, Role::Manager)?;
+    let esp = state.view().cluster().map(|cluster| cluster.esp).unwrap_or_default();
+    let mut node = own_node(config, choice, addresses, (id, Role::Manager), esp)?;
     let roots = state.view().cluster().map_or(&[][..], |cluster| &cluster.roots);
     let subject = Subject { node: id, role: Role::Manager, as_of: state.revision() };
     let credentials = certify(&authority, subject, roots)?;

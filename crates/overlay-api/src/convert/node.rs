@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use overlay_types::{
-    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, FeatureLevel, HostReport,
-    Node, Revision, Role, Root, SpecError, UnixMillis,
+    Availability, Capabilities, Cluster, DataplaneKind, DefaultPool, Encapsulation, FeatureLevel,
+    HostReport, Node, Revision, Role, Root, SpecError, UnixMillis,
 };
 
 use super::{meta, name, parse, required, small};
@@ -17,7 +17,10 @@ impl From<&Cluster> for v1::Cluster {
             meta: Some(cluster.meta.into()),
             vxlan_port: cluster.vxlan_port.into(),
             encrypted_vxlan_port: cluster.encrypted_vxlan_port.into(),
-            esp_port: cluster.esp_port.into(),
+            esp_port: match cluster.esp {
+                Encapsulation::Udp(port) => port.into(),
+                Encapsulation::None => 0,
+            },
             default_pools: cluster.default_pools.iter().map(Into::into).collect(),
             rotation_period_ms: u64::try_from(cluster.rotation_period.as_millis())
                 .unwrap_or(u64::MAX),
@@ -42,7 +45,10 @@ impl TryFrom<v1::Cluster> for Cluster {
             meta: meta(message.meta),
             vxlan_port: small("vxlan_port", message.vxlan_port)?,
             encrypted_vxlan_port: small("encrypted_vxlan_port", message.encrypted_vxlan_port)?,
-            esp_port: small("esp_port", message.esp_port)?,
+            esp: match small("esp_port", message.esp_port)? {
+                0 => Encapsulation::None,
+                port => Encapsulation::Udp(port),
+            },
             default_pools: message
                 .default_pools
                 .into_iter()

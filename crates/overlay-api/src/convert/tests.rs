@@ -2,9 +2,9 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use overlay_types::{
-    Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Endpoint,
-    EndpointId, EndpointRole, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey, GossipKeys,
-    HealthDraft, HostReport, KeyEpoch, MacAddr, Meta, Network, NetworkDraft, NetworkId,
+    Addresses, Capabilities, Change, Cluster, ClusterId, DataplaneKind, DefaultPool, Encapsulation,
+    Endpoint, EndpointId, EndpointRole, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey,
+    GossipKeys, HealthDraft, HostReport, KeyEpoch, MacAddr, Meta, Network, NetworkDraft, NetworkId,
     NetworkSubnet, Node, NodeId, NodeKey, Object, ObjectKey, PortSpec, Readiness, Revision, Role,
     Root, RootId, Scale, Service, ServiceDraft, ServiceId, ServiceNetwork, ServiceSpec, UnixMillis,
     Vni, object::EndpointExtras,
@@ -127,7 +127,7 @@ fn one_of_each() -> Vec<Object> {
             meta: meta(),
             vxlan_port: 4789,
             encrypted_vxlan_port: 4788,
-            esp_port: 4500,
+            esp: Encapsulation::Udp(4500),
             default_pools: vec![pool],
             rotation_period: Duration::from_hours(12),
             removed_nodes: [(NodeId::from_u128(9), UnixMillis(7))].into(),

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use overlay_ipam::Pools;
 use overlay_types::{
-    Change, Cluster, Epoch, EpochState, GossipKeys, KeyEpoch, Name, NetworkDraft, NetworkSpec,
-    Node, Object, Revision,
+    Change, Cluster, Encapsulation, Epoch, EpochState, GossipKeys, KeyEpoch, Name, NetworkDraft,
+    NetworkSpec, Node, Object, Revision,
 };
 
 use super::{
@@ -133,12 +133,14 @@ fn check_root(init: &InitCluster) -> Result<(), Rejection> {
 }
 
 fn check_cluster(cluster: &Cluster) -> Result<(), Rejection> {
-    let ports = [
+    let mut ports = vec![
         ("data-path-port", cluster.vxlan_port),
         ("encrypted-vxlan-port", cluster.encrypted_vxlan_port),
-        ("esp-port", cluster.esp_port),
     ];
-    for (at, (field, port)) in ports.into_iter().enumerate() {
+    if let Encapsulation::Udp(port) = cluster.esp {
+        ports.push(("esp-port", port));
+    }
+    for (at, (field, port)) in ports.iter().copied().enumerate() {
         if !DATA_PORTS.contains(&port) {
             return Err(Rejection::invalid(field, port, "a data-path port is 1024-49151"));
         }

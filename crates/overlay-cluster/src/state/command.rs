@@ -7,9 +7,9 @@ use core::{
 use std::collections::BTreeSet;
 
 use overlay_types::{
-    Capabilities, Cluster, EndpointId, EndpointSpec, Epoch, EpochState, FeatureLevel, GossipKey,
-    HostReport, NetworkId, NetworkSpec, Node, NodeId, Readiness, RequestId, Revision, Role, Root,
-    RootId, Scale, ServiceId, ServiceSpec, Subnet, UnixMillis,
+    Capabilities, Cluster, Encapsulation, EndpointId, EndpointSpec, Epoch, EpochState,
+    FeatureLevel, GossipKey, HostReport, NetworkId, NetworkSpec, Node, NodeId, Readiness,
+    RequestId, Revision, Role, Root, RootId, Scale, ServiceId, ServiceSpec, Subnet, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -225,6 +225,9 @@ impl Action {
             Self::CreateService { spec, .. } | Self::UpdateService { spec, .. }
                 if spec.prefer_local || spec.scale != Scale::Open =>
             {
+                FeatureLevel::SECOND
+            }
+            Self::InitCluster(init) if init.cluster.esp == Encapsulation::None => {
                 FeatureLevel::SECOND
             }
             // The ways out of a level that is too low.

@@ -20,9 +20,9 @@ use core::time::Duration;
 use overlay_testkit::objects::{ROOT as FIRST_ROOT, root};
 pub(crate) use overlay_testkit::objects::{cluster, node};
 use overlay_types::{
-    Cluster, Endpoint, EndpointDraft, EndpointId, Epoch, GossipKey, Network, NetworkDraft,
-    NetworkId, Node, NodeId, PortSpec, RequestId, Role, RootId, Service, ServiceDraft, ServiceId,
-    ServiceNetwork, UnixMillis,
+    Cluster, Encapsulation, Endpoint, EndpointDraft, EndpointId, Epoch, GossipKey, Network,
+    NetworkDraft, NetworkId, Node, NodeId, PortSpec, RequestId, Role, RootId, Service,
+    ServiceDraft, ServiceId, ServiceNetwork, UnixMillis,
 };
 
 use super::{Action, Applied, Command, InitCluster, MoveNode, Rejection, Response, State, Trust};
@@ -238,7 +238,7 @@ mod cluster_rules {
     #[case(|c: &mut Cluster| c.vxlan_port = 80, "data-path-port", "80")]
     #[case(|c: &mut Cluster| c.vxlan_port = 49_152, "data-path-port", "49152")]
     #[case(|c: &mut Cluster| c.encrypted_vxlan_port = 4789, "encrypted-vxlan-port", "4789")]
-    #[case(|c: &mut Cluster| c.esp_port = 4788, "esp-port", "4788")]
+    #[case(|c: &mut Cluster| c.esp = Encapsulation::Udp(4788), "esp-port", "4788")]
     #[case(|c: &mut Cluster| c.rotation_period = Duration::ZERO, "rotation-period", "0ns")]
     fn c03_init_refuses_impossible_settings(
         #[case] change: fn(&mut Cluster),

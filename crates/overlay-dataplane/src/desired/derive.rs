@@ -5,7 +5,9 @@ mod mesh;
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View};
+use overlay_types::{
+    Encapsulation, Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View,
+};
 
 use super::{
     Backend, Desired, LocalEndpoint, Network, PortKind, RemoteEndpoint, Role, Service, Settings,
@@ -32,6 +34,7 @@ pub struct Local {
 /// keys are not in the view.
 pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
     let own = view.nodes().get(&local.node).map(|node| node.data_path);
+    let esp = view.cluster().map_or_else(Encapsulation::default, |cluster| cluster.esp);
     let mut desired = Desired::default();
     for network in view.networks().values() {
         // A gate alone is no reason to carry a network, as long as it is not plugged in.
@@ -47,7 +50,7 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
             encrypted: network.spec.encrypted,
             multicast: network.spec.multicast,
             mtu: network.spec.mtu.unwrap_or_else(|| {
-                mtu::overlay(local.underlay_mtu, over_ipv6, network.spec.encrypted)
+                mtu::overlay(local.underlay_mtu, over_ipv6, network.spec.encrypted.then_some(esp))
             }),
             subnets: network.subnets.clone(),
         });

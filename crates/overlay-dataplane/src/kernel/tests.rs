@@ -12,7 +12,7 @@ use core::{
 use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, ServiceId};
+use overlay_types::{Addresses, Encapsulation, EndpointId, MacAddr, NetworkId, ServiceId};
 
 use super::{
     KernelConfig, KernelDataplane,
@@ -24,7 +24,7 @@ use super::{
         Nft, Table,
         admission::{self, Ports},
     },
-    xfrm::{Encapsulation, Esp},
+    xfrm::Esp,
 };
 use crate::{
     Dataplane, Desired, Error, Op,
@@ -72,7 +72,7 @@ impl Lab {
 
     /// As [`candidate`](Self::candidate), on a kernel with ESP.
     fn sealing_candidate(&self) -> Candidate<KernelDataplane> {
-        let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::Udp(4500) };
+        let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::default() };
         let own = IpAddr::from([192, 0, 2, 1]);
         let config = KernelConfig { esp: Some(esp), ..KernelConfig::new(&self.directory, own) };
         let start = || {

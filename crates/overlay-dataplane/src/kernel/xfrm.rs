@@ -28,12 +28,12 @@ use overlay_crypto::{
     aead::AeadKey,
     esp::{SaKeys, Salt},
 };
-use overlay_types::Spi;
+use overlay_types::{Encapsulation, Spi};
 
 use self::association::Association;
 use super::netlink::{Refusal, RouteSocket};
 
-pub use protection::{Encapsulation, Esp, Protection};
+pub use protection::{Esp, Protection};
 
 /// Makes an association of each version of IP, in a namespace that is for trying.
 pub(super) fn try_both_families(socket: &RouteSocket) -> Result<(), Refusal> {

@@ -24,9 +24,9 @@ pub enum Direction {
 pub struct Captured<'a> {
     /// Whether it left or came.
     pub direction: Direction,
-    /// Where from.
+    /// Where from. What travels as IP protocol 50 has port 0.
     pub source: SocketAddr,
-    /// Where to.
+    /// Where to, likewise.
     pub destination: SocketAddr,
     /// What is in it.
     pub payload: &'a [u8],
@@ -40,7 +40,7 @@ const LINKTYPE_RAW: u32 = 101;
 /// Longest packet that is written whole.
 const SNAP_LEN: u32 = 0xffff;
 
-/// Writes datagrams as a pcap file, in front of each the IP and UDP header that it had.
+/// Writes datagrams as a pcap file, in front of each the IP header, and that of UDP, that it had.
 ///
 /// The format is that of <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/>.
 #[derive(Debug)]
@@ -62,33 +62,41 @@ impl<W: Write> PcapWriter<W> {
     /// Adds a datagram, at a time since the Unix epoch. Both addresses are of one family.
     pub fn write(&mut self, at: Duration, datagram: &Captured<'_>) -> io::Result<()> {
         self.packet.clear();
-        let payload_len = datagram.payload.len() as u16;
-        let udp_len = payload_len.saturating_add(udp::HEADER_LEN as u16);
         let (source, destination) = (datagram.source, datagram.destination);
+        let is_udp = destination.port() != 0;
+        let protocol = if is_udp { protocol::UDP } else { protocol::ESP };
+        let udp_header = if is_udp { udp::HEADER_LEN as u16 } else { 0 };
+        let content_len = datagram.payload.len() as u16;
+        let payload_len = content_len.saturating_add(udp_header);
         match (source, destination) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => Ipv4Repr {
                 source: *source.ip(),
                 destination: *destination.ip(),
-                protocol: protocol::UDP,
-                payload_len: udp_len,
+                protocol,
+                payload_len,
                 ttl: 64,
             }
             .emit(&mut self.packet),
             (SocketAddr::V6(source), SocketAddr::V6(destination)) => Ipv6Repr {
                 source: *source.ip(),
                 destination: *destination.ip(),
-                protocol: protocol::UDP,
-                payload_len: udp_len,
+                protocol,
+                payload_len,
                 hop_limit: 64,
             }
             .emit(&mut self.packet),
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let start = self.packet.len();
-        let ports = UdpRepr { source: source.port(), destination: destination.port(), payload_len };
-        self.packet.extend_from_slice(&ports.to_bytes());
+        if is_udp {
+            let (source, destination) = (source.port(), destination.port());
+            let ports = UdpRepr { source, destination, payload_len: content_len };
+            self.packet.extend_from_slice(&ports.to_bytes());
+        }
         self.packet.extend_from_slice(datagram.payload);
-        udp::fill_checksum(&mut self.packet[start..], source.ip(), destination.ip());
+        if is_udp {
+            udp::fill_checksum(&mut self.packet[start..], source.ip(), destination.ip());
+        }
         let length = self.packet.len() as u32;
         for word in [at.as_secs() as u32, at.subsec_micros(), length, length] {
             self.file.write_all(&word.to_ne_bytes())?;

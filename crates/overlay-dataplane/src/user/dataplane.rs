@@ -29,6 +29,8 @@ pub struct UserDataplane {
     switch: Switch,
     /// It has the port of plain networks.
     carries_plain: bool,
+    /// It has a socket for ESP.
+    carries_encrypted: bool,
     state: State,
     tables: BTreeMap<NetworkId, Arc<NetworkTable>>,
     ports: BTreeMap<EndpointId, PortBinding>,
@@ -47,6 +49,7 @@ impl UserDataplane {
     pub fn start(config: SwitchConfig) -> Result<Self, Error> {
         Ok(Self {
             carries_plain: config.vxlan_port.is_some(),
+            carries_encrypted: config.esp.is_some(),
             switch: Switch::start(config)?,
             state: State::default(),
             tables: BTreeMap::new(),
@@ -108,6 +111,9 @@ impl UserDataplane {
                 return Err(Error::Unsupported(
                     "carry plain networks: their port was left to another dataplane",
                 ));
+            }
+            Op::PutNetwork(_, settings) if settings.encrypted && !self.carries_encrypted => {
+                return Err(Error::Unsupported("seal frames: it was given no socket for ESP"));
             }
             Op::PutNetwork(id, settings) => {
                 self.follow_mtu(id, &settings);

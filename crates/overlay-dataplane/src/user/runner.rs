@@ -20,7 +20,7 @@ use super::{
         Batch, Channel, Counters, DropReason, Engine, FRAME_HEADROOM, Offload, Output, PortId,
     },
     ports::{Port, tap},
-    sockets::{Receiver, Sockets, UdpSocket},
+    sockets::{DatagramSocket, Receiver, Sockets},
     switch::Command,
     wake::Wake,
 };
@@ -344,7 +344,7 @@ impl Runner {
 
 fn show(
     capture: &mut Capture,
-    socket: &UdpSocket,
+    socket: &DatagramSocket,
     destination: SocketAddr,
     contents: &[u8],
     stride: usize,

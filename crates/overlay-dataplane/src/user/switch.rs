@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use overlay_types::NodeId;
+use overlay_types::{Encapsulation, NodeId};
 
 use super::{
     capture::Capture,
@@ -36,8 +36,9 @@ pub struct SwitchConfig {
     /// UDP port of plain VXLAN, the same on all nodes. 4789 (RFC 7348 §5). `None`: encrypted networks
     /// only, and the port is left to another, as to the kernel's own VXLAN.
     pub vxlan_port: Option<u16>,
-    /// UDP port of ESP, the same on all nodes. 4500 (RFC 3948 §2). `None`: plain networks only.
-    pub esp_port: Option<u16>,
+    /// How ESP travels, the same on all nodes. In UDP, port 4500; as IP protocol 50 it takes CAP_NET_RAW.
+    /// `None`: plain networks only.
+    pub esp: Option<Encapsulation>,
     /// The engine's part.
     pub engine: engine::Config,
 }
@@ -48,7 +49,7 @@ impl SwitchConfig {
     pub const fn new(data_path: IpAddr, seed: u64) -> Self {
         Self {
             vxlan_port: Some(4789),
-            esp_port: Some(4500),
+            esp: Some(Encapsulation::Udp(4500)),
             engine: engine::Config::new(data_path, seed),
         }
     }
@@ -85,7 +86,7 @@ impl Switch {
     /// Opens the sockets and starts the thread. It forwards nothing until it has tables.
     pub fn start(config: SwitchConfig) -> Result<Self, Error> {
         let data_path = config.engine.data_path;
-        let sockets = Sockets::open(data_path, config.vxlan_port, config.esp_port)?;
+        let sockets = Sockets::open(data_path, config.vxlan_port, config.esp)?;
         let poll = mio::Poll::new().map_err(Error::Runtime)?;
         let wake = Arc::new(Wake::new(&poll, WAKE).map_err(Error::Runtime)?);
         let (commands, queue) = mpsc::sync_channel(COMMANDS);

@@ -19,8 +19,8 @@ pub struct Cluster {
     pub vxlan_port: u16,
     /// UDP port of VXLAN inside ESP; never seen outside it.
     pub encrypted_vxlan_port: u16,
-    /// UDP port of ESP (RFC 3948).
-    pub esp_port: u16,
+    /// How ESP travels.
+    pub esp: Encapsulation,
     /// Pools for networks without a requested subnet, in order of preference.
     pub default_pools: Vec<DefaultPool>,
     /// Time from one key epoch to the next.
@@ -35,6 +35,22 @@ pub struct Cluster {
     /// Roots that nodes trust, oldest first. Join tokens name the first, the last signs. There are
     /// several while a root rotation runs.
     pub roots: Vec<Root>,
+}
+
+/// How ESP travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Encapsulation {
+    /// In UDP from and to this port (RFC 3948), 1024-49151: what networks between hosts carry everywhere.
+    Udp(u16),
+    /// As IP protocol 50 (RFC 4303): smaller by the header of UDP, and blocked by many clouds.
+    None,
+}
+
+/// In UDP, port 4500 (RFC 3948 §2).
+impl Default for Encapsulation {
+    fn default() -> Self {
+        Self::Udp(4500)
+    }
 }
 
 /// A pool that networks without a requested subnet take theirs from.

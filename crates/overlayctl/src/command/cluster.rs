@@ -41,6 +41,10 @@ pub(crate) struct Init {
     /// Have managers start with an unlock key only, which is printed
     #[arg(long)]
     autolock: bool,
+    /// Have what is encrypted travel as IP protocol 50, and not in UDP (port 4500): smaller, but many
+    /// clouds block it. Nodes that seal in user space need CAP_NET_RAW for it
+    #[arg(long)]
+    esp_over_ip: bool,
     /// On a manager whose quorum is lost for good: go on alone with the state that it has. The other
     /// managers are removed from the cluster
     #[arg(long, exclusive = true)]
@@ -79,6 +83,7 @@ impl Init {
             rotation_period_ms: rotation_period.transpose()?.unwrap_or_default(),
             autolock: self.autolock,
             force_new_cluster: self.force_new_cluster,
+            esp_over_ip: self.esp_over_ip,
         })
     }
 
@@ -254,6 +259,7 @@ mod tests {
     #[test]
     fn c01_unset_flags_are_left_to_the_node() {
         assert_eq!(request("").unwrap(), v1::InitClusterRequest::default());
+        assert!(request("--esp-over-ip").unwrap().esp_over_ip);
         let request = request("--data-path-port 7789 --rotation-period 1h30m").unwrap();
         assert_eq!((request.vxlan_port, request.rotation_period_ms), (7789, 5_400_000));
     }

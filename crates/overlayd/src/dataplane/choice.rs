@@ -5,8 +5,8 @@ use std::os::{
     unix::net::{SocketAddr, UnixListener},
 };
 
-use overlay_dataplane::kernel::capability;
-use overlay_types::{Capabilities, DataplaneKind, FeatureLevel, HostReport};
+use overlay_dataplane::{kernel::capability, user};
+use overlay_types::{Capabilities, DataplaneKind, Encapsulation, FeatureLevel, HostReport};
 
 use super::{Carriers, has_left};
 use crate::{Config, NodeError, config::DataplaneSetting};
@@ -28,10 +28,11 @@ pub(crate) struct Choice {
 impl Choice {
     /// Tries what the host has, unless it does not matter.
     pub(crate) fn make(config: &Config) -> Result<Self, NodeError> {
+        let opens_raw = user::try_raw_socket().is_ok();
         if config.dataplane == DataplaneSetting::User {
             tracing::info!(dataplane = %DataplaneKind::User, reason = "as set", "dataplane chosen");
-            let user = DataplaneKind::User;
-            let carriers = Carriers { plain: user, encrypted: user };
+            let kind = DataplaneKind::User;
+            let carriers = Carriers { plain: kind, encrypted: kind, opens_raw };
             return Ok(Self { carriers, missing: Vec::new(), _seat: None });
         }
         let mut missing: Vec<String> =
@@ -72,19 +73,19 @@ impl Choice {
         } else {
             DataplaneKind::Kernel
         };
-        let carriers = Carriers { plain: kind, encrypted };
+        let carriers = Carriers { plain: kind, encrypted, opens_raw };
         shorten(&mut missing);
         Ok(Self { carriers, missing, _seat: seat })
     }
 }
 
 impl Carriers {
-    /// What a node with these can do, on its host as it is now.
-    pub(crate) fn capabilities(self) -> Capabilities {
+    /// What a node with these can do, on its host as it is now, in a cluster whose ESP travels so.
+    pub(crate) fn capabilities(self, esp: Encapsulation) -> Capabilities {
         Capabilities {
             dataplane: self.plain,
             // By the kernel, or by the switch in user space beside it.
-            encryption: true,
+            encryption: self.carry(esp),
             ipv6: self.plain == DataplaneKind::User || host_has_ipv6(),
             level: FeatureLevel::OURS,
         }

@@ -13,7 +13,7 @@ use super::{
 type Fakes = NodeDataplane<FakeDataplane, FakeDataplane>;
 
 fn node(plain: DataplaneKind, encrypted: DataplaneKind) -> Fakes {
-    let carriers = Carriers { plain, encrypted };
+    let carriers = Carriers { plain, encrypted, opens_raw: true };
     let kernel = (plain == Kernel).then(FakeDataplane::new);
     NodeDataplane { user: FakeDataplane::new(), kernel, carriers, in_kernel: BTreeSet::new() }
 }

@@ -11,8 +11,8 @@ use overlay_cluster::{
     state::{Action, InitCluster, ManagerLock},
 };
 use overlay_types::{
-    Cluster, ClusterId, DefaultPool, Epoch, FeatureLevel, GossipKey, Meta, NetworkId, NodeId,
-    RequestId, Revision, Role, SpecError,
+    Cluster, ClusterId, DefaultPool, Encapsulation, Epoch, FeatureLevel, GossipKey, Meta,
+    NetworkId, NodeId, RequestId, Revision, Role, SpecError,
 };
 
 use super::{certify, own_node};
@@ -29,10 +29,9 @@ use crate::{
 
 /// Time from one key epoch to the next, unless the cluster is made with another.
 const ROTATION_PERIOD: Duration = Duration::from_hours(12);
-/// UDP ports: VXLAN (RFC 7348 §5), VXLAN inside ESP, ESP in UDP (RFC 3948 §2).
+/// UDP ports: VXLAN (RFC 7348 §5), VXLAN inside ESP.
 const VXLAN_PORT: u16 = 4789;
 const ENCRYPTED_VXLAN_PORT: u16 = 4788;
-const ESP_PORT: u16 = 4500;
 
 /// Makes this node the first manager of a new cluster. Leaves nothing behind when it fails.
 pub(crate) async fn init(
@@ -46,8 +45,8 @@ pub(crate) async fn init(
     let mut cluster = cluster(id, request)?;
     let authority = Authority::generate(id, now())?;
     cluster.roots = vec![authority.root().published(None)];
-    let mut node =
-        own_node(config, choice, addresses, NodeId::from_u128(rand::random()), Role::Manager)?;
+    let own = (NodeId::from_u128(rand::random()), Role::Manager);
+    let mut node = own_node(config, choice, addresses, own, cluster.esp)?;
     let credentials = certify(&authority, Subject::at_first(node.id, node.role), &cluster.roots)?;
     node.root = credentials.issuer();
     let unlock_key = cluster.autolock.then(lock::fresh).transpose()?;
@@ -125,7 +124,7 @@ fn cluster(id: ClusterId, request: v1::InitClusterRequest) -> Result<Cluster, No
         } else {
             ENCRYPTED_VXLAN_PORT
         },
-        esp_port: ESP_PORT,
+        esp: if request.esp_over_ip { Encapsulation::None } else { Encapsulation::default() },
         default_pools: pools.collect::<Result<_, _>>().map_err(invalid)?,
         rotation_period: match request.rotation_period_ms {
             0 => ROTATION_PERIOD,

@@ -8,7 +8,7 @@ use overlay_cluster::{
     ca::{CaError, JoinToken, NodeTls, PendingJoin, TrustedRoots, join::ask},
     control::now,
 };
-use overlay_types::{Change, NodeId, Object, Revision, Role, SpecError, View};
+use overlay_types::{Change, Encapsulation, NodeId, Object, Revision, Role, SpecError, View};
 
 use super::{
     leave::{demote, remove},
@@ -45,8 +45,9 @@ pub(crate) async fn join(
     disk.check_blank()?;
     // What would fail here after the cluster has taken the node in, fails now.
     config.mtu(addresses.data_path)?;
-    // Id, role and root are the manager's to say.
-    let node = own_node(config, choice, addresses, NodeId::default(), Role::Worker)?;
+    // Id, role and root are the manager's to say, and how ESP travels: what that takes is announced later.
+    let (of_nobody, esp) = ((NodeId::default(), Role::Worker), Encapsulation::default());
+    let node = own_node(config, choice, addresses, of_nobody, esp)?;
     let pending = PendingJoin::new()?;
     let answer = ask(&token, &remotes, addresses.control.ip(), &pending, &node).await?;
     let certificate = answer.certificate.clone();

@@ -2,8 +2,8 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use overlay_types::{
-    Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, FeatureLevel, Meta,
-    Node, Object, Revision,
+    Availability, Capabilities, Change, Cluster, ClusterId, DataplaneKind, Encapsulation,
+    FeatureLevel, Meta, Node, Object, Revision,
 };
 
 use super::*;
@@ -26,7 +26,7 @@ fn view(ids: &[RootId], noted: RootId) -> View {
         meta: Meta::default(),
         vxlan_port: 4789,
         encrypted_vxlan_port: 4788,
-        esp_port: 4500,
+        esp: Encapsulation::Udp(4500),
         default_pools: Vec::new(),
         rotation_period: Duration::from_hours(12),
         autolock: false,

@@ -4,13 +4,12 @@ use core::net::IpAddr;
 
 use neli::consts::nl::NlmF;
 use overlay_crypto::{esp::SaKeys, replay};
-use overlay_types::Spi;
+use overlay_types::{Encapsulation, Spi};
 use zeroize::Zeroizing;
 
 use super::{
     super::netlink::{Attributes, Message, family},
-    AEAD, ENCAPSULATION, ESP, Encapsulation, Kind, REPLAY, REQUEST_ID, TRANSPORT, read_u32,
-    read_u64,
+    AEAD, ENCAPSULATION, ESP, Kind, REPLAY, REQUEST_ID, TRANSPORT, read_u32, read_u64,
     selector::{self, Selector, read_address, write_address},
     write_u16, write_u32,
 };

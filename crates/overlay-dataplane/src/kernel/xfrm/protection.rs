@@ -18,7 +18,7 @@ use std::{
 
 use nix::errno::Errno;
 use overlay_crypto::esp::SaId;
-use overlay_types::{Epoch, NodeId};
+use overlay_types::{Encapsulation, Epoch, NodeId};
 
 use super::{
     super::netlink::{Refusal, RouteSocket},
@@ -38,15 +38,6 @@ use crate::{
 const LEAP: u64 = 1 << 31;
 /// Epochs whose numbers are remembered: more than drain at a time.
 const KEPT_EPOCHS: u64 = 8;
-
-/// How ESP travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encapsulation {
-    /// In UDP from and to this port (RFC 3948).
-    Udp(u16),
-    /// As IP protocol 50.
-    None,
-}
 
 /// What is sealed, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

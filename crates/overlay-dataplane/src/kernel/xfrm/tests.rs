@@ -9,10 +9,10 @@ use overlay_crypto::{
     esp::{SaId, SaKeys, Salt},
 };
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Epoch, NodeId, Spi};
+use overlay_types::{Encapsulation, Epoch, NodeId, Spi};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Encapsulation, Esp, Protection};
+use super::{Esp, Protection};
 use crate::sa::Sa;
 
 /// The port that only ESP may carry.

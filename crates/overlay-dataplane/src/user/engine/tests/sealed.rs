@@ -4,7 +4,7 @@ use overlay_crypto::{
     aead::AeadKey,
     esp::{SaId, SaKeys, Salt},
 };
-use overlay_types::{Epoch, NodeId, Spi};
+use overlay_types::{Encapsulation, Epoch, NodeId, Spi};
 
 use super::*;
 use crate::sa::Sa;
@@ -154,7 +154,7 @@ fn e03_a_rotation_loses_nothing_and_no_number_repeats() {
 fn n09_the_largest_sealed_packet_fills_the_underlay() {
     for (is_ipv6, outer) in [(false, 20), (true, 40)] {
         let mut plan = Plan::new(SEALED, &[(1, 11), (2, 21)]);
-        plan.settings.mtu = crate::mtu::overlay(1500, is_ipv6, true);
+        plan.settings.mtu = crate::mtu::overlay(1500, is_ipv6, Some(Encapsulation::default()));
         let (mut a, mut b) = (Node::new(1, &[&plan]), Node::new(2, &[&plan]));
         connect(1, &mut a, &mut b);
         let payload = vec![0; usize::from(plan.settings.mtu) - 28];
