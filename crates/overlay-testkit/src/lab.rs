@@ -74,8 +74,8 @@ pub fn has_esp(host: &Namespace) -> Result<()> {
     host.ip(ESP).map(drop)
 }
 
-/// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs those of the dataplane in
-/// a virtual machine, where `ESP=required`; others take `cargo xtask vm`.
+/// Skips a test where the kernel has no ESP, and says so. `cargo xtask test` runs those of the dataplane and
+/// some with daemons in a virtual machine, where `ESP=required`; the rest take `cargo xtask vm`.
 ///
 /// # Panics
 /// When `ESP=required` and there is none, or when namespaces cannot be made.
