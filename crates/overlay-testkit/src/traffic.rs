@@ -1,7 +1,7 @@
 //! Connections and questions between the namespaces of a lab.
 
 use core::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 use std::{
@@ -19,6 +19,7 @@ use crate::{lab::Namespace, until::until};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a connection that must not come about is tried.
 const REFUSAL: Duration = Duration::from_millis(300);
+const SCTP: i32 = 132;
 
 /// Connects by TCP from one namespace to `target`, where `listener` accepts, and returns the address
 /// that the listener sees.
@@ -82,6 +83,47 @@ pub fn sctp_init(port: u16) -> Vec<u8> {
     packet.extend([0; 8]); // verification tag, checksum
     packet.extend([1, 0, 0, 20]);
     packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let checksum = crc32c::crc32c(&packet);
+    packet[8..12].copy_from_slice(&checksum.to_le_bytes());
+    packet
+}
+
+/// Opens an SCTP association over IPv4, as far as its first packet and the answer: returns whom the server
+/// sees.
+pub fn associate(
+    client: &Namespace,
+    to: Ipv4Addr,
+    port: u16,
+    server: &Namespace,
+    target: u16,
+) -> Result<IpAddr> {
+    let raw = |namespace: &Namespace| {
+        namespace.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(SCTP.into())))
+    };
+    let (client, server) = (raw(client)?, raw(server)?);
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(DEADLINE))?;
+    }
+    client.send_to(&sctp_init(port), &SocketAddr::from((to, 0)).into())?;
+    let mut buffer = [0; 128];
+    let length = resumed(|| (&server).read(&mut buffer)).context("no INIT arrives")?;
+    ensure!(buffer[22..24] == target.to_be_bytes(), "to another port: {:?}", &buffer[..length]);
+    let seen = IpAddr::from([buffer[12], buffer[13], buffer[14], buffer[15]]);
+    // From the port that was asked, to the one that asked.
+    let answer = init_ack(target, u16::from_be_bytes([buffer[20], buffer[21]]));
+    server.send_to(&answer, &SocketAddr::new(seen, 0).into())?;
+    let length = resumed(|| (&client).read(&mut buffer)).context("no INIT ACK arrives")?;
+    ensure!(buffer[12..16] == to.octets(), "from another address: {:?}", &buffer[..length]);
+    ensure!(buffer[20..22] == port.to_be_bytes(), "from another port: {:?}", &buffer[..length]);
+    Ok(seen)
+}
+
+/// The answer to an INIT (RFC 9260 §3.3.3), whose tag is 1.
+fn init_ack(from: u16, to: u16) -> Vec<u8> {
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 1, 0, 0, 0, 0]); // verification tag, checksum
+    packet.extend([2, 0, 0, 20]);
+    packet.extend([0, 0, 0, 2, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
     let checksum = crc32c::crc32c(&packet);
     packet[8..12].copy_from_slice(&checksum.to_le_bytes());
     packet

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use overlay_dataplane::kernel::IngressMode;
 use overlay_testkit::{
     lab,
-    traffic::{is_refused, listen},
+    traffic::{associate, is_refused, listen},
 };
 
 use crate::{
-    probe::{any, ask, associate, exchange},
+    probe::{any, ask, exchange},
     site::{HOSTS, Site, address, gate, inner, outer, service},
 };
 
@@ -49,7 +49,7 @@ fn s10_s11_every_node_answers_and_the_task_sees_the_client() -> Result<()> {
                 }
             }
             for host in 1..=HOSTS {
-                let to = outer(false, host);
+                let to = [192, 0, 2, host].into();
                 let seen = associate(&site.client, to, 3868, task, 3868);
                 assert_eq!(seen.with_context(|| format!("through {host}"))?, outer(false, 9));
             }
