@@ -13,13 +13,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::setup::Lab;
 
 /// Its number on the wire.
-const NUMBER: u8 = 99;
+pub(crate) const NUMBER: u8 = 99;
 /// `IPPROTO_RAW`: whole packets, with any source.
 const WHOLE: i32 = 255;
 
 pub(crate) struct Stranger {
     pub(crate) address: Ipv4Addr,
-    _netns: Namespace,
+    pub(crate) netns: Namespace,
     raw: Socket,
 }
 
@@ -29,9 +29,10 @@ impl Stranger {
         netns.connect(CABLE, &lab.wire, "stranger")?;
         lab.wire.ip(&format!("link set stranger master {WIRE}"))?;
         netns.ip(&format!("address add {address}/24 dev {CABLE}"))?;
+        netns.ip(&format!("address add {}/64 dev {CABLE} nodad", hosts::address_v6(NUMBER)))?;
         let raw =
             netns.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(WHOLE))))?;
-        Ok(Self { address, _netns: netns, raw })
+        Ok(Self { address, netns, raw })
     }
 
     /// Sends an IPv4 packet as it is.

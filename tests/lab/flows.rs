@@ -1,0 +1,191 @@
+//! Connections through a virtual address: how they spread, and what they outlive.
+
+use core::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use overlay_testkit::{lab::Namespace, traffic::resumed, until::until};
+use rstest::rstest;
+
+use crate::{
+    load::{self, Load, Plan},
+    plane::{KERNELS, Plane, USERS},
+    setup::{Cluster, Container, Lab, PATIENCE},
+    web::{PORT, Web, vip},
+};
+
+/// Connections of [`s01_connections_spread_evenly`].
+const CONNECTIONS: &str = "OVERLAY_TEST_CONNECTIONS";
+/// Flows of [`s01_flows_stay_with_their_task_through_updates`], on each of its tasks.
+const FLOWS: usize = 250;
+const UPDATES: usize = 50;
+
+fn service(lab: &Lab) -> Result<SocketAddr> {
+    lab.ctl(1, "network create --attachable net")?;
+    lab.ctl(1, "service create --name web --network net")?;
+    Ok((vip(lab)?, PORT).into())
+}
+
+fn connections() -> Result<usize> {
+    let Some(text) = env::var_os(CONNECTIONS) else { return Ok(4_000) };
+    let text = text.to_string_lossy();
+    text.parse().with_context(|| format!("{CONNECTIONS}={text} is no number"))
+}
+
+/// In turns on the kernel dataplane. By a hash of the flow on the user dataplane, where five standard
+/// deviations are as far as chance goes.
+#[rstest]
+#[case::kernel(KERNELS, |even: usize| even * 3 / 100)]
+#[case::user(USERS, |even: usize| 5 * even.isqrt())]
+fn s01_connections_spread_evenly(
+    #[case] planes: [Plane; 3],
+    #[case] tolerance: fn(usize) -> usize,
+) -> Result<()> {
+    const TASKS: usize = 10;
+    Cluster::of(&planes).run(|lab| {
+        let (target, count) = (service(lab)?, connections()?);
+        let client = lab.container(1, "net")?;
+        let mut web = Web::on(lab, "net");
+        web.start(TASKS as u32)?;
+        let plan = Plan {
+            targets: vec![target],
+            client: client.address(),
+            clients: 1,
+            patience: PATIENCE,
+        };
+        let load = Load::start(&client.netns, &plan);
+        web.until_all_answer(&load)?;
+        load.end()?;
+
+        let counted = count_answers(&client.netns, target, count)?;
+        let (even, tolerated) = (count / TASKS, tolerance(count / TASKS));
+        let is_even = counted.values().all(|found| found.abs_diff(even) <= tolerated);
+        ensure!(
+            counted.len() == TASKS && is_even,
+            "{count} connections over {TASKS} tasks: {counted:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Connects so often, and says how often each task answered.
+fn count_answers(
+    from: &Namespace,
+    target: SocketAddr,
+    count: usize,
+) -> Result<BTreeMap<String, usize>> {
+    const CLIENTS: usize = 4;
+    let mut counted = BTreeMap::new();
+    let ask_all = || {
+        let answers = (0..count / CLIENTS).map(|_| Ok(load::ask(target, PATIENCE)?.0));
+        answers.collect::<Result<Vec<String>>>()
+    };
+    let answers = from.enter(|| {
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(ask_all)).collect();
+            let answers = clients.into_iter().map(|client| client.join().expect("no panic"));
+            answers.collect::<Result<Vec<_>>>()
+        })
+    })?;
+    for name in answers.into_iter().flatten() {
+        *counted.entry(name).or_default() += 1;
+    }
+    Ok(counted)
+}
+
+/// A connection, both ends of it.
+struct Flow {
+    client: TcpStream,
+    task: TcpStream,
+}
+
+impl Flow {
+    /// Connects, and looks who got the connection.
+    fn open(from: &Namespace, target: SocketAddr, tasks: &[TcpListener]) -> Result<Self> {
+        let client = from.enter(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+        let own = client.local_addr()?;
+        let task = until("a task has the connection", PATIENCE, || {
+            for listener in tasks {
+                if let Ok((task, peer)) = resumed(|| listener.accept()) {
+                    ensure!(peer == own, "{peer} is another one");
+                    return Ok(task);
+                }
+            }
+            bail!("nobody has it")
+        })?;
+        for end in [&client, &task] {
+            end.set_nonblocking(false)?;
+            end.set_read_timeout(Some(PATIENCE))?;
+        }
+        Ok(Self { client, task })
+    }
+
+    fn carries(&self, octet: u8) -> Result<()> {
+        let mut heard = [0];
+        for (mut from, mut to) in [(&self.client, &self.task), (&self.task, &self.client)] {
+            from.write_all(&[octet])?;
+            to.read_exact(&mut heard)?;
+            ensure!(heard == [octet], "{heard:?}");
+        }
+        Ok(())
+    }
+}
+
+/// A task, and its listener, which waits for nobody.
+fn listening(lab: &Lab, node: u8) -> Result<(Container, TcpListener)> {
+    let task = Container::on_no_network()?;
+    let listener = task.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
+    listener.set_nonblocking(true)?;
+    Ok((task.joined(lab, node, "net", &["--service", "web"])?, listener))
+}
+
+#[rstest]
+#[case::kernel(KERNELS)]
+#[case::user(USERS)]
+fn s01_flows_stay_with_their_task_through_updates(#[case] planes: [Plane; 3]) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        let target = service(lab)?;
+        let client = lab.container(1, "net")?;
+        let (tasks, listeners): (Vec<_>, Vec<_>) =
+            [1, 2, 3, 2].map(|node| listening(lab, node)).into_iter().collect::<Result<_>>()?;
+        until("each task is known", PATIENCE, || {
+            for listener in &listeners {
+                let stream =
+                    client.netns.enter(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+                drop(stream);
+                ensure!(resumed(|| listener.accept()).is_ok(), "not to each");
+            }
+            Ok(())
+        })?;
+        for listener in &listeners {
+            while resumed(|| listener.accept()).is_ok() {}
+        }
+        let mut flows = (0..FLOWS * tasks.len())
+            .map(|_| Flow::open(&client.netns, target, &listeners))
+            .collect::<Result<Vec<_>>>()?;
+        let (mut guest, mut moved) = (None, 0);
+        for update in 0..UPDATES {
+            match update % 5 {
+                0 => lab.ctl(1, &format!("endpoint drain {}", tasks[0].endpoint)).map(drop)?,
+                1 => guest = Some(listening(lab, 3)?),
+                2 => lab.ctl(2, &format!("service update --label-add n={update} web")).map(drop)?,
+                3 => lab.ctl(1, &format!("endpoint ready {}", tasks[0].endpoint)).map(drop)?,
+                _ => {
+                    let guest = guest.take().context("a task that comes and goes")?;
+                    lab.ctl(3, &format!("endpoint detach {}", guest.0.endpoint))?;
+                }
+            }
+            let held = flows.len();
+            flows.retain(|flow| flow.carries(update as u8).is_ok());
+            moved += held - flows.len();
+        }
+        ensure!(moved == 0, "{moved} of {} flows have moved or ended", FLOWS * tasks.len());
+        Ok(())
+    })
+}

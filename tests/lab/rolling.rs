@@ -1,0 +1,252 @@
+//! A service under load while its tasks come and go, and while a node dies.
+#![expect(clippy::disallowed_methods, reason = "a test measures how long a failure disturbs")]
+
+use core::{net::SocketAddr, time::Duration};
+use std::{net::UdpSocket, time::Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use overlay_testkit::{
+    hosts::{CABLE, address_v4},
+    lab::Namespace,
+    traffic::resumed,
+    until::until,
+};
+use rstest::rstest;
+
+use crate::{
+    load::{Load, Plan, Told},
+    plane::{KERNELS, Plane, USERS},
+    setup::{Cluster, Container, Lab, PATIENCE},
+    stranger::Stranger,
+    web::{PORT, Web, vip},
+};
+
+const PUBLISHED: u16 = 8080;
+/// Longest time of a request: one segment that is lost is sent again within it.
+const REQUEST: Duration = Duration::from_secs(5);
+/// The same while a node is dead, so that each request that went there counts.
+const SHORT_REQUEST: Duration = Duration::from_secs(1);
+/// From the verdict on a node until its tasks get no connections, on a busy machine.
+const MASKED_WITHIN: Duration = Duration::from_secs(1);
+const CLIENTS: usize = 4;
+
+/// Where the clients are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// In a container, asking the virtual address.
+    Inside,
+    /// On the wire, asking all nodes by turns.
+    Outside,
+}
+
+impl Client {
+    /// Makes the service `web`, and says what its network is.
+    fn service(self, lab: &Lab) -> Result<&'static str> {
+        match self {
+            Self::Inside => {
+                lab.ctl(1, "network create --attachable net")?;
+                lab.ctl(1, "service create --name web --network net")?;
+                Ok("net")
+            }
+            Self::Outside => {
+                lab.ctl(1, &format!("service create --name web --publish {PUBLISHED}:{PORT}"))?;
+                Ok("ingress")
+            }
+        }
+    }
+}
+
+/// Clients, and what they ask.
+struct Clients {
+    container: Option<Container>,
+    stranger: Option<Stranger>,
+    plan: Plan,
+}
+
+impl Clients {
+    fn of(client: Client, lab: &Lab, nodes: &[u8], patience: Duration) -> Result<Self> {
+        let plan = |client, targets| Plan { targets, client, clients: CLIENTS, patience };
+        Ok(match client {
+            Client::Inside => {
+                let container = lab.container(1, "net")?;
+                let plan = plan(container.address(), vec![(vip(lab)?, PORT).into()]);
+                Self { container: Some(container), stranger: None, plan }
+            }
+            Client::Outside => {
+                let stranger = Stranger::on_wire(lab)?;
+                let to = |node: &u8| SocketAddr::from((address_v4(*node), PUBLISHED));
+                let plan = plan(stranger.address.into(), nodes.iter().map(to).collect());
+                Self { container: None, stranger: Some(stranger), plan }
+            }
+        })
+    }
+
+    fn netns(&self) -> Result<&Namespace> {
+        let container = self.container.as_ref().map(|container| &container.netns);
+        container.or(self.stranger.as_ref().map(|stranger| &stranger.netns)).context("a client")
+    }
+
+    /// Waits until each target answers, and starts the load.
+    fn start(&self) -> Result<Load> {
+        let netns = self.netns()?;
+        for target in &self.plan.targets {
+            until(&format!("{target} answers"), PATIENCE, || {
+                netns.enter(|| crate::load::ask(*target, self.plan.patience))
+            })?;
+        }
+        Ok(Load::start(netns, &self.plan))
+    }
+}
+
+fn ensure_none_failed(told: &Told) -> Result<()> {
+    let count = told.count();
+    tell(&format!("{count} requests, the slowest took {:?}", told.slowest));
+    if let Some(first) = told.failed.first() {
+        bail!("{} of {count} requests failed, the first one: {}", told.failed.len(), first.error);
+    }
+    Ok(())
+}
+
+/// For who reads the results.
+#[expect(clippy::print_stderr, reason = "figures of a test")]
+fn tell(line: &str) {
+    eprintln!("{line}");
+}
+
+#[rstest]
+#[case::vip(KERNELS, Client::Inside)]
+#[case::vip_in_user_space(USERS, Client::Inside)]
+#[case::mesh(KERNELS, Client::Outside)]
+fn s13_case_1_no_request_fails_while_tasks_are_replaced_and_scaled(
+    #[case] planes: [Plane; 3],
+    #[case] client: Client,
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        let network = client.service(lab)?;
+        let clients = Clients::of(client, lab, &[1, 2, 3], REQUEST)?;
+        let mut web = Web::on(lab, network);
+        web.start(3)?;
+        let load = clients.start()?;
+        web.until_all_answer(&load)?;
+        // 10, then 2.
+        web.start(7)?;
+        web.until_all_answer(&load)?;
+        web.stop(8)?;
+        // 3 again, which are replaced one by one.
+        web.start(1)?;
+        for _ in 0..3 {
+            web.start(1)?;
+            web.until_all_answer(&load)?;
+            web.stop(1)?;
+        }
+        ensure_none_failed(&load.end()?)
+    })
+}
+
+#[rstest]
+#[case::vip(Client::Inside)]
+#[case::mesh(Client::Outside)]
+fn g04_requests_fail_only_until_the_death_of_a_node_is_detected(
+    #[case] client: Client,
+) -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        let network = client.service(lab)?;
+        let clients = Clients::of(client, lab, &[1, 2], SHORT_REQUEST)?;
+        let mut web = Web::on(lab, network);
+        web.start(3)?;
+        let load = clients.start()?;
+        web.until_all_answer(&load)?;
+        ensure_none_failed(&load.so_far())?;
+
+        let killed_at = kill(lab, 3)?;
+        let detected_at = until_known(lab, 3, "dead")?;
+        let before = load.so_far().count();
+        until("the others answer", PATIENCE, || {
+            ensure!(load.so_far().count() > before + 500, "{:?}", load.so_far().answered);
+            Ok(())
+        })?;
+        let told = load.end()?;
+        let last = told.failed.iter().max_by_key(|failure| failure.asked_at);
+        let disturbed = last.map_or(Duration::ZERO, |last| last.asked_at - killed_at);
+        tell(&format!(
+            "the death was detected after {:?}; {} of {} requests failed, the last one was asked after \
+             {disturbed:?}",
+            detected_at - killed_at,
+            told.failed.len(),
+            told.count() + told.failed.len(),
+        ));
+        ensure!(disturbed <= detected_at - killed_at + MASKED_WITHIN, "{last:?}");
+        Ok(())
+    })
+}
+
+/// Takes a node away as a power failure does, once the others have heard of it.
+fn kill(lab: &mut Lab, node: u8) -> Result<Instant> {
+    until_known(lab, node, "alive")?;
+    let killed_at = Instant::now();
+    lab.host(node).netns.ip(&format!("link set {CABLE} down"))?;
+    lab.stop(node, Signal::SIGKILL)?;
+    Ok(killed_at)
+}
+
+/// Waits until the others know how it is with a node.
+fn until_known(lab: &Lab, node: u8, liveness: &str) -> Result<Instant> {
+    let name = lab.host(node).name();
+    for other in (1..=3).filter(|other| *other != node) {
+        until(&format!("node {node} is {liveness}"), PATIENCE, || {
+            let nodes = lab.json(other, "node ls")?;
+            let mut nodes = nodes.as_array().context("nodes")?.iter();
+            let shown = nodes.find(|node| node["name"] == *name).context("the node")?;
+            ensure!(shown["liveness"] == *liveness, "{shown}");
+            Ok(())
+        })?;
+    }
+    Ok(Instant::now())
+}
+
+#[rstest]
+#[case::kernel(KERNELS)]
+#[case::user(USERS)]
+fn s12_g04_a_flow_of_datagrams_leaves_a_dead_node(#[case] planes: [Plane; 3]) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        lab.ctl(1, "network create --attachable net")?;
+        lab.ctl(1, "service create --name web --network net")?;
+        let client = lab.container(1, "net")?;
+        let mut servers = Vec::new();
+        for node in [2, 3] {
+            let flags = ["--service", "web"];
+            let task = Container::on_no_network()?.joined(lab, node, "net", &flags)?;
+            let socket = task.netns.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))?;
+            socket.set_nonblocking(true)?;
+            servers.push((task, socket));
+        }
+        let (staying, dying) = (&servers[0].1, &servers[1].1);
+        let vip = vip(lab)?;
+        let flow = until("a flow goes to the node that dies", PATIENCE, || {
+            let flow = client.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+            flow.connect((vip, PORT))?;
+            until("it arrives there", Duration::from_millis(200), || asked(&flow, dying))?;
+            Ok(flow)
+        })?;
+        // All that was said before.
+        while staying.recv(&mut [0; 8]).is_ok() {}
+
+        let killed_at = kill(lab, 3)?;
+        until("the flow goes to the other task", PATIENCE, || asked(&flow, staying))?;
+        let moved_after = killed_at.elapsed();
+        let detected_after = until_known(lab, 3, "dead")? - killed_at;
+        tell(&format!("detected within {detected_after:?}, moved within {moved_after:?}"));
+        ensure!(moved_after <= detected_after + MASKED_WITHIN);
+        Ok(())
+    })
+}
+
+/// Whether a datagram of a flow arrives at a server.
+fn asked(flow: &UdpSocket, server: &UdpSocket) -> Result<()> {
+    // Without a backend it is refused, which the next one tells.
+    let _ = flow.send(b"question");
+    let from = resumed(|| server.recv_from(&mut [0; 8])).context("nothing arrives")?.1;
+    ensure!(from.port() == flow.local_addr()?.port(), "of {from}");
+    Ok(())
+}
