@@ -1,13 +1,15 @@
 //! A capture in a namespace: what arrived is known, not guessed from silence.
 #![expect(clippy::disallowed_methods, reason = "a test measures against deadlines")]
 
-use core::time::Duration;
+use core::{net::Ipv4Addr, time::Duration};
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read},
     time::Instant,
 };
 
 use anyhow::{Result, ensure};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use overlay_testkit::lab::Namespace;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -81,15 +83,28 @@ impl Ear {
     }
 
     /// UDP ports that IPv4 datagrams were sent to.
-    pub(crate) fn udp_ports(&mut self) -> Result<std::collections::BTreeSet<u16>> {
+    pub(crate) fn udp_ports(&mut self) -> Result<BTreeSet<u16>> {
+        Ok(self.datagrams()?.into_iter().map(|(_, port)| port).collect())
+    }
+
+    /// Who sent IPv4 datagrams to a UDP port.
+    pub(crate) fn sources_to(&mut self, port: u16) -> Result<BTreeSet<Ipv4Addr>> {
+        let to_port = |(source, to)| (to == port).then_some(source);
+        Ok(self.datagrams()?.into_iter().filter_map(to_port).collect())
+    }
+
+    /// Sources and destination ports of IPv4 datagrams.
+    fn datagrams(&mut self) -> Result<BTreeSet<(Ipv4Addr, u16)>> {
         self.listen()?;
-        let port = |frame: &Vec<u8>| {
-            let packet = etherparse::SlicedPacket::from_ethernet(frame).ok()?;
-            match packet.transport? {
-                etherparse::TransportSlice::Udp(udp) => Some(udp.destination_port()),
+        let datagram = |frame: &Vec<u8>| {
+            let packet = SlicedPacket::from_ethernet(frame).ok()?;
+            match (packet.net?, packet.transport?) {
+                (NetSlice::Ipv4(ip), TransportSlice::Udp(udp)) => {
+                    Some((ip.header().source_addr(), udp.destination_port()))
+                }
                 _ => None,
             }
         };
-        Ok(self.frames.iter().filter_map(port).collect())
+        Ok(self.frames.iter().filter_map(datagram).collect())
     }
 }

@@ -28,6 +28,7 @@ mod probe;
 mod programs;
 mod publish;
 mod ready;
+mod reference_document;
 mod revoked;
 mod rolling;
 mod rotation;
