@@ -1,20 +1,23 @@
 //! Beside Docker, Kubernetes and firewalls: they do not disturb us, nor we them.
 #![expect(clippy::disallowed_methods, reason = "a test measures against deadlines")]
 
-use core::net::IpAddr;
+use core::{net::IpAddr, time::Duration};
 use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
     hosts::{CABLE, Host, address_v4},
-    lab::Namespace,
+    lab::{DOCKER, Namespace},
+    until::until,
 };
 use rstest::rstest;
 
 use crate::{
+    load::{self, Server},
     plane::{KERNELS, Plane, USERS},
     probe::ping,
-    setup::{BACK_WITHIN, Cluster, Container, Lab},
+    setup::{BACK_WITHIN, Cluster, Container, Lab, PATIENCE},
+    stranger::Stranger,
 };
 
 /// A firewall that lets in what the README says and the other VXLAN device, and forwards nothing.
@@ -130,4 +133,50 @@ fn d06_s08_firewalls_docker_and_other_vxlan_devices_do_not_disturb(
     #[case] planes: [Plane; 3],
 ) -> Result<()> {
     beside_others(&planes)
+}
+
+/// Docker's rules, with one of an administrator's, as a reload of the firewall leaves them.
+fn reload(host: &Host) -> Result<()> {
+    for family in ["iptables", "ip6tables"] {
+        let restore = format!("printf '{DOCKER}' | {family}-restore");
+        host.netns.run(&["sh", "-c", &restore])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn s10_case_3_published_ports_are_back_after_a_reload_and_override_no_rule() -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        for host in &lab.hosts {
+            reload(host)?;
+        }
+        // What the administrator refuses is at port 81.
+        lab.ctl(1, "service create --name web --publish 8080:80 --publish 8081:81")?;
+        let task = Container::on_no_network()?;
+        let _servers = [80, 81].map(|port| Server::start(&task.netns, port, "web"));
+        let _task = task.joined(lab, 2, "ingress", &["--service", "web"])?;
+        let client = Stranger::on_wire(lab)?;
+        let answers = |node, port| {
+            let target = (address_v4(node), port).into();
+            client.netns.enter(|| load::ask(target, Duration::from_millis(500)))
+        };
+        let check = |what: &str, patience| {
+            for node in 1..=3 {
+                let (_, seen) = until(what, patience, || answers(node, 8080))?;
+                ensure!(seen == client.address, "{seen}");
+                ensure!(answers(node, 8081).is_err(), "{what}: what is refused passes");
+            }
+            Ok(())
+        };
+        check("the port answers", PATIENCE)?;
+        for host in &lab.hosts {
+            reload(host)?;
+        }
+        check("the port answers after a reload", BACK_WITHIN)?;
+        for host in &lab.hosts {
+            host.netns.run(&["nft", "flush", "ruleset"])?;
+            reload(host)?;
+        }
+        check("the port answers after a flush", BACK_WITHIN)
+    })
 }
