@@ -13,6 +13,7 @@ mod by_hand;
 mod capability;
 mod carry;
 mod chore;
+mod client;
 mod coexist;
 mod ear;
 mod flows;

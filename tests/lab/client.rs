@@ -1,0 +1,129 @@
+//! Whom tasks take the clients of published ports for.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{TcpListener, UdpSocket},
+};
+
+use anyhow::{Context, Result, ensure};
+use overlay_testkit::{
+    hosts::{address_v4, address_v6},
+    lab::Namespace,
+    traffic::{self, associate},
+    until::until,
+};
+use rstest::rstest;
+
+use crate::{
+    plane::{KERNELS, MIXED, Plane},
+    setup::{Cluster, Container, Lab, PATIENCE},
+    stranger::{self, Stranger},
+};
+
+/// Nodes that answer on published ports in all clusters here.
+const ANSWERING: [u8; 2] = [1, 2];
+const PUBLISH: &str = "--publish 8080:80 --publish 5353:53/udp --publish 3868:3868/sctp";
+
+/// A task, and what listens in it.
+struct Task {
+    container: Container,
+    tcp: TcpListener,
+    udp: UdpSocket,
+}
+
+impl Task {
+    fn on(lab: &Lab, node: u8, network: &str) -> Result<Self> {
+        let container = Container::on_no_network()?;
+        let any = Ipv6Addr::UNSPECIFIED;
+        let tcp = container.netns.enter(|| TcpListener::bind((any, 80)))?;
+        let udp = container.netns.enter(|| UdpSocket::bind((any, 53)))?;
+        let container = container.joined(lab, node, network, &["--service", "web"])?;
+        container.until_plugged()?;
+        Ok(Self { container, tcp, udp })
+    }
+
+    /// Whom it takes the client for, by each protocol that is asked through a node.
+    fn sees(&self, client: &Namespace, through: u8) -> Result<Vec<IpAddr>> {
+        let mut seen = Vec::new();
+        for to in [IpAddr::from(address_v4(through)), address_v6(through).into()] {
+            let at = |port| SocketAddr::new(to, port);
+            let port = at(8080);
+            until(&format!("{port} answers"), PATIENCE, || {
+                ensure!(!traffic::is_refused(client, port));
+                Ok(())
+            })?;
+            // Those that were tried before.
+            self.tcp.set_nonblocking(true)?;
+            while self.tcp.accept().is_ok() {}
+            self.tcp.set_nonblocking(false)?;
+            seen.push(traffic::connect(client, port, &self.tcp).context("TCP")?);
+            let asked = traffic::ask(client, at(5353), &self.udp);
+            seen.push(asked.with_context(|| format!("UDP by {to}"))?);
+        }
+        let netns = &self.container.netns;
+        let asked = associate(client, address_v4(through), 3868, netns, 3868);
+        seen.push(asked.context("SCTP")?);
+        Ok(seen.into_iter().map(|address| address.to_canonical()).collect())
+    }
+}
+
+/// Subnets of the network that the mesh gets.
+const SUBNETS: &str = "--subnet 10.50.0.0/24 --subnet fd50::/64 --ipv6";
+
+/// Has the ingress network have both versions of IP, and what else is asked of it.
+fn remake_ingress(lab: &Lab, flags: &str) -> Result<()> {
+    lab.ctl(1, "network rm --force ingress")?;
+    lab.ctl(1, &format!("network create --ingress {SUBNETS} {flags} own"))?;
+    lab.ctl(1, &format!("service create --name web {PUBLISH}")).map(drop)
+}
+
+#[rstest]
+#[case::plain(KERNELS, "")]
+#[case::encrypted(KERNELS, "--opt encrypted")]
+#[case::mixed(MIXED, "")]
+fn s11_the_client_has_its_own_address_through_every_node(
+    #[case] planes: [Plane; 3],
+    #[case] flags: &str,
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        remake_ingress(lab, flags)?;
+        let client = Stranger::on_wire(lab)?;
+        let (v4, v6) = (IpAddr::from(client.address), address_v6(stranger::NUMBER).into());
+        // One node has the task, and others; then another one has it.
+        for node in [1, 3] {
+            let task = Task::on(lab, node, "own")?;
+            for through in ANSWERING {
+                let seen = task.sees(&client.netns, through);
+                let seen = seen.with_context(|| format!("task on {node}, through {through}"))?;
+                ensure!(
+                    seen == [v4, v4, v6, v6, v4],
+                    "task on {node}, through {through}: {seen:?}"
+                );
+            }
+            lab.ctl(node, &format!("endpoint detach {}", task.container.endpoint))?;
+        }
+        Ok(())
+    })
+}
+
+/// As with Docker: each node's clients come under its own address on the network.
+#[test]
+fn s11_the_client_has_the_address_of_its_node_where_that_is_asked_for() -> Result<()> {
+    Cluster { flags: "--ingress-mode snat", ..Cluster::of(&KERNELS) }.run(|lab| {
+        remake_ingress(lab, "")?;
+        let client = Stranger::on_wire(lab)?;
+        let task = Task::on(lab, 2, "own")?;
+        let mut gates = BTreeSet::new();
+        for through in 1..=3 {
+            let seen = task.sees(&client.netns, through)?;
+            let [tcp4, udp4, tcp6, udp6, sctp] = seen[..] else { unreachable!("five protocols") };
+            ensure!((tcp4, tcp6) == (udp4, udp6) && sctp == tcp4, "through {through}: {seen:?}");
+            ensure!(tcp4.is_ipv4() && tcp6.is_ipv6(), "through {through}: {seen:?}");
+            gates.extend([tcp4, tcp6]);
+        }
+        let own = [IpAddr::from(client.address), address_v6(stranger::NUMBER).into()];
+        ensure!(gates.len() == 6 && own.iter().all(|own| !gates.contains(own)), "{gates:?}");
+        Ok(())
+    })
+}
