@@ -16,13 +16,11 @@ use overlay_testkit::{
 use rstest::rstest;
 
 use crate::{
-    plane::{KERNELS, MIXED, Plane},
+    plane::{KERNELS, MIXED, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
     stranger::{self, Stranger},
 };
 
-/// Nodes that answer on published ports in all clusters here.
-const ANSWERING: [u8; 2] = [1, 2];
 const PUBLISH: &str = "--publish 8080:80 --publish 5353:53/udp --publish 3868:3868/sctp";
 
 /// A task, and what listens in it.
@@ -44,7 +42,8 @@ impl Task {
     }
 
     /// Whom it takes the client for, by each protocol that is asked through a node.
-    fn sees(&self, client: &Namespace, through: u8) -> Result<Vec<IpAddr>> {
+    /// Nodes in user space carry no SCTP.
+    fn sees(&self, client: &Namespace, through: u8, plane: Plane) -> Result<Vec<IpAddr>> {
         let mut seen = Vec::new();
         for to in [IpAddr::from(address_v4(through)), address_v6(through).into()] {
             let at = |port| SocketAddr::new(to, port);
@@ -61,9 +60,11 @@ impl Task {
             let asked = traffic::ask(client, at(5353), &self.udp);
             seen.push(asked.with_context(|| format!("UDP by {to}"))?);
         }
-        let netns = &self.container.netns;
-        let asked = associate(client, address_v4(through), 3868, netns, 3868);
-        seen.push(asked.context("SCTP")?);
+        if plane == Plane::Kernel {
+            let netns = &self.container.netns;
+            let asked = associate(client, address_v4(through), 3868, netns, 3868);
+            seen.push(asked.context("SCTP")?);
+        }
         Ok(seen.into_iter().map(|address| address.to_canonical()).collect())
     }
 }
@@ -81,6 +82,7 @@ fn remake_ingress(lab: &Lab, flags: &str) -> Result<()> {
 #[rstest]
 #[case::plain(KERNELS, "")]
 #[case::encrypted(KERNELS, "--opt encrypted")]
+#[case::user(USERS, "")]
 #[case::mixed(MIXED, "")]
 fn s11_the_client_has_its_own_address_through_every_node(
     #[case] planes: [Plane; 3],
@@ -93,13 +95,12 @@ fn s11_the_client_has_its_own_address_through_every_node(
         // One node has the task, and others; then another one has it.
         for node in [1, 3] {
             let task = Task::on(lab, node, "own")?;
-            for through in ANSWERING {
-                let seen = task.sees(&client.netns, through);
+            for (through, plane) in (1..).zip(planes) {
+                let seen = task.sees(&client.netns, through, plane);
                 let seen = seen.with_context(|| format!("task on {node}, through {through}"))?;
-                ensure!(
-                    seen == [v4, v4, v6, v6, v4],
-                    "task on {node}, through {through}: {seen:?}"
-                );
+                let expected = [v4, v4, v6, v6, v4];
+                let expected = &expected[..if plane == Plane::Kernel { 5 } else { 4 }];
+                ensure!(seen == expected, "task on {node}, through {through}: {seen:?}");
             }
             lab.ctl(node, &format!("endpoint detach {}", task.container.endpoint))?;
         }
@@ -116,7 +117,7 @@ fn s11_the_client_has_the_address_of_its_node_where_that_is_asked_for() -> Resul
         let task = Task::on(lab, 2, "own")?;
         let mut gates = BTreeSet::new();
         for through in 1..=3 {
-            let seen = task.sees(&client.netns, through)?;
+            let seen = task.sees(&client.netns, through, Plane::Kernel)?;
             let [tcp4, udp4, tcp6, udp6, sctp] = seen[..] else { unreachable!("five protocols") };
             ensure!((tcp4, tcp6) == (udp4, udp6) && sctp == tcp4, "through {through}: {seen:?}");
             ensure!(tcp4.is_ipv4() && tcp6.is_ipv6(), "through {through}: {seen:?}");

@@ -1,21 +1,25 @@
 //! The routing mesh: every node answers on a published port, and tasks see clients' own addresses.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use overlay_testkit::{
     hosts::{CABLE, WIRE, address_v4},
     lab::Namespace,
     until::until,
 };
 use rstest::rstest;
+use socket2::SockRef;
 
 use crate::{
-    plane::{KERNELS, MIXED, Plane},
+    plane::{KERNELS, MIXED, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
 };
 
@@ -70,23 +74,23 @@ fn task(lab: &Lab, node: u8, network: &str) -> Result<(Container, TcpListener)> 
 }
 
 #[rstest]
-#[case::kernel(KERNELS, &[1, 2, 3])]
-#[case::mixed(MIXED, &[1, 2])]
+#[case::kernel(KERNELS)]
+#[case::user(USERS)]
+#[case::mixed(MIXED)]
 fn s10_s11_every_node_answers_and_a_task_anywhere_sees_the_client(
     #[case] planes: [Plane; 3],
-    #[case] answering: &[u8],
 ) -> Result<()> {
     Cluster::of(&planes).run(|lab| {
         let client = client(lab)?;
         lab.ctl(1, &format!("service create --name web --publish {PORT}:80"))?;
         for node in [3, 1] {
             let (task, listener) = task(lab, node, "ingress")?;
-            for through in answering {
-                check(&client, &listener, *through)?;
+            for through in [1, 2, 3] {
+                check(&client, &listener, through)?;
             }
             lab.ctl(node, &format!("endpoint detach {}", task.endpoint))?;
-            for through in answering {
-                until_refused(&client, *through)?;
+            for through in [1, 2, 3] {
+                until_refused(&client, through)?;
             }
         }
         lab.ctl(1, "service rm web")?;
@@ -116,6 +120,67 @@ fn n07_the_mesh_moves_to_an_ingress_network_that_is_made_anew() -> Result<()> {
         for through in [1, 2, 3] {
             check(&client, &listener, through)?;
         }
+        Ok(())
+    })
+}
+
+/// A drain and its end, and a reset, as a client sees them that is connected all the while.
+#[rstest]
+#[case::kernel(KERNELS)]
+#[case::user(USERS)]
+fn s13_s10_a_port_answers_again_while_an_old_connection_goes_on(
+    #[case] planes: [Plane; 3],
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        let client = client(lab)?;
+        let publish = format!("--publish {PORT}:80 --publish {PORT}:80/udp");
+        lab.ctl(1, &format!("service create --name web {publish}"))?;
+        let (task, listener) = task(lab, 2, "ingress")?;
+        let server = task.netns.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 80)))?;
+        let asker = client.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+        asker.connect((address_v4(1), PORT))?;
+        for socket in [&server, &asker] {
+            socket.set_read_timeout(Some(PATIENCE))?;
+        }
+        let mut old = until_connected(&client, 1)?;
+        let (mut there, _) = listener.accept()?;
+        let mut exchange = || -> Result<()> {
+            let mut heard = [0; 3];
+            old.write_all(b"old")?;
+            there.read_exact(&mut heard)?;
+            there.write_all(&heard)?;
+            old.read_exact(&mut heard)?;
+            asker.send(b"ask")?;
+            let (_, from) = server.recv_from(&mut heard)?;
+            server.send_to(&heard, from)?;
+            asker.recv(&mut heard)?;
+            ensure!(&heard == b"ask", "{heard:?}");
+            Ok(())
+        };
+        exchange()?;
+        for _ in 0..2 {
+            lab.ctl(2, &format!("endpoint drain {}", task.endpoint))?;
+            until_refused(&client, 1)?;
+            // Those that were not refused yet.
+            listener.set_nonblocking(true)?;
+            while listener.accept().is_ok() {}
+            listener.set_nonblocking(false)?;
+            exchange().context("while it drains")?;
+            lab.ctl(2, &format!("endpoint ready {}", task.endpoint))?;
+            check(&client, &listener, 1)?;
+            exchange().context("when it is ready again")?;
+        }
+        // The task breaks off in the middle of what it says.
+        let mut old = until_connected(&client, 1)?;
+        old.set_read_timeout(Some(PATIENCE))?;
+        let (mut there, _) = listener.accept()?;
+        there.write_all(b"half")?;
+        let mut heard = [0; 4];
+        old.read_exact(&mut heard)?;
+        SockRef::from(&there).set_linger(Some(Duration::ZERO))?;
+        drop(there);
+        let end = old.read(&mut heard);
+        ensure!(end.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset), "{end:?}");
         Ok(())
     })
 }

@@ -16,7 +16,8 @@
 //! - [`wire`]: packet formats
 //! - [`kernel`]: a namespace per network, programmed over netlink; the gateway, containers' way out; and the
 //!   routing mesh, published ports of services
-//! - [`user`]: the switch in user space: pure engine, ports, sockets
+//! - [`user`]: the switch in user space: pure engine, ports, sockets; and the routing mesh without privileges
+//! - [`mesh`]: what both parts of the routing mesh have in common
 //! - [`fake`], [`conformance`]: a dataplane for tests, and the suite that every dataplane passes
 
 pub mod api;
@@ -26,6 +27,7 @@ mod diff;
 mod error;
 pub mod fake;
 pub mod kernel;
+pub mod mesh;
 pub mod mtu;
 pub mod sa;
 mod state;

@@ -5,6 +5,7 @@
 pub mod capture;
 mod dataplane;
 pub mod engine;
+mod mesh;
 pub mod ports;
 mod runner;
 mod sockets;
@@ -12,5 +13,6 @@ mod switch;
 mod wake;
 
 pub use dataplane::UserDataplane;
+pub use mesh::UserMesh;
 pub use sockets::try_raw_socket;
 pub use switch::{Switch, SwitchConfig};

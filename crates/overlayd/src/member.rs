@@ -22,6 +22,7 @@ use overlay_gossip::{
 };
 use overlay_types::{DataplaneKind, NodeId, Role, UnixMillis, View};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -91,7 +92,7 @@ impl Member {
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
         let site = Site { netns_dir: &netns_dir, data_path, view: &view };
         // On a user node this removes what is in the directory of namespaces, which the next looks at.
-        let mesh = NodeMesh::start(choice.carriers.plain, config.mesh())?;
+        let mesh = NodeMesh::start(choice.carriers.plain, config.mesh(), &Handle::current())?;
         let dataplane = NodeDataplane::start(choice.carriers, &site)?;
         let gateway = NodeGateway::start(choice.carriers.plain, config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;

@@ -492,7 +492,8 @@ impl Worker {
     fn publish(&mut self, published: Published, heard: bool, now: Instant, refused: &mut Refused) {
         let Published { uplinks, mesh, plugged } = &published;
         let by_gateway = self.shared.gateway().turn(uplinks, heard);
-        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, heard, now);
+        let gate = mesh.as_ref().and_then(|mesh| self.shared.take_memory_port(mesh.endpoint));
+        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, gate, heard, now);
         for (endpoint, reason) in by_gateway.into_iter().chain(by_mesh.failures) {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }

@@ -33,8 +33,6 @@ pub struct Local {
 /// node is back, but services send nothing to them. Associations are left to the caller: their
 /// keys are not in the view.
 pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
-    let own = view.nodes().get(&local.node).map(|node| node.data_path);
-    let esp = view.cluster().map_or_else(Encapsulation::default, |cluster| cluster.esp);
     let mut desired = Desired::default();
     for network in view.networks().values() {
         // A gate alone is no reason to carry a network, as long as it is not plugged in.
@@ -44,14 +42,11 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
         if !view.endpoints_on(network.id).any(here) {
             continue;
         }
-        let over_ipv6 = own.is_some_and(|address| address.is_ipv6());
         let mut entry = Network::new(Settings {
             vni: network.vni,
             encrypted: network.spec.encrypted,
             multicast: network.spec.multicast,
-            mtu: network.spec.mtu.unwrap_or_else(|| {
-                mtu::overlay(local.underlay_mtu, over_ipv6, network.spec.encrypted.then_some(esp))
-            }),
+            mtu: mtu(view, network, local),
             subnets: network.subnets.clone(),
         });
         place_endpoints(view, network.id, local, &mut entry);
@@ -59,6 +54,15 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
         desired.networks.insert(network.id, entry);
     }
     desired
+}
+
+/// Largest IP packet of a network on this node.
+fn mtu(view: &View, network: &overlay_types::Network, local: &Local) -> u16 {
+    let own = view.nodes().get(&local.node);
+    let over_ipv6 = own.is_some_and(|node| node.data_path.is_ipv6());
+    let esp = view.cluster().map_or_else(Encapsulation::default, |cluster| cluster.esp);
+    let esp = network.spec.encrypted.then_some(esp);
+    network.spec.mtu.unwrap_or_else(|| mtu::overlay(local.underlay_mtu, over_ipv6, esp))
 }
 
 fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut Network) {

@@ -20,15 +20,36 @@ pub struct Mesh {
     pub network: NetworkId,
     /// This node's gate.
     pub endpoint: EndpointId,
+    /// The same as it is plugged in.
+    pub gate: LocalEndpoint,
+    /// Largest IP packet of the ingress network, in octets.
+    pub mtu: u16,
     /// Ethernet addresses of the gates of all nodes, this one's included: tasks answer to these.
     pub gates: BTreeMap<EndpointId, MacAddr>,
     /// Services that publish ports in ingress mode.
     pub services: BTreeMap<ServiceId, MeshService>,
+    /// Ethernet addresses of the tasks of these services, on whatever node.
+    pub macs: BTreeMap<EndpointId, MacAddr>,
     /// Endpoints of this node that are tasks of these services, as they are plugged in. Their
     /// namespaces get what sends answers back.
     pub tasks: BTreeMap<EndpointId, LocalEndpoint>,
     /// Subnets of the cluster's networks: no client has an address in them.
     pub subnets: BTreeSet<Subnet>,
+}
+
+impl Mesh {
+    /// Backends of a service: those that get new flows, and those that keep what they have.
+    pub fn backends(&self, service: &MeshService) -> BTreeMap<EndpointId, Backend> {
+        let mut backends = service.backends.clone();
+        let is_here = |id: &EndpointId| self.tasks.contains_key(id);
+        let has_own = backends.iter().any(|(id, backend)| is_here(id) && !backend.draining);
+        if service.prefer_local && has_own {
+            for (_, backend) in backends.iter_mut().filter(|(id, _)| !is_here(id)) {
+                backend.draining = true;
+            }
+        }
+        backends
+    }
 }
 
 /// A service that publishes ports.

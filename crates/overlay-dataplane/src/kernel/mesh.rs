@@ -36,13 +36,12 @@ mod cable;
 mod flows;
 mod ports;
 
-use core::fmt;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use overlay_types::{Addresses, EndpointId, ServiceId};
+use overlay_types::{Addresses, EndpointId};
 
 use self::addresses::Cable;
 /// Name of the cable's end on the host.
@@ -63,6 +62,7 @@ use super::{
     },
     services::{self, Services},
 };
+pub use crate::mesh::{Concerned, IngressMode, MeshOutcome};
 use crate::{
     Error,
     desired::{LocalEndpoint, Mesh, PortKind, Service},
@@ -73,17 +73,6 @@ const GATE_INTERFACE: &str = "ingress0";
 /// Name of the file that stands for the gate's namespace. Those of networks have a number in theirs.
 const FILE: &str = "mesh";
 
-/// How answers find back to the gate that the question came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IngressMode {
-    /// Tasks see clients' own addresses; their namespaces know the way back.
-    #[default]
-    Transparent,
-    /// Tasks see the gate's address, as with Docker: for tasks whose namespaces cannot be changed, or
-    /// whose kernels lack what it takes (before Linux 5.16).
-    Snat,
-}
-
 /// How a node's part of the mesh is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshConfig {
@@ -91,37 +80,6 @@ pub struct MeshConfig {
     pub directory: PathBuf,
     /// What this node's gate does to clients' addresses.
     pub mode: IngressMode,
-}
-
-/// Whom something is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Concerned {
-    /// All published ports of this node.
-    Everybody,
-    /// A service that publishes ports.
-    Service(ServiceId),
-    /// A task on this node.
-    Task(EndpointId),
-}
-
-/// For logs.
-impl fmt::Display for Concerned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everybody => f.write_str("all published ports"),
-            Self::Service(id) => write!(f, "service {id}"),
-            Self::Task(id) => write!(f, "task {id}"),
-        }
-    }
-}
-
-/// What one comparison came to.
-#[derive(Debug, Default)]
-pub struct MeshOutcome {
-    /// What was changed, for a log.
-    pub changes: Vec<String>,
-    /// What failed, and for whom. It is tried again the next time.
-    pub refused: Vec<(Concerned, Error)>,
 }
 
 /// A node's part of the routing mesh in the Linux kernel.
@@ -349,7 +307,7 @@ impl KernelMesh {
                 continue;
             };
             let vips = found.cable.addresses(*number, found.has());
-            wanted.insert(*id, Service { vips, backends: ports::backends(service, mesh) });
+            wanted.insert(*id, Service { vips, backends: mesh.backends(service) });
         }
         let programmed = self.services.program(&site, &wanted, None);
         programmed.map_err(|reason| site.failed(reason))?;

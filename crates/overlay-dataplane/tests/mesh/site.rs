@@ -283,9 +283,20 @@ impl Site {
         let mut tasks = self.tasks_of(host);
         tasks.retain(|id, _| services.values().any(|service| service.backends.contains_key(id)));
         let gates = self.gates.iter().map(|host| (endpoint(100 + host), mac(100 + host))).collect();
-        let endpoint = endpoint(100 + host);
+        let number = 100 + host;
         let subnets = SUBNETS.iter().map(|text| text.parse().expect("a subnet")).collect();
-        Mesh { network: NETWORK, endpoint, gates, services, tasks, subnets }
+        let port = self.port(host, "ingress0".into(), PathBuf::new());
+        Mesh {
+            network: NETWORK,
+            endpoint: endpoint(number),
+            gate: LocalEndpoint::new(mac(number), inner(number), port),
+            mtu: 1450,
+            gates,
+            services,
+            macs: self.tasks.iter().map(|task| (endpoint(task.number), mac(task.number))).collect(),
+            tasks,
+            subnets,
+        }
     }
 
     fn network_of(&self, host: u8, gate: PortKind) -> Network {

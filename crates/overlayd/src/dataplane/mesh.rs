@@ -1,6 +1,5 @@
-//! This node's part of the routing mesh. Nodes whose plain networks are in the kernel answer on published
-//! ports. A user node does not: its gate leads nowhere, but its tasks in containers get what sends
-//! answers back to the gates of other nodes.
+//! This node's part of the routing mesh: in the kernel where plain networks are there, else in user space.
+//! Tasks in containers get what sends answers back to the gates of other nodes on either.
 
 use core::time::Duration;
 use std::{
@@ -11,12 +10,12 @@ use std::{
 use overlay_dataplane::{
     Error,
     desired::{Mesh, PortKind},
-    kernel::{
-        IngressMode, KernelMesh, MeshConfig,
-        mesh::{Concerned, MeshOutcome},
-    },
+    kernel::{KernelMesh, MeshConfig},
+    mesh::{Concerned, IngressMode, MeshOutcome},
+    user::{UserMesh, ports::MemoryPort},
 };
 use overlay_types::{DataplaneKind, EndpointId};
+use tokio::runtime::Handle;
 
 use super::choice;
 
@@ -30,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct NodeMesh {
     /// `None` on a user node without nf_tables.
     kernel: Option<KernelMesh>,
-    /// The node answers on published ports.
-    publishes: bool,
+    /// On a user node: what answers on published ports instead.
+    user: Option<UserMesh>,
     mode: IngressMode,
     start: Start,
     /// The gate had a namespace once.
@@ -82,8 +81,12 @@ impl Start {
 }
 
 impl NodeMesh {
-    /// The part of a node of this kind.
-    pub(crate) fn start(kind: DataplaneKind, config: MeshConfig) -> Result<Self, Error> {
+    /// The part of a node of this kind, whose connections `runtime` serves.
+    pub(crate) fn start(
+        kind: DataplaneKind,
+        config: MeshConfig,
+        runtime: &Handle,
+    ) -> Result<Self, Error> {
         let mode = config.mode;
         let kernel = match kind {
             DataplaneKind::Kernel => Some(KernelMesh::start(config)?),
@@ -93,21 +96,21 @@ impl NodeMesh {
                 started.inspect_err(|error| tracing::debug!(%error, "tasks get no way back")).ok()
             }
         };
-        let publishes = kind == DataplaneKind::Kernel;
+        let user = (kind == DataplaneKind::User).then(|| UserMesh::new(runtime.clone(), mode));
         // Before the gate gets a namespace. What cannot be looked at may be there. What a user node's
         // tasks had ended with their TAP devices, and with the process.
         let has_left = |kernel: &KernelMesh| kernel.has_left().unwrap_or(true);
-        let has_left = publishes && kernel.as_ref().is_some_and(has_left);
+        let has_left = user.is_none() && kernel.as_ref().is_some_and(has_left);
         let start = Start { has_left, since: None };
         let (told, homeless) = (BTreeSet::new(), None);
-        Ok(Self { kernel, publishes, mode, start, has_gate: has_left, told, homeless })
+        Ok(Self { kernel, user, mode, start, has_gate: has_left, told, homeless })
     }
 
     /// How the gate is plugged in on a network that this carries. What keeps it from having a namespace
     /// is logged, and tried again. One that had a namespace stays where it is: a moment without file
     /// descriptors is no reason to take the mesh from the node.
     pub(crate) fn gate(&mut self, carrier: DataplaneKind) -> Option<PortKind> {
-        let kernel = self.kernel.as_ref().filter(|_| self.publishes);
+        let kernel = self.kernel.as_ref().filter(|_| self.user.is_none());
         let Some(kernel) = kernel else { return Some(PortKind::Memory) };
         match kernel.gate() {
             Ok(_) => (self.has_gate, self.homeless) = (true, None),
@@ -129,17 +132,19 @@ impl NodeMesh {
 
     /// Makes the part what it shall be. Says of which endpoints something is missing, and why. Before a
     /// manager was `heard`, nothing is removed, and what the run before left stays as it is for a while.
+    /// `gate` is the gate's port in memory, if it has a new one.
     pub(crate) fn turn(
         &mut self,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
+        gate: Option<MemoryPort>,
         heard: bool,
         now: Instant,
     ) -> Missed {
         let outcome = match self.start.step(mesh.is_some(), heard, now) {
             Step::Nothing => return Missed::default(),
-            Step::Spare => self.compare(mesh, &BTreeMap::new()),
-            Step::Everything => self.compare(mesh, plugged),
+            Step::Spare => self.compare(mesh, &BTreeMap::new(), gate),
+            Step::Everything => self.compare(mesh, plugged, gate),
         };
         for change in &outcome.changes {
             tracing::info!(change, "this node's part of the routing mesh changes");
@@ -182,17 +187,21 @@ impl NodeMesh {
         &mut self,
         mesh: Option<&Mesh>,
         plugged: &BTreeMap<EndpointId, PortKind>,
+        gate: Option<MemoryPort>,
     ) -> MeshOutcome {
-        let Some(kernel) = &mut self.kernel else { return MeshOutcome::default() };
-        if self.publishes {
-            return kernel.reconcile(mesh, plugged);
+        match (&mut self.kernel, &mut self.user) {
+            (Some(kernel), None) => kernel.reconcile(mesh, plugged),
+            (kernel, user) => {
+                let tasks = kernel.as_mut().map(|kernel| kernel.reconcile_tasks(mesh, plugged));
+                let ports = user.as_mut().map(|user| user.reconcile(mesh, gate));
+                tasks.into_iter().chain(ports).fold(MeshOutcome::default(), MeshOutcome::and)
+            }
         }
-        kernel.reconcile_tasks(mesh, plugged)
     }
 
     /// Removes everything, from these endpoints too.
     pub(crate) fn clear(&mut self, plugged: &BTreeMap<EndpointId, PortKind>) -> Result<(), Error> {
-        whole(self.compare(None, plugged))
+        whole(self.compare(None, plugged, None))
     }
 }
 
@@ -259,12 +268,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn d06_a_gate_that_was_there_stays_where_it_is() {
+    #[tokio::test]
+    async fn d06_a_gate_that_was_there_stays_where_it_is() {
         // No directory can be made there.
         let directory = PathBuf::from("/proc/none");
         let config = MeshConfig { directory: directory.clone(), mode: IngressMode::Transparent };
-        let mut mesh = NodeMesh::start(DataplaneKind::Kernel, config).unwrap();
+        let mut mesh = NodeMesh::start(DataplaneKind::Kernel, config, &Handle::current()).unwrap();
         assert_eq!(mesh.gate(DataplaneKind::Kernel), None);
         mesh.has_gate = true;
         let (name, netns) = ("ingress0".to_owned(), directory.join("mesh"));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{NodeId, Service, ServiceId, View};
 
-use super::{Local, backends, local_endpoint};
+use super::{Local, backends, local_endpoint, mtu};
 use crate::desired::{Mesh, MeshPort, MeshService, uplink::subnets};
 
 /// The part of the mesh that `view` asks of a node, given which nodes are `dead`. `None` while the node
@@ -13,10 +13,11 @@ use crate::desired::{Mesh, MeshPort, MeshService, uplink::subnets};
 /// Gates of dead nodes stay, as their endpoints do: answers to what came through them find their way the
 /// moment they are back.
 pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh> {
-    let network = view.ingress()?.id;
+    let ingress = view.ingress()?;
+    let network = ingress.id;
     let on_network = || view.endpoints_on(network);
     let own = on_network().find(|e| e.is_mesh() && e.node == local.node)?;
-    local.ports.get(&own.id)?;
+    let gate = local_endpoint(own, local)?;
     let service = |service: &Service| {
         let ports: Vec<MeshPort> = service
             .spec
@@ -41,6 +42,16 @@ pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh>
     });
     let tasks = tasks.filter_map(|e| Some((e.id, local_endpoint(e, local)?))).collect();
     let gates = on_network().filter(|e| e.is_mesh()).map(|e| (e.id, e.mac)).collect();
-    let subnets = subnets(view);
-    Some(Mesh { network, endpoint: own.id, gates, services, tasks, subnets })
+    let published = on_network().filter(|e| e.service.is_some_and(|s| services.contains_key(&s)));
+    Some(Mesh {
+        network,
+        endpoint: own.id,
+        gate,
+        mtu: mtu(view, ingress, local),
+        macs: published.map(|e| (e.id, e.mac)).collect(),
+        gates,
+        services,
+        tasks,
+        subnets: subnets(view),
+    })
 }

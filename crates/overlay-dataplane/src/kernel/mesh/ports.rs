@@ -1,10 +1,5 @@
 //! Published ports of services: who may have them on this host, and where they lead.
 
-use core::net::IpAddr;
-use std::collections::BTreeMap;
-
-use overlay_types::{EndpointId, PortSpec, PublishMode};
-
 use super::{
     super::nft::{
         publish::{HostPort, Ports, Target},
@@ -13,10 +8,8 @@ use super::{
     Concerned, Found, KernelMesh, MeshOutcome,
     addresses::Numbers,
 };
-use crate::{
-    Error,
-    desired::{Backend, Mesh, MeshPort, MeshService},
-};
+use crate::{Error, desired::Mesh, mesh::spec};
+use core::net::IpAddr;
 
 impl KernelMesh {
     /// Takes the ports that are not taken yet, so that nobody else can have them. Fails when that cannot
@@ -25,7 +18,7 @@ impl KernelMesh {
         let wanted = mesh
             .services
             .iter()
-            .flat_map(|(id, service)| service.ports.iter().map(|port| (host_port(port), *id)));
+            .flat_map(|(id, service)| service.ports.iter().map(|port| (HostPort::from(port), *id)));
         let missing: Vec<_> = wanted.filter(|(port, _)| !self.held.contains_key(port)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -68,7 +61,7 @@ impl KernelMesh {
             let Some(number) = numbers.get(id) else { continue };
             let addresses = found.cable.addresses(*number, has);
             for port in &service.ports {
-                let host = host_port(port);
+                let host = HostPort::from(port);
                 if !self.held.contains_key(&host) {
                     continue;
                 }
@@ -92,34 +85,6 @@ fn is_lack(error: &std::io::Error) -> bool {
     let lacks =
         [Errno::EAGAIN, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINTR];
     error.raw_os_error().is_some_and(|number| lacks.contains(&Errno::from_raw(number)))
-}
-
-/// Backends that get new flows, and those that keep what they have.
-pub(super) fn backends(service: &MeshService, mesh: &Mesh) -> BTreeMap<EndpointId, Backend> {
-    let mut backends = service.backends.clone();
-    let is_here = |id: &EndpointId| mesh.tasks.contains_key(id);
-    let has_own = backends.iter().any(|(id, backend)| is_here(id) && !backend.draining);
-    if service.prefer_local && has_own {
-        for (_, backend) in backends.iter_mut().filter(|(id, _)| !is_here(id)) {
-            backend.draining = true;
-        }
-    }
-    backends
-}
-
-const fn host_port(port: &MeshPort) -> HostPort {
-    HostPort { protocol: port.protocol, address: port.bind, port: port.published }
-}
-
-/// The port as users know it.
-fn spec(port: &MeshPort) -> Option<PortSpec> {
-    Some(PortSpec {
-        protocol: port.protocol,
-        target: port.target.try_into().ok()?,
-        published: Some(port.published.try_into().ok()?),
-        mode: PublishMode::Ingress,
-        host_ip: port.bind,
-    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{packet, publish::HostPort};
 /// Holds a port until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    _sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
 }
 
 /// A port cannot be published.
@@ -43,7 +43,12 @@ impl Reservation {
                 }
             }
         }
-        Ok(Self { _sockets: sockets })
+        Ok(Self { sockets })
+    }
+
+    /// The sockets: bound, one for each version of IP, and none listens.
+    pub(crate) fn sockets(&self) -> &[Socket] {
+        &self.sockets
     }
 }
 
@@ -72,7 +77,10 @@ fn hold(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
         // Connections of a server that has ended are in the way for a minute, but not of a socket
         // that says so; one that listens is in the way of both.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && protocol != Protocol::Udp => {
-            bind(true)
+            let socket = bind(true)?;
+            // From now on it is in the way of others that say so.
+            socket.set_reuse_address(false)?;
+            Ok(socket)
         }
         bound => bound,
     }

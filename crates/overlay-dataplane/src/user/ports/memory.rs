@@ -28,25 +28,24 @@ pub enum PortError {
 /// The endpoint's side of a port. Frames are whole Ethernet frames without check sequence.
 #[derive(Debug)]
 pub struct MemoryPort {
-    to_switch: mpsc::Sender<Vec<u8>>,
+    sender: MemorySender,
     from_switch: mpsc::Receiver<Vec<u8>>,
-    wake: Arc<Wake>,
 }
 
 impl MemoryPort {
     /// Gives a frame to the switch.
     pub fn send(&self, frame: Vec<u8>) -> Result<(), PortError> {
-        self.to_switch.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PortError::Full,
-            mpsc::error::TrySendError::Closed(_) => PortError::Removed,
-        })?;
-        self.wake.wake();
-        Ok(())
+        self.sender.send(frame)
+    }
+
+    /// Another way to give frames to the switch.
+    pub(crate) fn sender(&self) -> MemorySender {
+        self.sender.clone()
     }
 
     /// Room for frames to the switch.
     pub fn capacity(&self) -> usize {
-        self.to_switch.capacity()
+        self.sender.room()
     }
 
     /// A frame from the switch, if one waits. An error when the port was removed.
@@ -66,6 +65,30 @@ impl MemoryPort {
     /// Waits for a frame in a thread that is no task's; `None` when the port was removed.
     pub fn blocking_recv(&mut self) -> Option<Vec<u8>> {
         self.from_switch.blocking_recv()
+    }
+}
+
+/// The way into the switch only.
+#[derive(Debug, Clone)]
+pub(crate) struct MemorySender {
+    to_switch: mpsc::Sender<Vec<u8>>,
+    wake: Arc<Wake>,
+}
+
+impl MemorySender {
+    /// Room for frames.
+    pub(crate) fn room(&self) -> usize {
+        self.to_switch.capacity()
+    }
+
+    /// As [`MemoryPort::send`].
+    pub(crate) fn send(&self, frame: Vec<u8>) -> Result<(), PortError> {
+        self.to_switch.try_send(frame).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PortError::Full,
+            mpsc::error::TrySendError::Closed(_) => PortError::Removed,
+        })?;
+        self.wake.wake();
+        Ok(())
     }
 }
 
@@ -97,5 +120,6 @@ impl SwitchSide {
 pub(crate) fn pair(wake: Arc<Wake>) -> (MemoryPort, SwitchSide) {
     let (to_switch, from_endpoint) = mpsc::channel(RING_FRAMES);
     let (to_endpoint, from_switch) = mpsc::channel(RING_FRAMES);
-    (MemoryPort { to_switch, from_switch, wake }, SwitchSide { from_endpoint, to_endpoint })
+    let sender = MemorySender { to_switch, wake };
+    (MemoryPort { sender, from_switch }, SwitchSide { from_endpoint, to_endpoint })
 }
