@@ -17,7 +17,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{PAYLOAD, rate};
+use crate::{PAYLOAD, Speed, speed};
 
 /// How long the members may take to elect a leader.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ struct ResponseHeader {
 /// A running etcd of three members, which end with it.
 pub(crate) struct Etcd {
     leader: Channel,
-    _members: Vec<Member>,
+    members: Vec<Member>,
 }
 
 struct Member(Child);
@@ -87,7 +87,7 @@ impl Etcd {
             for place in 1..=3 {
                 let channel = Endpoint::from_shared(client_url(place))?.connect_lazy();
                 if leads(channel.clone()).await.unwrap_or(false) {
-                    return Ok(Self { leader: channel, _members: members });
+                    return Ok(Self { leader: channel, members });
                 }
             }
             anyhow::ensure!(Instant::now() < deadline, "etcd has no leader after {PATIENCE:?}");
@@ -96,7 +96,8 @@ impl Etcd {
     }
 
     /// Keys are put and deleted.
-    pub(crate) async fn writes(&self, clients: usize) -> Result<f64> {
+    pub(crate) async fn writes(&self, clients: usize) -> Result<Speed> {
+        let members: Vec<_> = self.members.iter().map(|member| member.0.id()).collect();
         let leader = self.leader.clone();
         let pair = move |name: String| {
             let leader = leader.clone();
@@ -109,7 +110,7 @@ impl Etcd {
                 Ok(())
             }
         };
-        rate(clients, pair).await
+        speed((clients, &members), pair).await
     }
 }
 

@@ -13,7 +13,8 @@
 //! | on the way | socket, then the services of this process | nothing: plain gRPC |
 //! | processes | this one | three |
 //!
-//! All are measured by turns, so that other load on the machine meets all. Calls that write nothing
+//! All are measured by turns, so that other load on the machine meets all. Their work is the time that
+//! processors spent on a write, of clients and managers or members together. Calls that write nothing
 //! say what gRPC and its clients leave room for on this machine.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
@@ -27,6 +28,7 @@ mod managers;
 use std::{
     fs::File,
     io::Write,
+    ops::AddAssign,
     path::Path,
     time::{Duration, Instant},
 };
@@ -50,12 +52,54 @@ const CLIENTS: [(usize, &str); 3] = [(1, ">= 1"), (16, ""), (256, ">= 3")];
 /// The label that each network carries, and the value of each key of etcd.
 const PAYLOAD: &str = "sixty-four bytes of payload, which is about what a spec has: 0123";
 
-/// Runs pairs of writes, as often as the time of a turn allows. Returns writes per second.
-async fn rate<W>(clients: usize, pair: impl Fn(String) -> W + Clone + Send + 'static) -> Result<f64>
+/// What turns showed.
+#[derive(Clone, Copy, Default)]
+struct Speed {
+    writes: f64,
+    seconds: f64,
+    /// Seconds of processors, of the clients and of those that they write to. Other load on the machine
+    /// changes it little.
+    work: f64,
+}
+
+impl Speed {
+    fn per_second(self) -> f64 {
+        self.writes / self.seconds
+    }
+
+    /// In microseconds.
+    fn work_per_write(self) -> f64 {
+        self.work * 1e6 / self.writes
+    }
+}
+
+impl AddAssign for Speed {
+    fn add_assign(&mut self, other: Self) {
+        self.writes += other.writes;
+        self.seconds += other.seconds;
+        self.work += other.work;
+    }
+}
+
+/// Seconds of processors that a process has had: fields 14 and 15 of `/proc/PID/stat`, in hundredths.
+fn work(process: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("the name of a process has no end")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    Ok(f64::from(ticks.sum::<Result<u32, _>>()?) / 100.0)
+}
+
+/// Runs pairs of writes, as often as the time of a turn allows. `others` do some of the work.
+async fn speed<W>(
+    (clients, others): (usize, &[u32]),
+    pair: impl Fn(String) -> W + Clone + Send + 'static,
+) -> Result<Speed>
 where
     W: Future<Output = Result<(), Status>> + Send,
 {
-    let begun = Instant::now();
+    let processes = || others.iter().copied().chain([std::process::id()]);
+    let total = || processes().map(work).sum::<Result<f64>>();
+    let (begun, worked) = (Instant::now(), total()?);
     let mut tasks = tokio::task::JoinSet::new();
     for client in 0..clients {
         let pair = pair.clone();
@@ -72,7 +116,8 @@ where
     while let Some(task) = tasks.join_next().await {
         done += task??;
     }
-    Ok(f64::from(done) / begun.elapsed().as_secs_f64())
+    let (writes, seconds) = (f64::from(done), begun.elapsed().as_secs_f64());
+    Ok(Speed { writes, seconds, work: total()? - worked })
 }
 
 /// Overwrites one block and syncs it, as often as a second allows.
@@ -100,25 +145,31 @@ async fn main() -> Result<()> {
     let managers = Managers::start(folder.path()).await?;
     let only: Option<usize> = std::env::args().find_map(|argument| argument.parse().ok());
     for (clients, wanted) in CLIENTS.into_iter().filter(|(c, _)| only.is_none_or(|o| *c == o)) {
-        let [mut called, mut networks, mut services, mut theirs] = [0.0; 4];
+        let [mut called, mut networks, mut services, mut theirs] = [Speed::default(); 4];
         for _ in 0..TURNS {
-            called += managers.calls_for_networks(clients).await? / f64::from(TURNS);
-            networks += managers.networks(clients).await? / f64::from(TURNS);
-            services += managers.services(clients).await? / f64::from(TURNS);
-            theirs += etcd.writes(clients).await? / f64::from(TURNS);
+            called += managers.calls_for_networks(clients).await?;
+            networks += managers.networks(clients).await?;
+            services += managers.services(clients).await?;
+            theirs += etcd.writes(clients).await?;
         }
-        println!("etcd: keys, {clients} clients\t{theirs:.0}\t1/s\t");
+        tell(&format!("etcd: keys, {clients} clients"), theirs);
         let ours = [
             ("networks, a call for each write", called, ""),
             ("networks, over one stream", networks, wanted),
             ("services, over one stream", services, wanted),
         ];
-        for (what, rate, wanted) in ours {
-            println!("managers: {what}, {clients} clients\t{rate:.0}\t1/s\t");
-            println!("the same / etcd\t{:.2}\tx\t{wanted}", rate / theirs);
+        for (what, speed, wanted) in ours {
+            tell(&format!("managers: {what}, {clients} clients"), speed);
+            let ratio = speed.per_second() / theirs.per_second();
+            println!("the same / etcd\t{ratio:.2}\tx\t{wanted}");
         }
         let calls = managers.calls(clients).await?;
-        println!("managers: calls that write nothing, {clients} clients\t{calls:.0}\t1/s\t");
+        tell(&format!("managers: calls that write nothing, {clients} clients"), calls);
     }
     Ok(())
+}
+
+fn tell(what: &str, speed: Speed) {
+    println!("{what}\t{:.0}\t1/s\t", speed.per_second());
+    println!("its work\t{:.1}\tus/write\t", speed.work_per_write());
 }

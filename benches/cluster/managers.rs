@@ -14,7 +14,7 @@ use overlay_api::{
 use overlayd::{Config, Node, NodeHandle, config::DataplaneSetting};
 use tonic::transport::Channel;
 
-use crate::{PAYLOAD, rate};
+use crate::{PAYLOAD, Speed, speed};
 
 /// How long a node may take until it answers on its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl Managers {
     }
 
     /// Calls that write nothing and wait for nobody: no number of writes can exceed theirs.
-    pub(crate) async fn calls(&self, clients: usize) -> Result<f64> {
+    pub(crate) async fn calls(&self, clients: usize) -> Result<Speed> {
         let networks = v1::networks_client::NetworksClient::new(self.leader.clone());
         let pair = move |_| {
             let mut networks = networks.clone();
@@ -56,11 +56,11 @@ impl Managers {
                 Ok(())
             }
         };
-        rate(clients, pair).await
+        speed((clients, &[]), pair).await
     }
 
     /// Networks are created and removed, each by a call of its own.
-    pub(crate) async fn calls_for_networks(&self, clients: usize) -> Result<f64> {
+    pub(crate) async fn calls_for_networks(&self, clients: usize) -> Result<Speed> {
         let networks = v1::networks_client::NetworksClient::new(self.leader.clone());
         let pair = move |name: String| {
             let mut networks = networks.clone();
@@ -70,11 +70,11 @@ impl Managers {
                 Ok(())
             }
         };
-        rate(clients, pair).await
+        speed((clients, &[]), pair).await
     }
 
     /// Networks are created and removed, over one call for all clients.
-    pub(crate) async fn networks(&self, clients: usize) -> Result<f64> {
+    pub(crate) async fn networks(&self, clients: usize) -> Result<Speed> {
         let writes = WriteStream::open(self.leader.clone()).await?;
         let pair = move |name: String| {
             let writes = writes.clone();
@@ -84,12 +84,12 @@ impl Managers {
                 Ok(())
             }
         };
-        rate(clients, pair).await
+        speed((clients, &[]), pair).await
     }
 
     /// Services without an address, which are a name and a value like the keys of etcd, are created and
     /// removed, over one call for all clients.
-    pub(crate) async fn services(&self, clients: usize) -> Result<f64> {
+    pub(crate) async fn services(&self, clients: usize) -> Result<Speed> {
         let writes = WriteStream::open(self.leader.clone()).await?;
         let pair = move |name: String| {
             let writes = writes.clone();
@@ -108,7 +108,7 @@ impl Managers {
                 Ok(())
             }
         };
-        rate(clients, pair).await
+        speed((clients, &[]), pair).await
     }
 }
 
