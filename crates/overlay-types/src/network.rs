@@ -3,7 +3,10 @@
 mod flags;
 
 use core::{net::IpAddr, ops::Deref};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,10 +88,10 @@ impl NetworkDraft {
     }
 }
 
-/// A network that makes sense in itself. Read it like a [`NetworkDraft`].
+/// A network that makes sense in itself. Read it like a [`NetworkDraft`]. Clones share it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "NetworkDraft", into = "NetworkDraft")]
-pub struct NetworkSpec(NetworkDraft);
+pub struct NetworkSpec(Arc<NetworkDraft>);
 
 impl NetworkSpec {
     /// Most subnets of one network.
@@ -100,7 +103,7 @@ impl NetworkSpec {
 
     /// A draft with the same content, to be changed and checked again.
     pub fn into_draft(self) -> NetworkDraft {
-        self.0
+        Arc::unwrap_or_clone(self.0)
     }
 }
 
@@ -114,7 +117,7 @@ impl Deref for NetworkSpec {
 
 impl From<NetworkSpec> for NetworkDraft {
     fn from(spec: NetworkSpec) -> Self {
-        spec.0
+        spec.into_draft()
     }
 }
 
@@ -144,7 +147,7 @@ impl TryFrom<NetworkDraft> for NetworkSpec {
             let reason = "published ports need a way in; leave out --internal or --ingress";
             return Err(SpecError::new("internal", "true", reason));
         }
-        Ok(Self(draft))
+        Ok(Self(Arc::new(draft)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a user asks of a service.
 
 use core::{fmt, ops::Deref, str::FromStr};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,10 +104,10 @@ impl ServiceDraft {
     }
 }
 
-/// A service that makes sense in itself. Read it like a [`ServiceDraft`].
+/// A service that makes sense in itself. Read it like a [`ServiceDraft`]. Clones share it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "ServiceDraft", into = "ServiceDraft")]
-pub struct ServiceSpec(ServiceDraft);
+pub struct ServiceSpec(Arc<ServiceDraft>);
 
 impl ServiceSpec {
     /// Most networks of one service, most aliases on each.
@@ -129,7 +129,7 @@ impl ServiceSpec {
 
     /// A draft with the same content, to be changed and checked again.
     pub fn into_draft(self) -> ServiceDraft {
-        self.0
+        Arc::unwrap_or_clone(self.0)
     }
 }
 
@@ -143,7 +143,7 @@ impl Deref for ServiceSpec {
 
 impl From<ServiceSpec> for ServiceDraft {
     fn from(spec: ServiceSpec) -> Self {
-        spec.0
+        spec.into_draft()
     }
 }
 
@@ -177,7 +177,7 @@ impl TryFrom<ServiceDraft> for ServiceSpec {
                           publish with mode=host or use --endpoint-mode vip";
             return Err(SpecError::new("publish", port, reason));
         }
-        Ok(Self(draft))
+        Ok(Self(Arc::new(draft)))
     }
 }
 

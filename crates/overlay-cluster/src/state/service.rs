@@ -214,6 +214,9 @@ fn check_available(ipam: &NetworkIpam, family: Family) -> Result<(), Rejection> 
 }
 
 fn with_ports(spec: &ServiceSpec, assigned: &Assigned) -> Result<ServiceSpec, Rejection> {
+    if spec.ports == assigned.ports {
+        return Ok(spec.clone());
+    }
     let mut draft = spec.clone().into_draft();
     draft.ports.clone_from(&assigned.ports);
     Ok(draft.try_into()?)
