@@ -97,16 +97,22 @@ impl Replica {
 
     /// Applies the commands of an entry; there are none in one that only moves the log.
     pub(super) fn apply(&self, log_id: LogId, commands: &[Command]) -> Vec<Outcome> {
+        let mut events = Vec::with_capacity(commands.len());
         let mut applied = self.applied.write().expect(HALF_APPLIED);
         applied.last = Some(log_id);
         let one = |command| {
             let done = applied.state.apply(command)?;
             if !done.changes.is_empty() {
-                self.announce(applied.state.view().revision(), done.changes, false);
+                let (revision, changes) = (applied.state.revision(), Arc::from(done.changes));
+                events.push(Event { revision, changes, replaced: false });
             }
             Ok(done.response)
         };
-        commands.iter().map(one).collect()
+        let outcomes = commands.iter().map(one).collect();
+        self.remember(&events);
+        drop(applied);
+        self.announce(events);
+        outcomes
     }
 
     pub(super) fn apply_membership(&self, membership: StoredMembership) {
@@ -119,8 +125,11 @@ impl Replica {
     pub(super) fn install(&self, new: Applied) {
         let mut applied = self.applied.write().expect(HALF_APPLIED);
         *applied = new;
-        self.announce(applied.state.view().revision(), Vec::new(), true);
+        let revision = applied.state.revision();
+        let events = vec![Event { revision, changes: Arc::default(), replaced: true }];
+        self.remember(&events);
         drop(applied);
+        self.announce(events);
         self.publish_progress();
     }
 
@@ -130,17 +139,25 @@ impl Replica {
         self.progress.send_replace(last);
     }
 
-    fn announce(&self, revision: Revision, changes: Vec<Change>, replaced: bool) {
+    /// Keeps events for subscribers that come back, while the state that they lead to is locked.
+    fn remember(&self, events: &[Event]) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().cloned().for_each(|event| window.push(event));
+    }
+
+    /// Tells those who listen, which look at the state then: it must not be locked. Who subscribed since
+    /// passes over what its first batch has.
+    fn announce(&self, events: Vec<Event>) {
         // A root that is replaced is gone from the cluster.
         let removes = |change: &Change| {
             matches!(change, Change::Delete(ObjectKey::Node(_)) | Change::Put(Object::Cluster(_)))
         };
-        if replaced || changes.iter().any(removes) {
+        if events.iter().any(|event| event.replaced || event.changes.iter().any(removes)) {
             self.departures.send_replace(());
         }
-        let event = Event { revision, changes: Arc::from(changes), replaced };
-        self.window.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
-        // An error only says that nobody listens.
-        let _ = self.events.send(event);
+        for event in events {
+            // An error only says that nobody listens.
+            let _ = self.events.send(event);
+        }
     }
 }
