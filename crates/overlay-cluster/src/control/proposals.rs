@@ -10,11 +10,15 @@
 //! what an entry costs (raft, the disks, messages to followers) is paid once for many writes.
 
 use core::future::Future;
+use std::sync::Arc;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use overlay_types::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     raft::{
@@ -34,8 +38,17 @@ const MAX_BYTES: usize = 1 << 20;
 /// next is gathered. More of them would be smaller ones.
 const UNDER_WAY: usize = 4;
 
-/// What became of a write: what it was answered, or why raft took it no further.
-pub(super) type Answer = Result<Outcome, RaftError<NodeId, ClientWriteError<NodeId, Member>>>;
+/// What became of a write: what it was answered, or why not.
+pub(super) type Answer = Result<Outcome, Failure>;
+
+/// Why a write was not answered.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// Raft took it no further.
+    Raft(Box<RaftError<NodeId, ClientWriteError<NodeId, Member>>>),
+    /// Nothing was heard of it for as long as somebody waits: a leader that lost its quorum never answers.
+    Silence,
+}
 
 /// Hands writes to the task, which ends with it.
 #[derive(Clone, Debug)]
@@ -44,6 +57,8 @@ pub(super) struct Proposals(mpsc::Sender<Proposal>);
 #[derive(Debug)]
 struct Proposal {
     command: Packed,
+    /// How long its caller waits. Those that share an entry share the clock, too.
+    until: Instant,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -55,16 +70,17 @@ impl Proposals {
         Self(sender)
     }
 
-    /// Writes, if this node leads.
-    pub(super) async fn write(&self, command: Command) -> Answer {
+    /// Writes, if this node leads. Waits until this time at most, or as long as one that waited before it
+    /// and shares its entry.
+    pub(super) async fn write(&self, command: Arc<Command>, until: Instant) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command: Packed::new(command), reply };
+        let proposal = Proposal { command: Packed::new(command), until, reply };
         if self.0.send(proposal).await.is_ok()
             && let Ok(answer) = answer.await
         {
             return answer;
         }
-        Err(RaftError::Fatal(Fatal::Stopped))
+        Err(Failure::Raft(Box::new(RaftError::Fatal(Fatal::Stopped))))
     }
 }
 
@@ -103,20 +119,24 @@ fn next_entry(waiting: &mut Vec<Proposal>) -> Vec<Proposal> {
 }
 
 fn propose(raft: Raft, proposals: Vec<Proposal>) -> impl Future<Output = ()> {
+    let until = proposals.iter().map(|proposal| proposal.until).min();
     let (commands, replies): (Vec<_>, Vec<_>) =
         proposals.into_iter().map(|proposal| (proposal.command, proposal.reply)).unzip();
     async move {
-        if replies.is_empty() {
-            return;
-        }
-        match raft.client_write(Batch::new(commands)).await {
-            // Whoever asked may be gone.
-            Ok(answer) => answer.data.into_iter().zip(replies).for_each(|(outcome, reply)| {
-                drop(reply.send(Ok(outcome)));
-            }),
-            Err(error) => replies.into_iter().for_each(|reply| {
-                drop(reply.send(Err(error.clone())));
-            }),
+        let Some(until) = until else { return };
+        let failure = match timeout_at(until, raft.client_write(Batch::new(commands))).await {
+            Ok(Ok(answer)) => {
+                // Whoever asked may be gone.
+                answer.data.into_iter().zip(replies).for_each(|(outcome, reply)| {
+                    drop(reply.send(Ok(outcome)));
+                });
+                return;
+            }
+            Ok(Err(error)) => Failure::Raft(Box::new(error)),
+            Err(_) => Failure::Silence,
+        };
+        for reply in replies {
+            drop(reply.send(Err(failure.clone())));
         }
     }
 }
@@ -136,8 +156,9 @@ mod tests {
             host_routes: vec![route; routes],
         };
         let command = Command { request: RequestId::from_u128(1), at: UnixMillis(1), action };
+        let command = Arc::new(command);
         let (reply, answer) = oneshot::channel();
-        (Proposal { command: Packed::new(command), reply }, answer)
+        (Proposal { command: Packed::new(command), until: Instant::now(), reply }, answer)
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Writes, through whoever leads.
 
+use std::sync::Arc;
+
 use openraft::error::{ClientWriteError, RaftError};
 use overlay_api::internal::v1 as wire;
-use overlay_types::{NodeId, RequestId};
+use overlay_types::{FeatureLevel, NodeId, RequestId};
 use prost::Message;
 use tokio::time::timeout_at;
 use tonic::{Code, Status};
@@ -10,30 +12,40 @@ use tonic::{Code, Status};
 use super::{
     Control,
     attempt::{Attempt, Patience, deposed, is_barred, no_manager, not_leader},
+    proposals::Failure,
     rejection_status,
 };
 use crate::{
     raft::types::Member,
-    state::{Action, Command, Response, State},
+    state::{Action, Command, Rejection, Response, State},
 };
 
 impl Control {
     /// Writes, through whoever leads. Applied once, however often it is tried here or by the
     /// caller with the same `request`.
     pub async fn write(&self, request: RequestId, action: Action) -> Result<Response, Status> {
-        // A leader of an older release would not see what it does not know.
-        let check =
-            |state: &State| state.check_level(&action).and_then(|()| state.check_room_for(&action));
-        self.0.replica.read(check).map_err(|r| rejection_status(&r))?;
-        let command = Command { request, at: self.now(), action };
+        self.check_before(&action).map_err(|r| rejection_status(&r))?;
+        let command = Arc::new(Command { request, at: self.now(), action });
         let patience = Patience::new();
+        match self.write_here(&command, &patience).await {
+            Ok(response) => Ok(response),
+            Err(Attempt::Refused(status)) => Err(status),
+            // On the heap: it is large, and most writes do not come here.
+            Err(attempt) => Box::pin(self.write_again(command, patience, attempt)).await,
+        }
+    }
+
+    /// Goes on after an attempt that failed.
+    async fn write_again(
+        &self,
+        command: Arc<Command>,
+        patience: Patience,
+        mut attempt: Attempt,
+    ) -> Result<Response, Status> {
         loop {
-            // A leader that lost its quorum never answers.
-            let here = timeout_at(patience.0, self.write_here(command.clone())).await;
-            match here.unwrap_or(Err(Attempt::NoLeader)) {
-                Ok(response) => return Ok(response),
-                Err(Attempt::Refused(status)) => return Err(status),
-                Err(Attempt::Elsewhere(leader)) => {
+            match attempt {
+                Attempt::Refused(status) => return Err(status),
+                Attempt::Elsewhere(leader) => {
                     let there = timeout_at(patience.0, self.propose_to(leader, &command)).await;
                     match there.unwrap_or_else(|_| Err(not_leader())) {
                         Err(status) if status.code() == Code::Unavailable => {}
@@ -41,29 +53,54 @@ impl Control {
                         answer => return answer,
                     }
                 }
-                Err(Attempt::NoLeader) => {}
+                Attempt::NoLeader => {}
             }
             patience.pause(&self.raft()).await?;
+            attempt = match self.write_here(&command, &patience).await {
+                Ok(response) => return Ok(response),
+                Err(attempt) => attempt,
+            };
         }
     }
 
     /// Writes if this node leads.
     pub(crate) async fn propose_as_leader(&self, mut command: Command) -> Result<Response, Status> {
         command.at = self.now();
-        match self.write_here(command).await {
+        match self.write_here(&Arc::new(command), &Patience::new()).await {
             Ok(response) => Ok(response),
             Err(Attempt::Refused(status)) => Err(status),
             Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
         }
     }
 
-    async fn write_here(&self, command: Command) -> Result<Response, Attempt> {
-        match self.0.core().proposals.write(command).await {
+    /// Refuses what is better not tried. Most writes are not looked at, because the state may be locked
+    /// while an entry is applied.
+    fn check_before(&self, action: &Action) -> Result<(), Rejection> {
+        if action.level() <= FeatureLevel::FIRST && !matches!(action, Action::AttachEndpoint { .. })
+        {
+            return Ok(());
+        }
+        // A leader of an older release would not see what it does not know.
+        let check =
+            |state: &State| state.check_level(action).and_then(|()| state.check_room_for(action));
+        self.0.replica.read(check)
+    }
+
+    async fn write_here(
+        &self,
+        command: &Arc<Command>,
+        patience: &Patience,
+    ) -> Result<Response, Attempt> {
+        let core = self.0.core();
+        match core.proposals.write(Arc::clone(command), patience.0).await {
             Ok(outcome) => outcome.map_err(|r| Attempt::Refused(rejection_status(&r))),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(Attempt::forward(to.leader_id, to.leader_node))
-            }
-            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
+            Err(Failure::Silence) => Err(Attempt::NoLeader),
+            Err(Failure::Raft(error)) => Err(match *error {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
+                    Attempt::forward(to.leader_id, to.leader_node)
+                }
+                error => Attempt::Refused(self.unavailable(error)),
+            }),
         }
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Command,
-    wire::{WireError, exact},
+    wire::{WireError, decode_command, exact},
 };
 
 /// Commands that were proposed together: one entry of the log. Clones share the commands, and the
@@ -21,7 +21,7 @@ use crate::state::{
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(from = "Vec<Command>", into = "Vec<Command>")]
 pub struct Batch {
-    commands: Arc<[Command]>,
+    commands: Arc<[Arc<Command>]>,
     /// `Commands`.
     encoded: Bytes,
 }
@@ -30,13 +30,20 @@ pub struct Batch {
 /// commands only has to copy bytes: messages one after the other are one with the fields of all.
 #[derive(Clone, Debug)]
 pub(crate) struct Packed {
-    command: Command,
+    command: Arc<Command>,
     encoded: Vec<u8>,
 }
 
+/// `Commands`, each left as it is: one after the other needs less memory at a time.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Bare {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    commands: Vec<Bytes>,
+}
+
 impl Packed {
-    pub(crate) fn new(command: Command) -> Self {
-        let message = wire::Commands { commands: vec![(&command).into()] };
+    pub(crate) fn new(command: Arc<Command>) -> Self {
+        let message = wire::Commands { commands: vec![(&*command).into()] };
         Self { command, encoded: message.encode_to_vec() }
     }
 
@@ -59,7 +66,7 @@ impl Batch {
     }
 
     /// The commands, in the order in which they are applied.
-    pub fn commands(&self) -> &[Command] {
+    pub fn commands(&self) -> &[Arc<Command>] {
         &self.commands
     }
 
@@ -70,21 +77,22 @@ impl Batch {
 
     /// The batch that these bytes are, if this version knows all of it.
     pub(crate) fn decode(encoded: Bytes) -> Result<Self, WireError> {
-        let message = exact::<wire::Commands>("commands", encoded.clone())?;
-        let commands = message.commands.into_iter().map(Command::try_from);
+        let message = exact::<Bare>("commands", encoded.clone())?;
+        let command = |bytes| decode_command(bytes).map(Arc::new);
+        let commands = message.commands.into_iter().map(command);
         Ok(Self { commands: commands.collect::<Result<_, _>>()?, encoded })
     }
 }
 
 impl From<Vec<Command>> for Batch {
     fn from(commands: Vec<Command>) -> Self {
-        Self::new(commands.into_iter().map(Packed::new))
+        Self::new(commands.into_iter().map(Arc::new).map(Packed::new))
     }
 }
 
 impl From<Batch> for Vec<Command> {
     fn from(batch: Batch) -> Self {
-        batch.commands.to_vec()
+        batch.commands.iter().map(|command| Command::clone(command)).collect()
     }
 }
 
@@ -95,10 +103,10 @@ mod tests {
     use super::*;
     use crate::state::{Action, Kind, Wanted};
 
-    fn command(number: u128) -> Command {
+    fn command(number: u128) -> Arc<Command> {
         let wanted = Wanted::new(Kind::Network, format!("net{number}")).unwrap();
         let action = Action::RemoveNetwork(wanted);
-        Command { request: RequestId::from_u128(number), at: UnixMillis(7), action }
+        Arc::new(Command { request: RequestId::from_u128(number), at: UnixMillis(7), action })
     }
 
     #[test]
@@ -107,7 +115,7 @@ mod tests {
         let commands: Vec<_> = (1..4).map(command).collect();
         assert_eq!(batch.commands(), commands);
         assert_eq!(Batch::decode(batch.encoded().clone()).unwrap(), batch);
-        assert_eq!(Batch::from(commands), batch);
+        assert_eq!(Batch::from(Vec::<Command>::from(batch.clone())), batch);
     }
 
     #[test]

@@ -96,11 +96,11 @@ impl Replica {
     }
 
     /// Applies the commands of an entry; there are none in one that only moves the log.
-    pub(super) fn apply(&self, log_id: LogId, commands: &[Command]) -> Vec<Outcome> {
+    pub(super) fn apply(&self, log_id: LogId, commands: &[Arc<Command>]) -> Vec<Outcome> {
         let mut events = Vec::with_capacity(commands.len());
         let mut applied = self.applied.write().expect(HALF_APPLIED);
         applied.last = Some(log_id);
-        let one = |command| {
+        let one = |command: &Arc<Command>| {
             let done = applied.state.apply(command)?;
             if !done.changes.is_empty() {
                 let (revision, changes) = (applied.state.revision(), Arc::from(done.changes));
