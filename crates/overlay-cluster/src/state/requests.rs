@@ -1,6 +1,6 @@
 //! Which requests were applied already.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use overlay_types::RequestId;
 
@@ -13,32 +13,47 @@ pub(super) const MAX_REQUESTS: usize = 16_384;
 /// The answers to the last [`MAX_REQUESTS`] writes that changed something.
 ///
 /// Rejected requests are not in it: they changed nothing, so repeating them is harmless.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
-    oldest_first: VecDeque<RequestId>,
-    /// Boxed: an insertion moves the neighbours, and an answer is hundreds of bytes.
-    answers: BTreeMap<RequestId, Box<Response>>,
+    /// Oldest first, in one piece of memory: an answer is hundreds of bytes.
+    answers: VecDeque<(RequestId, Response)>,
+    /// How many answers there were before that of a request.
+    places: BTreeMap<RequestId, u64>,
+    /// How many answers are forgotten.
+    forgotten: u64,
 }
+
+/// Replicas remember the same, but do not count from the same one on.
+impl PartialEq for Requests {
+    fn eq(&self, other: &Self) -> bool {
+        self.answers == other.answers
+    }
+}
+
+impl Eq for Requests {}
 
 impl Requests {
     pub(super) fn get(&self, request: RequestId) -> Option<&Response> {
-        self.answers.get(&request).map(|answer| &**answer)
+        let place = *self.places.get(&request)? - self.forgotten;
+        self.answers.get(usize::try_from(place).ok()?).map(|(_, answer)| answer)
     }
 
     /// Remembers the answer to a request that is not in the table, and forgets the oldest.
     pub(super) fn insert(&mut self, request: RequestId, response: Response) {
-        if self.answers.insert(request, Box::new(response)).is_none() {
-            self.oldest_first.push_back(request);
-        }
-        while self.oldest_first.len() > MAX_REQUESTS {
-            if let Some(oldest) = self.oldest_first.pop_front() {
-                self.answers.remove(&oldest);
-            }
+        let place = self.forgotten + self.answers.len() as u64;
+        let Entry::Vacant(free) = self.places.entry(request) else { return };
+        free.insert(place);
+        self.answers.push_back((request, response));
+        while self.answers.len() > MAX_REQUESTS
+            && let Some((oldest, _)) = self.answers.pop_front()
+        {
+            self.places.remove(&oldest);
+            self.forgotten += 1;
         }
     }
 
     /// Requests and their answers, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Response)> {
-        self.oldest_first.iter().filter_map(|id| Some((*id, self.get(*id)?)))
+        self.answers.iter().map(|(request, answer)| (*request, answer))
     }
 }
