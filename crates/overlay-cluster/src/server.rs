@@ -40,6 +40,7 @@ use tonic::{
 };
 use tower::ServiceExt;
 
+pub(crate) use self::gate::Guard;
 use self::{deadline::DeadlineLayer, gate::Gate, health::Health};
 use crate::{
     ca::{

@@ -64,7 +64,8 @@ impl Call {
     async fn exchange(self, mut request: Request) -> Result<Response, Status> {
         let ends = Ends { from: self.from, to: (self.to, self.net.life(self.to)) };
         let caller = self.from.0;
-        let watches = request.uri().path().ends_with("/Watch");
+        let path = request.uri().path();
+        let (watches, appends) = (path.ends_with("/Watch"), path.ends_with("/Appends"));
         self.net.carry(ends).await?;
         self.net.inner().trace.note(|| {
             format!("{} -> {}: {}", nodes::short(caller), nodes::short(self.to), request.uri())
@@ -80,6 +81,9 @@ impl Call {
             remote: nowhere,
             peer: Some(peer),
         });
+        if appends {
+            request = request.map(|body| self.clone().stream(ends, body));
+        }
         let answered = server.call(request);
         let response = tokio::select! {
             biased;
@@ -87,10 +91,11 @@ impl Call {
             answered = answered => answered.unwrap_or_else(|never| match never {}),
         };
         self.net.carry(ends.back()).await?;
-        Ok(if watches { response.map(|body| self.stream(ends, body)) } else { response })
+        let goes_on = watches || appends;
+        Ok(if goes_on { response.map(|body| self.stream(ends.back(), body)) } else { response })
     }
 
-    /// Carries what the server says from time to time, until the connection breaks.
+    /// Carries what one end says from time to time to the other, until the connection breaks.
     fn stream(self, ends: Ends, body: Body) -> Body {
         let frames = stream::unfold(Some((self.net, body)), move |state| async move {
             let (net, mut body) = state?;
@@ -100,7 +105,7 @@ impl Call {
                 frame = body.frame() => frame,
             };
             let frame = match frame? {
-                Ok(frame) => net.carry(ends.back()).await.map(|()| frame),
+                Ok(frame) => net.carry(ends).await.map(|()| frame),
                 Err(status) => Err(status),
             };
             let next = frame.is_ok().then_some((net, body));

@@ -4,6 +4,7 @@
 //!   openraft ──► Peer (client) ══ TLS 1.3, certificates of managers ══► Service ──► openraft
 //! ```
 
+mod appends;
 mod links;
 mod peer;
 mod service;

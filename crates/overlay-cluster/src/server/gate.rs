@@ -24,6 +24,7 @@ use overlay_types::{NodeId, Role, UnixMillis};
 use tonic::{Request, Status};
 
 pub(super) use layer::Gate;
+pub(crate) use layer::Guard;
 
 use crate::{ca::Peer, state::State};
 
@@ -96,6 +97,7 @@ const TABLE: &[(&str, Access)] = &[
     ("/grpc.health.v1.Health/Watch", Access::Member),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Member),
     ("/overlay.internal.v1.Raft/Append", Access::Raft),
+    ("/overlay.internal.v1.Raft/Appends", Access::Raft),
     ("/overlay.internal.v1.Raft/RequestVote", Access::Raft),
     ("/overlay.internal.v1.Raft/InstallSnapshot", Access::Raft),
     ("/overlay.internal.v1.Raft/Propose", Access::Manager),

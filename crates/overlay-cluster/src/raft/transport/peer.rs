@@ -18,7 +18,10 @@ use overlay_api::internal::v1::{self as wire, raft_client::RaftClient};
 use overlay_types::NodeId;
 use tonic::{Code, Request, Status};
 
-use super::links::{Channel, Links};
+use super::{
+    appends::Appends,
+    links::{Channel, Links},
+};
 use crate::raft::{
     codec,
     store::Durable,
@@ -69,7 +72,8 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Peer {
-        Peer { peers: self.clone(), id: target, member: node.clone() }
+        let appends = Appends::default();
+        Peer { peers: self.clone(), id: target, member: node.clone(), appends }
     }
 }
 
@@ -79,6 +83,7 @@ pub struct Peer {
     peers: Peers,
     id: NodeId,
     member: Member,
+    appends: Appends,
 }
 
 type RpcError = RPCError<NodeId, Member, RaftError<NodeId>>;
@@ -128,7 +133,7 @@ impl RaftNetwork<TypeConfig> for Peer {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RpcError> {
         if let Some(committed) = rpc.leader_commit {
             // Followers apply it, so it must be on the disks of a quorum; raft counted ours ahead.
@@ -142,9 +147,11 @@ impl RaftNetwork<TypeConfig> for Peer {
             entries: entries.iter().map(codec::entry_to_wire).collect(),
             leader_commit: rpc.leader_commit.map(codec::log_id_to_wire),
         };
-        let call = within(message, option.hard_ttl());
-        let answer = self.client()?.append(call).await.map_err(|status| rpc_error(&status))?;
-        let answer = codec::append_response_from_wire(answer.into_inner()).map_err(malformed)?;
+        // Raft itself stops waiting, which ends the call; a deadline would be a timer at both ends.
+        let client = self.client()?;
+        let answer = self.appends.send(client, message).await;
+        let answer = answer.map_err(|status| rpc_error(&status))?;
+        let answer = codec::append_response_from_wire(answer).map_err(malformed)?;
         Ok(match (answer, entries.last()) {
             // The rest goes with the next message.
             (AppendEntriesResponse::Success, Some(last)) if entries.len() < rpc.entries.len() => {

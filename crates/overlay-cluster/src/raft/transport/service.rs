@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use bytes::BytesMut;
+use futures::{StreamExt, stream::BoxStream};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use overlay_api::{
     internal::v1::{self as wire, raft_server},
@@ -17,6 +18,7 @@ use crate::{
         codec::{self, Malformed},
         types::{Raft, Snapshot},
     },
+    server::Guard,
     state::wire::decode_command,
 };
 
@@ -51,13 +53,11 @@ fn internal(error: impl ToString) -> Status {
     Status::internal(error.to_string())
 }
 
-#[tonic::async_trait]
-impl raft_server::Raft for RaftService {
-    async fn append(
+impl RaftService {
+    async fn append_one(
         &self,
-        request: Request<wire::AppendRequest>,
-    ) -> Result<Response<wire::AppendResponse>, Status> {
-        let message = request.into_inner();
+        message: wire::AppendRequest,
+    ) -> Result<wire::AppendResponse, Status> {
         let entries = message.entries.into_iter().map(codec::entry_from_wire);
         let rpc = AppendEntriesRequest {
             vote: codec::vote_from_wire(message.vote).map_err(malformed)?,
@@ -66,7 +66,38 @@ impl raft_server::Raft for RaftService {
             leader_commit: codec::optional_log_id(message.leader_commit).map_err(malformed)?,
         };
         let answer = self.raft().append_entries(rpc).await.map_err(internal)?;
-        Ok(Response::new(codec::append_response_to_wire(answer)))
+        Ok(codec::append_response_to_wire(answer))
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    type AppendsStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
+        self.append_one(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn appends(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendsStream>, Status> {
+        let guard = Guard::of(&request)?;
+        let mut core = self.raft().server_metrics();
+        // Its sender lives as long as the raft core, which nobody may keep from being closed.
+        let stopped = async move { while core.changed().await.is_ok() {} };
+        let service = self.clone();
+        let answers = request.into_inner().then(move |message| {
+            let (service, guard) = (service.clone(), guard.clone());
+            async move {
+                guard.look()?;
+                service.append_one(message?).await
+            }
+        });
+        Ok(Response::new(answers.take_until(stopped).boxed()))
     }
 
     async fn request_vote(

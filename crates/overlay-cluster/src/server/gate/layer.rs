@@ -4,7 +4,7 @@ use core::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use overlay_types::Role;
-use tonic::{Status, codegen::http};
+use tonic::{Request, Status, codegen::http};
 use tower::{Layer, Service};
 
 use super::{Access, Caller, Footing, Freshness, Known, Refusal, Standing, Tie, access, check};
@@ -60,6 +60,9 @@ where
                 Ok(admitted) => {
                     let guard = admitted.map(|(caller, guard)| {
                         request.extensions_mut().insert(caller);
+                        if guard.access == Access::Raft {
+                            request.extensions_mut().insert(guard.clone());
+                        }
                         guard
                     });
                     let response = inner.call(request).await?;
@@ -118,8 +121,8 @@ fn look(
 }
 
 /// Whom an answer goes to, and what for.
-#[derive(Debug)]
-pub(in crate::server) struct Guard {
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
     control: Control,
     access: Access,
     peer: Peer,
@@ -132,6 +135,18 @@ impl End for Guard {
 }
 
 impl Guard {
+    /// Of a call of raft, as the gate let it in.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let guard = request.extensions().get().cloned();
+        guard.ok_or_else(|| Status::internal("the call did not come through the gate"))
+    }
+
+    /// Whether the caller would be let in now.
+    pub(crate) fn look(&self) -> Result<(), Status> {
+        look(&self.control, self.access, Some(self.peer), Freshness::Current)?;
+        Ok(())
+    }
+
     /// Waits until the caller would be refused.
     async fn refused(self) -> Status {
         let Self { control, access, peer } = self;

@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{collections::BTreeSet, sync::Arc};
 
 use overlay_api::{
+    internal::v1::{AppendRequest, raft_client::RaftClient},
     status::{Reason, reason},
     v1::{self, watcher_client::WatcherClient},
 };
@@ -11,7 +12,13 @@ use overlay_crypto::at_rest::DataKey;
 use overlay_testkit::objects;
 use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::watch, task::AbortHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -242,7 +249,7 @@ async fn c04_every_call_of_a_worker_is_let_in_but_for_those_of_managers() {
 }
 
 /// The calls of raft.
-const RAFT: [&str; 3] = ["Append", "RequestVote", "InstallSnapshot"];
+const RAFT: [&str; 4] = ["Append", "Appends", "RequestVote", "InstallSnapshot"];
 
 #[tokio::test]
 async fn c04_raft_refuses_a_former_manager_that_keeps_its_certificate() {
@@ -256,10 +263,16 @@ async fn c04_raft_refuses_a_former_manager_that_keeps_its_certificate() {
     let known = |state: &State| state.view().nodes()[&MANAGER].clone();
     let kept = served.dial(MANAGER, Role::Manager, now()).await;
     check(&kept, "").await;
+    let (append, appends) = mpsc::channel(1);
+    let line = RaftClient::new(kept.clone()).appends(ReceiverStream::new(appends)).await;
     let node = served.control.replica().read(known);
     let based_on = node.meta.changed_at;
     served.write(Action::UpdateNode { node: Node { role: Role::Worker, ..node }, based_on }).await;
     check(&kept, "NOT_MANAGER").await;
+    // A call that goes on is looked at with each message.
+    append.send(AppendRequest::default()).await.unwrap();
+    let status = line.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(reason(&status), Some(Reason::NotManager), "{status}");
 
     // This manager may be behind one that promoted the node and signed its certificate.
     let later = |state: &State| {
