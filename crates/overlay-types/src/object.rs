@@ -93,3 +93,13 @@ pub enum Change {
     /// The object is gone.
     Delete(ObjectKey),
 }
+
+impl Change {
+    /// What names the object that is another one now.
+    pub const fn key(&self) -> ObjectKey {
+        match self {
+            Self::Put(object) => object.key(),
+            Self::Delete(key) => *key,
+        }
+    }
+}

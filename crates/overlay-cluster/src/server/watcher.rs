@@ -18,7 +18,7 @@ use tokio::{
         },
         mpsc, watch,
     },
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -42,6 +42,9 @@ const CHANGES_IN_BATCH: usize = 1024;
 /// How long a subscriber waits to hear of a revision that changed nothing for it. Most writes
 /// concern few nodes; telling each to all would cost as many messages as there are nodes.
 const UNCONCERNED: Duration = Duration::from_millis(200);
+/// Between two batches of one subscriber. Under load, what is told is the state every so often, not all
+/// that it was in between; far less than a node takes to act on it.
+const PACE: Duration = Duration::from_millis(10);
 
 type Messages = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
@@ -138,8 +141,9 @@ async fn carry(
         {
             return;
         }
+        let not_before = Instant::now() + PACE;
         let gathered = tokio::select! {
-            gathered = gather(replica, node, &mut events, &mut feed) => gathered,
+            gathered = gather((replica, node), &mut events, &mut feed, not_before) => gathered,
             () = messages.closed() => return,
             status = &mut ended => {
                 // The subscriber may be gone.
@@ -148,7 +152,10 @@ async fn carry(
             }
         };
         batch = match gathered {
-            Ok(Some(gathered)) => Some(gathered),
+            Ok(Some(mut gathered)) => {
+                gathered.keep_last();
+                Some(gathered)
+            }
             Ok(None) => return,
             Err(status) => {
                 // The subscriber may be gone.
@@ -159,16 +166,21 @@ async fn carry(
     }
 }
 
-/// The next batch, of all that has happened when there is something to tell. `None` at the end; an
-/// error when the node that watches is not there any more.
+/// The next batch, of all that has happened when there is something to tell, which is not before then.
+/// `None` at the end; an error when the node that watches is not there any more.
 async fn gather(
-    replica: &Replica,
-    node: Option<NodeId>,
+    (replica, node): (&Replica, Option<NodeId>),
     events: &mut broadcast::Receiver<Event>,
     feed: &mut Feed,
+    not_before: Instant,
 ) -> Result<Option<Batch>, Status> {
     let mut gathered: Option<(Batch, Instant)> = None;
+    let mut paced = false;
     loop {
+        if !paced && gathered.as_ref().is_some_and(|(batch, _)| !batch.is_empty()) {
+            sleep_until(not_before).await;
+            paced = true;
+        }
         let event = match &gathered {
             None => match events.recv().await {
                 Err(RecvError::Closed) => return Ok(None),

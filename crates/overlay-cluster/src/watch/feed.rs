@@ -1,5 +1,7 @@
 //! What one subscriber still has to be told.
 
+use std::collections::BTreeSet;
+
 use overlay_types::{Change, Revision, View};
 
 use super::{Event, Interest, Window};
@@ -19,6 +21,14 @@ impl Batch {
     /// Whether it tells nothing but the revision.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && !self.snapshot
+    }
+
+    /// Forgets changes that later ones of the same object undo.
+    pub fn keep_last(&mut self) {
+        let mut seen = BTreeSet::new();
+        self.changes.reverse();
+        self.changes.retain(|change| seen.insert(change.key()));
+        self.changes.reverse();
     }
 
     /// Takes the batch that comes after this one.
@@ -98,5 +108,24 @@ impl Feed {
         self.revision = event.revision;
         let changes = self.interest.narrow(view, &event.changes);
         Some(Batch { revision: event.revision, snapshot: false, changes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_testkit::objects;
+    use overlay_types::{Availability, Node, Object, ObjectKey};
+
+    use super::*;
+
+    #[test]
+    fn of_each_object_the_last_change_is_told() {
+        let first = Node { availability: Availability::Drain, ..objects::node(1) };
+        let (second, gone) = (objects::node(2), ObjectKey::Node(objects::node(2).id));
+        let put = |node: &Node| Change::Put(Object::Node(node.clone()));
+        let changes = vec![put(&objects::node(1)), put(&second), put(&first), Change::Delete(gone)];
+        let mut batch = Batch { revision: Revision::new(4), snapshot: false, changes };
+        batch.keep_last();
+        assert_eq!(batch.changes, [put(&first), Change::Delete(gone)]);
     }
 }
