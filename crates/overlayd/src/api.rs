@@ -11,19 +11,18 @@
 //! ```
 
 mod local_node;
+mod writes;
 
 use std::convert::Infallible;
 
 use axum::{
     extract::Request as HttpRequest, http::request::Parts, response::Response as HttpResponse,
 };
-use futures::stream::{BoxStream, Stream};
 use overlay_api::{
     status::{Reason, with_reason},
     v1::{
         self, endpoints_client::EndpointsClient, endpoints_server::EndpointsServer,
-        local_node_server::LocalNodeServer, watcher_server::WatcherServer, write_request::Write,
-        write_response::Answer, writes_client::WritesClient, writes_server::WritesServer,
+        local_node_server::LocalNodeServer, watcher_server::WatcherServer,
     },
 };
 use overlay_cluster::{
@@ -35,18 +34,18 @@ use overlay_cluster::{
     },
 };
 use prost::Message;
-use tokio::{net::UnixListener, sync::mpsc};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio::net::UnixListener;
 use tonic::{
-    Code, Request, Response, Status, Streaming,
+    Code, Request, Response, Status,
     service::{Routes, RoutesBuilder},
 };
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 
+use self::writes::Writes;
 use crate::{
-    NodeError, NodeHandle, agent::Viewer, callers::refuse_the_unseated, level,
-    listen::local_callers, relay,
+    NodeError, NodeHandle, callers::refuse_the_unseated, level, listen::local_callers, relay,
+    routes,
 };
 
 /// Services that managers answer for local callers.
@@ -65,8 +64,6 @@ const CREATE_SERVICE: &str = "/overlay.v1.Services/CreateService";
 const UPDATE_SERVICE: &str = "/overlay.v1.Services/UpdateService";
 /// Longest request that is looked into: as much as tonic decodes.
 const LONGEST_REQUEST: usize = 4 << 20;
-/// Writes that are refused here and wait to be told.
-const REFUSED: usize = 16;
 /// A message on the wire has a flag for compression and a length before it.
 const PREFIX: usize = 5;
 
@@ -101,7 +98,7 @@ pub(crate) async fn serve(
         .add_service(LocalNodeServer::new(Local(handle.clone())))
         .add_service(EndpointsServer::new(Local(handle.clone())))
         .add_service(WatcherServer::new(Local(handle.clone())))
-        .add_service(WritesServer::new(Local(handle.clone())));
+        .add_service(Writes(Local(handle.clone())));
     let forward = tower::service_fn(move |request| {
         let handle = handle.clone();
         async move { Ok::<_, Infallible>(forward(&handle, request).await) }
@@ -129,8 +126,7 @@ async fn health(handle: &NodeHandle) -> ServingStatus {
 async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
     let path = request.uri().path().to_owned();
     if !FORWARDED.iter().any(|service| path.starts_with(service)) {
-        let message = format!("no service answers {path}");
-        return refusal(&with_reason(Reason::NoSuchCall, message));
+        return refusal(&no_such_call(&path));
     }
     let member = match handle.member() {
         Ok(member) => member,
@@ -168,10 +164,7 @@ async fn with_host_routes(
 ) -> Result<axum::http::Request<tonic::body::Body>, Status> {
     let (mut parts, mut frame) = read(request).await?;
     if message(&frame).is_some() {
-        let routes = NodeHandle::host_routes();
-        v1::CreateNetworkRequest { host_routes: routes, ..Default::default() }
-            .encode(&mut frame)
-            .map_err(|error| Status::internal(error.to_string()))?;
+        frame.extend_from_slice(&routes::in_create_network());
         let length = (frame.len() - PREFIX) as u32;
         frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
     }
@@ -220,6 +213,10 @@ fn sent(parts: Parts, frame: Vec<u8>) -> axum::http::Request<tonic::body::Body> 
     axum::http::Request::from_parts(parts, tonic::body::Body::new(body))
 }
 
+fn no_such_call(path: &str) -> Status {
+    with_reason(Reason::NoSuchCall, format!("no service answers {path}"))
+}
+
 fn refusal(status: &Status) -> HttpResponse {
     status.clone().into_http::<tonic::body::Body>().map(axum::body::Body::new)
 }
@@ -232,49 +229,6 @@ async fn to_the_end<T: Send + 'static>(
         Ok(outcome) => outcome.map_err(Into::into),
         Err(error) => Err(Status::internal(format!("the call ended early: {error}"))),
     }
-}
-
-/// What of a caller's writes goes to a manager. What does not is answered through `refused`.
-fn writes(
-    requests: Streaming<v1::WriteRequest>,
-    viewer: Viewer,
-    refused: mpsc::Sender<Result<v1::WriteResponse, Status>>,
-) -> impl Stream<Item = v1::WriteRequest> + Send + 'static {
-    // The end of the requests, whatever it is, is the end of the call; so is a caller who takes no refusals.
-    let requests = requests.map_while(move |request| {
-        let mut request = request.ok()?;
-        if let Some(Write::CreateNetwork(create)) = &mut request.write {
-            create.host_routes.extend(NodeHandle::host_routes());
-        }
-        let spec = match &request.write {
-            Some(Write::CreateService(create)) => create.spec.as_ref(),
-            Some(Write::UpdateService(update)) => update.spec.as_ref(),
-            _ => None,
-        };
-        let Err(status) = viewer.read(|view| level::check_service(view, spec)) else {
-            return Some(Some(request));
-        };
-        refused.try_send(Ok(refusal_of(request.number, &status))).ok()?;
-        Some(None)
-    });
-    requests.filter_map(|request| request)
-}
-
-/// The answers of a manager, and refusals of this node.
-fn merged(
-    answers: Streaming<v1::WriteResponse>,
-    refusals: mpsc::Receiver<Result<v1::WriteResponse, Status>>,
-) -> BoxStream<'static, Result<v1::WriteResponse, Status>> {
-    Box::pin(answers.merge(ReceiverStream::new(refusals)))
-}
-
-fn refusal_of(number: u64, status: &Status) -> v1::WriteResponse {
-    let refusal = v1::Refusal {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: status.details().to_vec(),
-    };
-    v1::WriteResponse { number, answer: Some(Answer::Refusal(refusal)) }
 }
 
 /// This node, for local callers.
@@ -307,23 +261,6 @@ impl v1::watcher_server::Watcher for Local {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let managers = self.0.member()?.managers.clone();
         Ok(Response::new(relay::watch(managers, request.into_inner()).await?))
-    }
-}
-
-#[tonic::async_trait]
-impl v1::writes_server::Writes for Local {
-    type WriteStream = BoxStream<'static, Result<v1::WriteResponse, Status>>;
-
-    async fn write(
-        &self,
-        request: Request<Streaming<v1::WriteRequest>>,
-    ) -> Result<Response<Self::WriteStream>, Status> {
-        let viewer = self.0.member()?.viewer.clone();
-        let (refused, refusals) = mpsc::channel(REFUSED);
-        let requests = writes(request.into_inner(), viewer, refused);
-        let write = |channel| async { WritesClient::new(channel).write(requests).await };
-        let answers = self.at_manager(write).await?;
-        Ok(answers.map(|answers| merged(answers, refusals)))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     lifecycle,
     listen::unix_listener,
     member::Member,
-    metrics, routes,
+    metrics,
 };
 
 /// How long calls that are under way may take when the node stops. A watch would never end.
@@ -337,9 +337,5 @@ impl NodeHandle {
         let progress = self.member()?.reconciler.progress();
         let peers = progress.borrow().peers.iter().map(PeerKeys::tell).collect();
         Ok(v1::GetPeerKeysResponse { peers })
-    }
-
-    pub(crate) fn host_routes() -> Vec<String> {
-        routes::of_this_host().iter().map(ToString::to_string).collect()
     }
 }

@@ -6,26 +6,48 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use overlay_api::v1;
 use overlay_types::Subnet;
+use prost::Message;
 
 /// How long routes that were read are good for: reading them costs more than a write does.
 const KEPT: Duration = Duration::from_secs(1);
 
-static LAST: Mutex<Option<(Instant, Vec<Subnet>)>> = Mutex::new(None);
+static LAST: Mutex<Option<Routes>> = Mutex::new(None);
+
+/// What was read last.
+struct Routes {
+    read: Instant,
+    subnets: Vec<Subnet>,
+    /// The same as a `CreateNetworkRequest`.
+    in_request: Bytes,
+}
 
 /// The host's routes of both families, without default routes, multicast and link-local ones, as
 /// they were within the last second.
-#[expect(clippy::disallowed_methods, reason = "the shell that reads the host's routes")]
 pub(crate) fn of_this_host() -> Vec<Subnet> {
+    last(|routes| routes.subnets.clone())
+}
+
+/// The same as bytes of a `CreateNetworkRequest`, which may follow those of another one.
+pub(crate) fn in_create_network() -> Bytes {
+    last(|routes| routes.in_request.clone())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell that reads the host's routes")]
+fn last<T>(look: impl FnOnce(&Routes) -> T) -> T {
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*last {
-        Some((read, routes)) if read.elapsed() < KEPT => routes.clone(),
-        _ => {
-            let routes = read();
-            *last = Some((Instant::now(), routes.clone()));
-            routes
-        }
+    let kept = last.take().filter(|routes| routes.read.elapsed() < KEPT);
+    look(last.insert(kept.unwrap_or_else(|| Routes::of(read(), Instant::now()))))
+}
+
+impl Routes {
+    fn of(subnets: Vec<Subnet>, read: Instant) -> Self {
+        let host_routes = subnets.iter().map(ToString::to_string).collect();
+        let request = v1::CreateNetworkRequest { host_routes, ..Default::default() };
+        Self { read, subnets, in_request: request.encode_to_vec().into() }
     }
 }
 
