@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   first ──► a call of its own ──► second ──► Appends ──► message, answer, message, answer …
-//!                  ▲                   │          └ broken: this one by a call of its own
-//!                  └─ its release has no such call
+//!               ▲          ▲           │          └ broken: this one by a call of its own,
+//!               │          └───────────│─────────── given up: the next one
+//!               └──────────────────────┘ its release has no such call: all
 //! ```
 //!
 //! What a call costs both ends is more than what most appends cost.
@@ -23,13 +24,14 @@ pub(super) struct Appends(Way);
 
 #[derive(Debug, Default)]
 enum Way {
-    /// There may be only one, to ask whether this node leads still.
+    /// By a call of its own: there may be only one, to ask whether this node leads still. And so after one
+    /// that was given up.
     #[default]
-    First,
-    /// None is open.
+    Call,
+    /// A line is opened with the next one.
     Closed,
     Open(Box<Line>),
-    /// A call for each.
+    /// By a call for each.
     Calls,
 }
 
@@ -47,32 +49,43 @@ impl Appends {
         mut client: RaftClient<Channel>,
         message: wire::AppendRequest,
     ) -> Result<wire::AppendResponse, Status> {
-        let line = match mem::replace(&mut self.0, Way::Closed) {
-            Way::Open(line) => Some(line),
-            Way::Closed => self.open(&mut client).await?,
+        let answered = match mem::take(&mut self.0) {
+            Way::Open(mut line) => {
+                line.exchange(message.clone()).await.map(|answer| (line, answer))
+            }
+            Way::Closed => self.open(&mut client, message.clone()).await?,
             Way::Calls => {
                 self.0 = Way::Calls;
                 None
             }
-            Way::First => None,
+            Way::Call => None,
         };
-        if let Some(mut line) = line
-            && let Some(answer) = line.exchange(message.clone()).await
-        {
+        if let Some((line, answer)) = answered {
             self.0 = Way::Open(line);
             return Ok(answer);
         }
-        Ok(client.append(message).await?.into_inner())
+        let answer = client.append(message).await?.into_inner();
+        if matches!(self.0, Way::Call) {
+            self.0 = Way::Closed;
+        }
+        Ok(answer)
     }
 
-    /// Opens a line, if the manager's release knows what that is.
+    /// Opens a line with its first message, if the manager's release knows what that is. Both go at once:
+    /// raft waits for no more than one way there and back, to managers that are far away.
     async fn open(
         &mut self,
         client: &mut RaftClient<Channel>,
-    ) -> Result<Option<Box<Line>>, Status> {
+        first: wire::AppendRequest,
+    ) -> Result<Option<(Box<Line>, wire::AppendResponse)>, Status> {
         let (requests, stream) = mpsc::channel(1);
+        // There is room for it.
+        let _ = requests.try_send(first);
         match client.appends(ReceiverStream::new(stream)).await {
-            Ok(answers) => Ok(Some(Box::new(Line { requests, answers: answers.into_inner() }))),
+            Ok(answers) => {
+                let mut line = Box::new(Line { requests, answers: answers.into_inner() });
+                Ok(line.answer().await.map(|answer| (line, answer)))
+            }
             Err(status) if status.code() == Code::Unimplemented => {
                 self.0 = Way::Calls;
                 Ok(None)
@@ -86,6 +99,13 @@ impl Line {
     /// `None` if it is broken.
     async fn exchange(&mut self, message: wire::AppendRequest) -> Option<wire::AppendResponse> {
         self.requests.send(message).await.ok()?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Option<wire::AppendResponse> {
         self.answers.message().await.ok()?
     }
 }
+
+#[cfg(test)]
+mod tests;
