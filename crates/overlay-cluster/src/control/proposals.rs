@@ -15,10 +15,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream::FuturesUnordered};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use overlay_types::NodeId;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     raft::{
@@ -38,17 +35,8 @@ const MAX_BYTES: usize = 1 << 20;
 /// next is gathered. More of them would be smaller ones.
 const UNDER_WAY: usize = 4;
 
-/// What became of a write: what it was answered, or why not.
-pub(super) type Answer = Result<Outcome, Failure>;
-
-/// Why a write was not answered.
-#[derive(Clone, Debug)]
-pub(super) enum Failure {
-    /// Raft took it no further.
-    Raft(Box<RaftError<NodeId, ClientWriteError<NodeId, Member>>>),
-    /// Nothing was heard of it for as long as somebody waits: a leader that lost its quorum never answers.
-    Silence,
-}
+/// What became of a write: what it was answered, or why raft took it no further.
+pub(super) type Answer = Result<Outcome, Box<RaftError<NodeId, ClientWriteError<NodeId, Member>>>>;
 
 /// Hands writes to the task, which ends with it.
 #[derive(Clone, Debug)]
@@ -57,8 +45,6 @@ pub(super) struct Proposals(mpsc::Sender<Proposal>);
 #[derive(Debug)]
 struct Proposal {
     command: Packed,
-    /// How long its caller waits. Those that share an entry share the clock, too.
-    until: Instant,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -70,17 +56,16 @@ impl Proposals {
         Self(sender)
     }
 
-    /// Writes, if this node leads. Waits until this time at most, or as long as one that waited before it
-    /// and shares its entry.
-    pub(super) async fn write(&self, command: Arc<Command>, until: Instant) -> Answer {
+    /// Writes, if this node leads. One that lost its quorum never answers.
+    pub(super) async fn write(&self, command: Arc<Command>) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command: Packed::new(command), until, reply };
+        let proposal = Proposal { command: Packed::new(command), reply };
         if self.0.send(proposal).await.is_ok()
             && let Ok(answer) = answer.await
         {
             return answer;
         }
-        Err(Failure::Raft(Box::new(RaftError::Fatal(Fatal::Stopped))))
+        Err(Box::new(RaftError::Fatal(Fatal::Stopped)))
     }
 }
 
@@ -118,25 +103,23 @@ fn next_entry(waiting: &mut Vec<Proposal>) -> Vec<Proposal> {
     waiting.drain(..fitting).collect()
 }
 
+/// Waits for the answer even if all callers are gone: the entry is in the log of a leader without a quorum
+/// until another one leads, and further ones would be there, too.
 fn propose(raft: Raft, proposals: Vec<Proposal>) -> impl Future<Output = ()> {
-    let until = proposals.iter().map(|proposal| proposal.until).min();
     let (commands, replies): (Vec<_>, Vec<_>) =
         proposals.into_iter().map(|proposal| (proposal.command, proposal.reply)).unzip();
     async move {
-        let Some(until) = until else { return };
-        let failure = match timeout_at(until, raft.client_write(Batch::new(commands))).await {
-            Ok(Ok(answer)) => {
-                // Whoever asked may be gone.
-                answer.data.into_iter().zip(replies).for_each(|(outcome, reply)| {
-                    drop(reply.send(Ok(outcome)));
-                });
-                return;
-            }
-            Ok(Err(error)) => Failure::Raft(Box::new(error)),
-            Err(_) => Failure::Silence,
-        };
-        for reply in replies {
-            drop(reply.send(Err(failure.clone())));
+        if replies.is_empty() {
+            return;
+        }
+        match raft.client_write(Batch::new(commands)).await {
+            // Whoever asked may be gone.
+            Ok(answer) => answer.data.into_iter().zip(replies).for_each(|(outcome, reply)| {
+                drop(reply.send(Ok(outcome)));
+            }),
+            Err(error) => replies.into_iter().for_each(|reply| {
+                drop(reply.send(Err(Box::new(error.clone()))));
+            }),
         }
     }
 }
@@ -158,7 +141,7 @@ mod tests {
         let command = Command { request: RequestId::from_u128(1), at: UnixMillis(1), action };
         let command = Arc::new(command);
         let (reply, answer) = oneshot::channel();
-        (Proposal { command: Packed::new(command), until: Instant::now(), reply }, answer)
+        (Proposal { command: Packed::new(command), reply }, answer)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use core::time::Duration;
 
+use overlay_api::status::reason;
 use overlay_testkit::objects::{cluster, node};
 use overlay_types::{ClusterId, Node, RequestId, Role};
 use rstest::rstest;
@@ -145,4 +146,36 @@ async fn c13_reads_that_wait_together_see_what_was_written_before() {
         }
         assert!(alone.knows(number));
     }
+}
+
+#[tokio::test]
+async fn r06_a_leader_without_a_quorum_answers_all_and_its_log_stays_short() {
+    let alone = Alone::start().await;
+    let raft = alone.control.raft();
+    // Nobody answers there.
+    let other = Member { control: Some(([127, 0, 0, 1], 1).into()), ..member(&node(2)) };
+    raft.add_learner(node(2).id, other, false).await.unwrap();
+    let voters = BTreeSet::from([node(1).id, node(2).id]);
+    let grown = tokio::spawn(async move { raft.change_membership(voters, true).await });
+    let voters = |metrics: &openraft::RaftMetrics<NodeId, Member>| {
+        metrics.membership_config.voter_ids().count() == 2
+    };
+    let grows = alone.control.raft().wait(Some(DEADLINE));
+    grows.metrics(voters, "there is no quorum").await.unwrap();
+
+    let before = alone.control.figures().last_index;
+    tokio::time::pause();
+    // Each round waits for as long as a write does.
+    for round in 0..4 {
+        let writes = (0..100).map(|_| alone.write(Action::JoinNode(node(3 + round))));
+        for answer in futures::future::join_all(writes).await {
+            let status = answer.unwrap_err();
+            assert_eq!(reason(&status), Some(Reason::NoLeader), "{status}");
+        }
+    }
+    tokio::time::resume();
+    let entries = alone.control.figures().last_index - before;
+    assert!((1..=4).contains(&entries), "{entries}");
+    grown.abort();
+    alone.control.stop().await;
 }

@@ -12,7 +12,6 @@ use tonic::{Code, Status};
 use super::{
     Control,
     attempt::{Attempt, Patience, deposed, is_barred, no_manager, not_leader},
-    proposals::Failure,
     rejection_status,
 };
 use crate::{
@@ -92,15 +91,16 @@ impl Control {
         patience: &Patience,
     ) -> Result<Response, Attempt> {
         let core = self.0.core();
-        match core.proposals.write(Arc::clone(command), patience.0).await {
-            Ok(outcome) => outcome.map_err(|r| Attempt::Refused(rejection_status(&r))),
-            Err(Failure::Silence) => Err(Attempt::NoLeader),
-            Err(Failure::Raft(error)) => Err(match *error {
+        // A leader that lost its quorum never answers, and there is a line before it.
+        match timeout_at(patience.0, core.proposals.write(Arc::clone(command))).await {
+            Ok(Ok(outcome)) => outcome.map_err(|r| Attempt::Refused(rejection_status(&r))),
+            Ok(Err(error)) => Err(match *error {
                 RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
                     Attempt::forward(to.leader_id, to.leader_node)
                 }
                 error => Attempt::Refused(self.unavailable(error)),
             }),
+            Err(_) => Err(Attempt::NoLeader),
         }
     }
 
