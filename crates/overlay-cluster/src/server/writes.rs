@@ -1,12 +1,17 @@
 //! `overlay.v1.Writes`.
 
+use core::future::ready;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use overlay_api::v1::{
     self, networks_server::Networks, services_server::Services, write_request::Write,
     write_response::Answer,
 };
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, needed};
@@ -23,15 +28,21 @@ impl v1::writes_server::Writes for Api {
         request: Request<Streaming<v1::WriteRequest>>,
     ) -> Result<Response<Self::WriteStream>, Status> {
         let api = Arc::new(self.clone());
-        let answers = request.into_inner().map(move |message| {
+        let (tell, told) = oneshot::channel();
+        // A message that is none ends the requests. What was asked before it is answered first: it is done.
+        let requests = request.into_inner().scan(Some(tell), |tell, message| {
+            let message = message.map_err(|status| tell.take().map(|tell| tell.send(status)));
+            ready(message.ok())
+        });
+        let answers = requests.map(move |v1::WriteRequest { number, write }| {
             let api = Arc::clone(&api);
             async move {
-                let v1::WriteRequest { number, write } = message?;
                 let answer = api.write_one(write).await.unwrap_or_else(|status| refusal(&status));
                 Ok(v1::WriteResponse { number, answer: Some(answer) })
             }
         });
-        Ok(Response::new(answers.buffer_unordered(UNDER_WAY).boxed()))
+        let error = stream::once(told).filter_map(|told| ready(told.ok().map(Err)));
+        Ok(Response::new(answers.buffer_unordered(UNDER_WAY).chain(error).boxed()))
     }
 }
 

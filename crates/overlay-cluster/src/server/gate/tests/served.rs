@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{collections::BTreeSet, sync::Arc};
 
 use overlay_api::{
+    codec::MessageCodec,
     internal::v1::{AppendRequest, raft_client::RaftClient},
     status::{Reason, reason},
     v1::{self, watcher_client::WatcherClient},
@@ -11,6 +12,7 @@ use overlay_api::{
 use overlay_crypto::at_rest::DataKey;
 use overlay_testkit::objects;
 use overlay_types::{Cluster, Node, NodeId, RequestId, Role, UnixMillis};
+use prost::Message;
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
@@ -518,4 +520,43 @@ async fn o03_a_watch_that_fell_behind_the_window_begins_with_a_snapshot() {
     assert_eq!(behind, first_batch(&channel, 0).await);
     // Who was up to date still is.
     assert_eq!(first_batch(&channel, revision).await, (false, revision, Vec::new()));
+}
+
+/// A write as the wire has it, whatever is in it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct AnyWrite {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    create_network: Vec<u8>,
+}
+
+#[tokio::test]
+async fn o03_writes_before_one_that_is_no_message_are_answered() {
+    let served = Served::start().await;
+    let mut client = tonic::client::Grpc::new(served.dial(WORKER, Role::Worker, now()).await);
+    client.ready().await.unwrap();
+    let write = |number: u64| {
+        let spec = v1::NetworkSpec { name: format!("web-{number}"), ..Default::default() };
+        let request_id = RequestId::from_u128(number.into()).to_string();
+        let create =
+            v1::CreateNetworkRequest { spec: Some(spec), request_id, ..Default::default() };
+        AnyWrite { number, create_network: create.encode_to_vec() }
+    };
+    let broken = AnyWrite { number: 9, create_network: vec![0xff] };
+    let writes = (1..=3).map(write).chain([broken, write(10)]);
+    let path = "/overlay.v1.Writes/Write".parse().unwrap();
+    let codec = MessageCodec::<AnyWrite, v1::WriteResponse>::default();
+    let answers =
+        client.streaming(tonic::Request::new(futures::stream::iter(writes)), path, codec).await;
+    let mut answers = answers.unwrap().into_inner();
+    let mut answered = BTreeSet::new();
+    let error = loop {
+        match answers.message().await {
+            Ok(answer) => answered.insert(answer.expect("an error at the end").number),
+            Err(status) => break status,
+        };
+    };
+    assert_eq!(answered, BTreeSet::from([1, 2, 3]));
+    assert!(error.message().contains("decode"), "{error}");
 }
