@@ -12,6 +12,6 @@ mod feed;
 mod interest;
 mod window;
 
-pub use feed::{Batch, Feed};
+pub use feed::{Batch, Feed, Gathered};
 pub use interest::Interest;
 pub use window::{Event, Window};

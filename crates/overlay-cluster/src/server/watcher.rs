@@ -28,7 +28,7 @@ use crate::{
     control::Touch,
     raft::replica::Replica,
     state::State,
-    watch::{Batch, Event, Feed, Interest},
+    watch::{Batch, Event, Feed, Gathered, Interest},
 };
 
 /// Messages that a subscriber may have under way. One that is slower lags in the events and gets a
@@ -152,10 +152,7 @@ async fn carry(
             }
         };
         batch = match gathered {
-            Ok(Some(mut gathered)) => {
-                gathered.keep_last();
-                Some(gathered)
-            }
+            Ok(Some(gathered)) => Some(gathered.told()),
             Ok(None) => return,
             Err(status) => {
                 // The subscriber may be gone.
@@ -173,11 +170,11 @@ async fn gather(
     events: &mut broadcast::Receiver<Event>,
     feed: &mut Feed,
     not_before: Instant,
-) -> Result<Option<Batch>, Status> {
-    let mut gathered: Option<(Batch, Instant)> = None;
+) -> Result<Option<Gathered>, Status> {
+    let mut gathered: Option<(Gathered, Instant)> = None;
     let mut paced = false;
     loop {
-        if !paced && gathered.as_ref().is_some_and(|(batch, _)| !batch.is_empty()) {
+        if !paced && gathered.as_ref().is_some_and(|(told, _)| !told.is_empty()) {
             sleep_until(not_before).await;
             paced = true;
         }
@@ -186,18 +183,18 @@ async fn gather(
                 Err(RecvError::Closed) => return Ok(None),
                 event => event,
             },
-            Some((batch, due)) if batch.is_empty() => match timeout_at(*due, events.recv()).await {
+            Some((told, due)) if told.is_empty() => match timeout_at(*due, events.recv()).await {
                 Ok(event) => event,
-                Err(_) => return Ok(gathered.map(|(batch, _)| batch)),
+                Err(_) => return Ok(gathered.map(|(told, _)| told)),
             },
-            Some((batch, _)) if batch.changes.len() >= CHANGES_IN_BATCH => {
-                return Ok(gathered.map(|(batch, _)| batch));
+            Some((told, _)) if told.changes() >= CHANGES_IN_BATCH => {
+                return Ok(gathered.map(|(told, _)| told));
             }
             Some(_) => match events.try_recv() {
                 Ok(event) => Ok(event),
                 Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => {
-                    return Ok(gathered.map(|(batch, _)| batch));
+                    return Ok(gathered.map(|(told, _)| told));
                 }
             },
         };
@@ -211,8 +208,8 @@ async fn gather(
         })?;
         match (&mut gathered, next) {
             (_, None) => {}
-            (Some((batch, _)), Some(next)) => batch.extend(next),
-            (None, Some(next)) => gathered = Some((next, Instant::now() + UNCONCERNED)),
+            (Some((told, _)), Some(next)) => told.extend(next),
+            (None, Some(next)) => gathered = Some((next.into(), Instant::now() + UNCONCERNED)),
         }
     }
 }

@@ -24,21 +24,56 @@ impl Batch {
     }
 
     /// Forgets changes that later ones of the same object undo.
-    pub fn keep_last(&mut self) {
+    fn keep_last(&mut self) {
         let mut seen = BTreeSet::new();
         self.changes.reverse();
         self.changes.retain(|change| seen.insert(change.key()));
         self.changes.reverse();
     }
+}
 
-    /// Takes the batch that comes after this one.
-    pub fn extend(&mut self, next: Self) {
+/// Batches that a subscriber gets as one.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    batch: Batch,
+    /// Changes were added to others: some may concern the same object. A whole state has each once.
+    mixed: bool,
+}
+
+impl From<Batch> for Gathered {
+    fn from(batch: Batch) -> Self {
+        Self { batch, mixed: false }
+    }
+}
+
+impl Gathered {
+    /// Whether there is nothing to tell but the revision.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// How many changes there are.
+    pub fn changes(&self) -> usize {
+        self.batch.changes.len()
+    }
+
+    /// Takes the batch that comes after these.
+    pub fn extend(&mut self, next: Batch) {
         if next.snapshot {
-            *self = next;
+            *self = next.into();
         } else {
-            self.revision = next.revision;
-            self.changes.extend(next.changes);
+            self.mixed |= !self.batch.changes.is_empty() && !next.changes.is_empty();
+            self.batch.revision = next.revision;
+            self.batch.changes.extend(next.changes);
         }
+    }
+
+    /// What they come to: of each object the last change.
+    pub fn told(mut self) -> Batch {
+        if self.mixed {
+            self.batch.keep_last();
+        }
+        self.batch
     }
 }
 
@@ -118,14 +153,33 @@ mod tests {
 
     use super::*;
 
+    fn put(node: &Node) -> Change {
+        Change::Put(Object::Node(node.clone()))
+    }
+
+    fn batch(revision: u64, changes: &[Change]) -> Batch {
+        Batch { revision: Revision::new(revision), snapshot: false, changes: changes.to_vec() }
+    }
+
     #[test]
     fn of_each_object_the_last_change_is_told() {
         let first = Node { availability: Availability::Drain, ..objects::node(1) };
         let (second, gone) = (objects::node(2), ObjectKey::Node(objects::node(2).id));
-        let put = |node: &Node| Change::Put(Object::Node(node.clone()));
-        let changes = vec![put(&objects::node(1)), put(&second), put(&first), Change::Delete(gone)];
-        let mut batch = Batch { revision: Revision::new(4), snapshot: false, changes };
-        batch.keep_last();
-        assert_eq!(batch.changes, [put(&first), Change::Delete(gone)]);
+        let mut gathered = Gathered::from(batch(2, &[put(&objects::node(1)), put(&second)]));
+        gathered.extend(batch(3, &[put(&first), Change::Delete(gone)]));
+        assert_eq!(gathered.told(), batch(3, &[put(&first), Change::Delete(gone)]));
+    }
+
+    #[test]
+    fn what_nothing_was_added_to_is_told_as_it_is() {
+        let changes = [put(&objects::node(1)), put(&objects::node(2))];
+        let whole = Batch { snapshot: true, ..batch(4, &changes) };
+        let mut gathered = Gathered::from(batch(2, &changes));
+        gathered.extend(batch(3, &changes));
+        assert!(gathered.mixed);
+        gathered.extend(whole.clone());
+        gathered.extend(batch(5, &[]));
+        assert!(!gathered.mixed);
+        assert_eq!(gathered.told(), Batch { revision: Revision::new(5), ..whole });
     }
 }
