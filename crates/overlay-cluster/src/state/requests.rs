@@ -1,6 +1,6 @@
 //! Which requests were applied already.
 
-use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
+use std::collections::{BTreeMap, VecDeque};
 
 use overlay_types::RequestId;
 
@@ -40,20 +40,41 @@ impl Requests {
 
     /// Remembers the answer to a request that is not in the table, and forgets the oldest.
     pub(super) fn insert(&mut self, request: RequestId, response: Response) {
-        let place = self.forgotten + self.answers.len() as u64;
-        let Entry::Vacant(free) = self.places.entry(request) else { return };
-        free.insert(place);
-        self.answers.push_back((request, response));
-        while self.answers.len() > MAX_REQUESTS
+        if self.places.contains_key(&request) {
+            return;
+        }
+        // Before there is one more: the ring would double.
+        while self.answers.len() >= MAX_REQUESTS
             && let Some((oldest, _)) = self.answers.pop_front()
         {
             self.places.remove(&oldest);
             self.forgotten += 1;
         }
+        self.places.insert(request, self.forgotten + self.answers.len() as u64);
+        self.answers.push_back((request, response));
     }
 
     /// Requests and their answers, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Response)> {
         self.answers.iter().map(|(request, answer)| (*request, answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_of_answers_does_not_grow_beyond_what_is_remembered() {
+        let mut requests = Requests::default();
+        for number in 0..MAX_REQUESTS as u128 + 10 {
+            requests.insert(RequestId::from_u128(number), Response::Done);
+            // It is there already.
+            requests.insert(RequestId::from_u128(number), Response::Done);
+        }
+        assert_eq!(requests.answers.capacity(), MAX_REQUESTS);
+        assert_eq!(requests.iter().count(), MAX_REQUESTS);
+        assert!(requests.get(RequestId::from_u128(9)).is_none());
+        assert!(requests.get(RequestId::from_u128(10)).is_some());
     }
 }
