@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod dissection;
 pub mod ethernet;
 pub mod icmp;
+pub mod ip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;

@@ -3,12 +3,7 @@
 use core::{net::SocketAddr, time::Duration};
 use std::io::{self, Write};
 
-use crate::wire::{
-    ipv4::Ipv4Repr,
-    ipv6::Ipv6Repr,
-    protocol,
-    udp::{self, UdpRepr},
-};
+use crate::wire::{ip::IpRepr, protocol, udp};
 
 /// Whether a datagram left or came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,36 +61,14 @@ impl<W: Write> PcapWriter<W> {
         let is_udp = destination.port() != 0;
         let protocol = if is_udp { protocol::UDP } else { protocol::ESP };
         let udp_header = if is_udp { udp::HEADER_LEN as u16 } else { 0 };
-        let content_len = datagram.payload.len() as u16;
-        let payload_len = content_len.saturating_add(udp_header);
-        match (source, destination) {
-            (SocketAddr::V4(source), SocketAddr::V4(destination)) => Ipv4Repr {
-                source: *source.ip(),
-                destination: *destination.ip(),
-                protocol,
-                payload_len,
-                ttl: 64,
-            }
-            .emit(&mut self.packet),
-            (SocketAddr::V6(source), SocketAddr::V6(destination)) => Ipv6Repr {
-                source: *source.ip(),
-                destination: *destination.ip(),
-                protocol,
-                payload_len,
-                hop_limit: 64,
-            }
-            .emit(&mut self.packet),
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        let start = self.packet.len();
+        let payload_len = (datagram.payload.len() as u16).saturating_add(udp_header);
+        IpRepr { source: source.ip(), destination: destination.ip(), protocol, payload_len }
+            .emit(&mut self.packet)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if is_udp {
-            let (source, destination) = (source.port(), destination.port());
-            let ports = UdpRepr { source, destination, payload_len: content_len };
-            self.packet.extend_from_slice(&ports.to_bytes());
-        }
-        self.packet.extend_from_slice(datagram.payload);
-        if is_udp {
-            udp::fill_checksum(&mut self.packet[start..], source.ip(), destination.ip());
+            udp::emit(source, destination, datagram.payload, &mut self.packet);
+        } else {
+            self.packet.extend_from_slice(datagram.payload);
         }
         let length = self.packet.len() as u32;
         for word in [at.as_secs() as u32, at.subsec_micros(), length, length] {

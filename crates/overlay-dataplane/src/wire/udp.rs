@@ -1,6 +1,6 @@
 //! UDP headers (RFC 768).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::{Malformed, checksum::Sum, protocol, read_u16, write_u16};
 
@@ -62,6 +62,17 @@ impl UdpRepr {
         write_u16(&mut header, 4, HEADER_LEN as u16 + self.payload_len);
         header
     }
+}
+
+/// Appends a datagram with its checksum, without the IP header in front of it. It is not longer than
+/// 65 535 octets.
+pub(crate) fn emit(source: SocketAddr, destination: SocketAddr, payload: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    let (from, to) = (source.port(), destination.port());
+    let ports = UdpRepr { source: from, destination: to, payload_len: payload.len() as u16 };
+    out.extend_from_slice(&ports.to_bytes());
+    out.extend_from_slice(payload);
+    fill_checksum(&mut out[start..], source.ip(), destination.ip());
 }
 
 /// Computes the checksum of the datagram that is all of `datagram`.

@@ -14,10 +14,8 @@ use crate::{
     desired::MeshPort,
     wire::{
         ethernet::{self, EthernetRepr, ethertype},
-        ipv4::{self, Ipv4Repr},
-        ipv6::{self, Ipv6Repr},
-        protocol,
-        udp::{self, UdpRepr},
+        ip::IpRepr,
+        ipv4, ipv6, protocol, udp,
     },
 };
 
@@ -29,7 +27,6 @@ const MOST: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 const ATTEMPTS: usize = 1024;
 /// First port that needs no privilege.
 const FIRST_PORT: u16 = 1024;
-const TTL: u8 = 64;
 
 /// A client's flow, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -161,27 +158,10 @@ fn frame(ways: &Ways, goal: &Goal, from: SocketAddr, payload: &[u8]) -> Result<V
     let payload_len = datagram as u16;
     let ethertype = if from.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
     EthernetRepr { destination: goal.mac, source: ways.mac, ethertype }.emit(&mut frame);
-    match (from.ip(), goal.address.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let protocol = protocol::UDP;
-            Ipv4Repr { source, destination, protocol, payload_len, ttl: TTL }.emit(&mut frame);
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let protocol = protocol::UDP;
-            Ipv6Repr { source, destination, protocol, payload_len, hop_limit: TTL }
-                .emit(&mut frame);
-        }
-        _ => return Err(Dropped::NoTask),
-    }
-    let start = frame.len();
-    let ports = UdpRepr {
-        source: from.port(),
-        destination: goal.address.port(),
-        payload_len: payload.len() as u16,
-    };
-    frame.extend_from_slice(&ports.to_bytes());
-    frame.extend_from_slice(payload);
-    udp::fill_checksum(&mut frame[start..], from.ip(), goal.address.ip());
+    let (source, destination) = (from.ip(), goal.address.ip());
+    let header = IpRepr { source, destination, protocol: protocol::UDP, payload_len };
+    header.emit(&mut frame).map_err(|_| Dropped::NoTask)?;
+    udp::emit(from, goal.address, payload, &mut frame);
     Ok(frame)
 }
 
