@@ -4,12 +4,14 @@
 //!  test ──> setup     apt-get what is missing, where that is allowed
 //!       ──> verify    reads the tree, changes nothing
 //!       ──> cargo test, cargo check of the fuzz targets, then every example
+//!       ──> vm        the dataplanes' tests under a kernel that has ESP
 //!
-//!  fix · bench · sim · lab · vm  stand alone
+//!  fix · bench · sim · lab · vm · vm-tests  stand alone
 //! ```
 #![expect(clippy::print_stdout, reason = "a command-line tool reports on stdout")]
 
 mod bench;
+mod failures;
 mod lab;
 mod report;
 mod setup;
@@ -19,12 +21,12 @@ mod verify;
 mod vm;
 mod workspace;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::workspace::Workspace;
+use crate::{vm::Scope, workspace::Workspace};
 
 #[derive(Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", about = "Chores of this workspace")]
@@ -71,10 +73,24 @@ enum Chore {
     /// Run a command as root under Debian's kernel in QEMU, which has what this one may lack (ESP,
     /// IPVS, netem): `cargo xtask vm -- ip xfrm state`. Sees the files of this machine, keeps nothing
     Vm(vm::VmArgs),
+    /// All tests that need that kernel, those of real daemons too, which `test` leaves out: half an hour
+    VmTests,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().chore {
+/// An error is a line or a few for people, without a trace of our own calls.
+#[expect(clippy::print_stderr, reason = "a command-line tool reports errors on stderr")]
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
         Chore::Setup => setup::run(),
         Chore::Verify => verify::run(&Workspace::load()?),
         Chore::Fix => fix(&Workspace::load()?),
@@ -85,6 +101,7 @@ fn main() -> Result<()> {
         }
         Chore::Lab(lab) => lab::run(&lab),
         Chore::Vm(args) => vm::run(&Workspace::load()?, &args),
+        Chore::VmTests => vm::test(&Workspace::load()?, Scope::All),
     }
 }
 

@@ -54,6 +54,12 @@ impl Verdict {
         self.state == State::Ok
     }
 
+    fn print_details(&self) {
+        for line in self.details.iter().flat_map(|detail| detail.lines()) {
+            println!("    {line}");
+        }
+    }
+
     /// The same verdict with more to read.
     pub(crate) fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
         self.details.extend(notes);
@@ -69,7 +75,7 @@ pub(crate) struct Report {
 
 struct Line {
     name: String,
-    state: State,
+    verdict: Verdict,
     elapsed: Duration,
 }
 
@@ -92,24 +98,30 @@ impl Report {
         let verdict = work().unwrap_or_else(|error| Verdict::fail(format!("{error:#}")));
         let elapsed = now() - started;
         println!("{:<8} {:>7.1} s", verdict.state.word(), elapsed.as_secs_f64());
-        for line in verdict.details.iter().flat_map(|detail| detail.lines()) {
-            println!("    {line}");
-        }
-        self.lines.push(Line { name: name.to_owned(), state: verdict.state, elapsed });
+        verdict.print_details();
+        self.lines.push(Line { name: name.to_owned(), verdict, elapsed });
     }
 
-    /// All verdicts once more, one line each.
+    /// All verdicts once more, one line each, and why what failed did: the end of a long log is what
+    /// people read, or all that they are shown.
     pub(crate) fn print_summary(&self) {
         println!("\n== summary");
-        for Line { name, state, elapsed } in &self.lines {
-            println!("{:<8} {:>7.1} s  {name}", state.word(), elapsed.as_secs_f64());
+        for Line { name, verdict, elapsed } in &self.lines {
+            println!("{:<8} {:>7.1} s  {name}", verdict.state.word(), elapsed.as_secs_f64());
         }
+        for Line { name, verdict, .. } in self.failed() {
+            println!("\n== {name}: {}", verdict.state.word());
+            verdict.print_details();
+        }
+    }
+
+    fn failed(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.verdict.state == State::Fail)
     }
 
     /// An error that names what failed.
     pub(crate) fn finish(self) -> Result<()> {
-        let failed = self.lines.iter().filter(|line| line.state == State::Fail);
-        let failed: Vec<_> = failed.map(|line| line.name.as_str()).collect();
+        let failed: Vec<_> = self.failed().map(|line| line.name.as_str()).collect();
         if !failed.is_empty() {
             bail!("{} of {} failed: {}", failed.len(), self.lines.len(), failed.join(", "));
         }

@@ -1,13 +1,18 @@
 //! `cargo xtask test`: what must pass before a change is done, on a fresh machine too.
 
-use std::process::Stdio;
+use std::{
+    io,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::TargetKind;
 
 use crate::{
+    failures::Failures,
     report::Report,
-    setup, verify, vm,
+    setup, verify,
+    vm::{self, Scope},
     workspace::{self, Workspace},
 };
 
@@ -24,20 +29,31 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     report.stage("setup", setup::run);
     report.stage("verify", || verify::run(workspace));
     report.stage("tests", || {
-        workspace::run(workspace.cargo().args([
-            "test",
-            "--locked",
-            "--workspace",
-            "--no-fail-fast",
-        ]))
+        let all = ["test", "--locked", "--workspace", "--no-fail-fast"];
+        run_tests(workspace.cargo().args(all))
     });
-    report.stage("tests in a virtual machine", || vm::test(workspace));
+    report.stage("tests in a virtual machine", || vm::test(workspace, Scope::Dataplane));
     report.stage("fuzz targets", || check_fuzz_targets(workspace));
     for example in workspace.root_targets(&TargetKind::Example) {
         report.stage(&format!("example {example}"), || run_example(workspace, example));
     }
     report.print_summary();
     report.finish()
+}
+
+/// Runs tests, whose output is passed on; the error has what those that failed said.
+fn run_tests(command: &mut Command) -> Result<()> {
+    let shown = workspace::show(command);
+    println!("$ {shown}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start `{shown}`"))?;
+    let mut failures = Failures::new(io::stdout());
+    io::copy(&mut child.stdout.take().context("no pipe")?, &mut failures)?;
+    let status = child.wait()?;
+    ensure!(status.success(), "`{shown}`: {status}\n{}", failures.describe().join("\n"));
+    Ok(())
 }
 
 /// They are a workspace of their own, which nothing else compiles; fuzzing itself needs nightly.
@@ -47,18 +63,22 @@ fn check_fuzz_targets(workspace: &Workspace) -> Result<()> {
 }
 
 fn run_example(workspace: &Workspace, name: &str) -> Result<()> {
-    // Built before the clock runs. `cargo run` then becomes the example, so `timeout` ends the
-    // example itself, and `--foreground` leaves it within reach of Ctrl-C.
-    let run = ["--locked", "--quiet", "--package", "overlay", "--example", name];
-    workspace::run(workspace.cargo().arg("build").args(run))?;
+    // With the features that the tests were built with, or most dependencies were built once more.
+    workspace::run(workspace.cargo().args([
+        "build",
+        "--locked",
+        "--workspace",
+        "--example",
+        name,
+    ]))?;
+    let program = workspace.target().join("debug/examples").join(name);
     let mut bounded = workspace.command("timeout");
+    // `--foreground` leaves the example within reach of Ctrl-C.
     bounded
         .args(["--foreground", "--kill-after=10", &EXAMPLE_BOUND_S.to_string()])
-        .arg(workspace::cargo_program())
-        .arg("run")
-        .args(run)
+        .arg(program)
         .stdin(Stdio::null());
-    println!("$ cargo run --example {name}");
+    println!("$ {}", workspace::show(&bounded));
     let status = bounded.status().context("could not start `timeout` (package coreutils)")?;
     match status.code() {
         Some(0) => Ok(()),

@@ -3,11 +3,13 @@
 use std::{
     env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::ffi::OsStrExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -35,9 +37,9 @@ pub(crate) struct Boot<'a> {
 }
 
 impl Boot<'_> {
-    /// Boots, runs the command, and returns its exit status. Its output comes out of ours.
+    /// Boots, runs the command, and returns its exit status. Its output goes to `output`.
     #[expect(clippy::print_stderr, reason = "stdout belongs to the command")]
-    pub(crate) fn run(&self) -> Result<i32> {
+    pub(crate) fn run(&self, output: &mut (impl Write + Send)) -> Result<i32> {
         let folder = tempfile::tempdir()?;
         let shared = folder.path().join("vm");
         fs::create_dir(&shared)?;
@@ -50,11 +52,18 @@ impl Boot<'_> {
         let mut guest = Guest(qemu.spawn().context("could not start qemu-system-x86_64")?);
         // The guest finds its port unplugged when QEMU's standard input ends.
         let _open = guest.0.stdin.take();
-        let mut output = guest.0.stdout.take().context("no pipe")?;
         // QEMU would make our own output non-blocking, for whoever shares it.
+        let mut printed = guest.0.stdout.take().context("no pipe")?;
         let (ended, end) = mpsc::channel();
-        std::thread::spawn(move || ended.send(io::copy(&mut output, &mut io::stdout())));
-        let Ok(copied) = end.recv_timeout(self.limit) else {
+        let copied = thread::scope(|scope| {
+            scope.spawn(move || ended.send(io::copy(&mut printed, output)));
+            let copied = end.recv_timeout(self.limit);
+            if copied.is_err() {
+                let _ = guest.0.kill(); // which ends the copying, too
+            }
+            copied
+        });
+        let Ok(copied) = copied else {
             eprintln!("vm: stopped after {} s", self.limit.as_secs());
             return Ok(TIMED_OUT);
         };
