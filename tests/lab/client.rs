@@ -1,6 +1,9 @@
-//! Whom tasks take the clients of published ports for.
+//! Whom tasks take the clients of published ports for, and how their answers get there.
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 use std::{
     collections::BTreeSet,
     net::{TcpListener, UdpSocket},
@@ -8,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
-    hosts::{address_v4, address_v6},
+    hosts::{CABLE, address_v4, address_v6},
     lab::Namespace,
     traffic::{self, associate},
     until::until,
@@ -125,6 +128,49 @@ fn s11_the_client_has_the_address_of_its_node_where_that_is_asked_for() -> Resul
         }
         let own = [IpAddr::from(client.address), address_v6(stranger::NUMBER).into()];
         ensure!(gates.len() == 6 && own.iter().all(|own| !gates.contains(own)), "{gates:?}");
+        Ok(())
+    })
+}
+
+/// Octets of an answer that fits the cable and not the way to the client.
+const LONG: usize = 1400;
+/// Until the next attempt.
+const SOON: Duration = Duration::from_millis(500);
+/// What that way carries: not much more than any link of IPv6 must.
+const NARROW: u32 = 1300;
+
+/// The node knows the way to the client, and its tasks learn of it. Pieces arrive, or smaller answers.
+#[rstest]
+#[case::kernel(KERNELS)]
+#[case::user(USERS)]
+fn s10_a_long_answer_in_udp_arrives_over_a_narrow_path(#[case] planes: [Plane; 3]) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
+        remake_ingress(lab, "")?;
+        let client = Stranger::on_wire(lab)?;
+        lab.wire.ip(&format!("link set stranger mtu {NARROW}"))?;
+        let (v4, v6) = (client.address, address_v6(stranger::NUMBER));
+        for route in [format!("{v4}/32"), format!("{v6}/128")] {
+            let node = &lab.host(1).netns;
+            node.ip(&format!("route add {route} dev {CABLE} mtu {NARROW}"))?;
+        }
+        let task = Task::on(lab, 2, "own")?;
+        task.udp.set_read_timeout(Some(SOON))?;
+        for to in [IpAddr::from(address_v4(1)), address_v6(1).into()] {
+            let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            let asker = client.netns.enter(|| UdpSocket::bind((any, 0)))?;
+            asker.connect((to, 5353))?;
+            asker.set_read_timeout(Some(SOON))?;
+            // The first long answer may be what tells the task that the path is narrow.
+            until(&format!("a long answer arrives from {to}"), PATIENCE, || {
+                let mut answer = [0; LONG];
+                asker.send(b"question")?;
+                let (_, peer) = task.udp.recv_from(&mut answer).context("no question")?;
+                task.udp.send_to(&[7; LONG], peer).context("answer")?;
+                let length = asker.recv(&mut answer).context("no answer")?;
+                ensure!(answer[..length] == [7; LONG], "{length} octets");
+                Ok(())
+            })?;
+        }
         Ok(())
     })
 }

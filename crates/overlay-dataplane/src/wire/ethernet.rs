@@ -21,6 +21,11 @@ pub mod ethertype {
     pub const QINQ: u16 = 0x88a8;
     /// The tag that came before 802.1ad and is still sent.
     pub const QINQ_OLD: u16 = 0x9100;
+
+    /// That of IP packets of a version.
+    pub const fn of_ip(is_ipv4: bool) -> u16 {
+        if is_ipv4 { IPV4 } else { IPV6 }
+    }
 }
 
 /// A frame with a whole header.

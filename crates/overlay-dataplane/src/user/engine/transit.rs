@@ -217,7 +217,7 @@ impl Transit<'_> {
         {
             return;
         }
-        let ethertype = if seen.source.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
+        let ethertype = ethertype::of_ip(seen.source.is_ipv4());
         let (start, arena) = self.out.begin_frame();
         EthernetRepr { destination: local.mac, source: ROUTER_MAC, ethertype }.emit(arena);
         ErrorRepr {

@@ -156,7 +156,7 @@ fn frame(ways: &Ways, goal: &Goal, from: SocketAddr, payload: &[u8]) -> Result<V
     }
     let mut frame = Vec::with_capacity(ethernet::HEADER_LEN + header + datagram);
     let payload_len = datagram as u16;
-    let ethertype = if from.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
+    let ethertype = ethertype::of_ip(from.is_ipv4());
     EthernetRepr { destination: goal.mac, source: ways.mac, ethertype }.emit(&mut frame);
     let (source, destination) = (from.ip(), goal.address.ip());
     let header = IpRepr { source, destination, protocol: protocol::UDP, payload_len };

@@ -183,7 +183,7 @@ impl Gate {
 
     pub(super) fn send_packet(&self, to: MacAddr, packet: &[u8]) {
         let is_ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
-        let ethertype = if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        let ethertype = ethertype::of_ip(is_ipv4);
         let source = lock(&self.ways).mac;
         let mut frame = Vec::with_capacity(ethernet::HEADER_LEN + packet.len());
         EthernetRepr { destination: to, source, ethertype }.emit(&mut frame);

@@ -3,8 +3,10 @@
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, IoSliceMut};
 
+use nix::sys::socket::{setsockopt, sockopt::Ipv6DontFrag};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::Socket;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::{Domain, Socket};
 use tokio::{io::Interest, net::UdpSocket};
 
 /// Octets of what the kernel gives at once: many datagrams of one client, or one of the longest.
@@ -21,6 +23,13 @@ impl DatagramSocket {
     /// With a socket that is bound. To be called on the runtime.
     pub(super) fn new(socket: Socket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
+        // That is for protocols that find the MTU of a path themselves; clients' need pieces.
+        if socket.domain()? == Domain::IPV4 {
+            sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::WANT)?;
+        } else {
+            sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::WANT)?;
+            setsockopt(&socket, Ipv6DontFrag, &false)?;
+        }
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
         Ok(Self { socket, state, local })
