@@ -3,9 +3,12 @@
 use core::{future::Future, time::Duration};
 use std::collections::BTreeMap;
 
-use overlay_api::v1::{
-    self, endpoints_client::EndpointsClient, keys_client::KeysClient,
-    networks_client::NetworksClient, services_client::ServicesClient,
+use overlay_api::{
+    status::{Reason, reason},
+    v1::{
+        self, endpoints_client::EndpointsClient, keys_client::KeysClient,
+        networks_client::NetworksClient, services_client::ServicesClient,
+    },
 };
 use overlay_cluster::raft::transport::Channel;
 use overlay_types::{EndpointId, NodeId, RequestId, Revision, ServiceId};
@@ -133,11 +136,7 @@ impl Client {
             let answer = time::timeout(PATIENCE, attempt(channel, request.to_string(), number));
             let outcome = match answer.await {
                 Ok(Ok(answer)) => told.take().expect("once")(answer),
-                Ok(Err(status)) if !doubtful && is_refusal(status.code()) => {
-                    Told::Refused(status.code())
-                }
-                // An attempt before this one may have been carried out, or be on its way still.
-                Ok(Err(status)) if is_refusal(status.code()) => Told::Unknown,
+                Ok(Err(status)) if is_refusal(status.code()) => refused(&status, doubtful),
                 _ => {
                     doubtful = true;
                     let pause = self.random.random_range(20..400);
@@ -319,6 +318,19 @@ fn value(service: &v1::Service) -> Told {
 /// Whether this code says that nothing was done, and that it would be the same again.
 pub(crate) fn is_refusal(code: Code) -> bool {
     !matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
+}
+
+/// What a refusal says of the call. An attempt before the refused one, if that is doubtful, may have been
+/// carried out, or be on its way still.
+pub(crate) fn refused(status: &Status, doubtful: bool) -> Told {
+    if reason(status) == Some(Reason::RequestUndone) {
+        // The manager asked the leader again, after an answer that was lost.
+        Told::Undone
+    } else if doubtful {
+        Told::Unknown
+    } else {
+        Told::Refused(status.code())
+    }
 }
 
 /// The number of the call that wrote a service last.

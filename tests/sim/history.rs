@@ -45,6 +45,8 @@ pub(crate) enum Told {
     Unknown,
     /// It was not done, and never will be.
     Refused(Code),
+    /// It was done, and what it wrote was removed since.
+    Undone,
     /// The new node.
     Node(NodeId, Revision),
     /// The new network.

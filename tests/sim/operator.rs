@@ -14,7 +14,7 @@ use tokio::time;
 use tonic::{Code, Status};
 
 use crate::{
-    client::{ATTEMPTS, PATIENCE, is_refusal},
+    client::{ATTEMPTS, PATIENCE, is_refusal, refused},
     history::{Ask, History, Told},
     net::Net,
     nodes,
@@ -63,7 +63,7 @@ impl Operator {
             match answer.await {
                 Ok(Ok(())) => return self.history.end(number, Told::Done),
                 Ok(Err(status)) if is_refusal(status.code()) => {
-                    let told = told(&status, doubtful);
+                    let told = refused(&status, doubtful);
                     return self.history.end(number, told);
                 }
                 _ => {
@@ -90,7 +90,7 @@ impl Operator {
             match time::timeout(PATIENCE, client.remove_node(request)).await {
                 Ok(Ok(_)) => return self.history.end(number, Told::Done),
                 Ok(Err(status)) if is_refusal(status.code()) => {
-                    let told = told(&status, doubtful);
+                    let told = refused(&status, doubtful);
                     return self.history.end(number, told);
                 }
                 _ => {
@@ -113,11 +113,6 @@ impl Operator {
         let pause = self.random.random_range(20..400);
         time::sleep(Duration::from_millis(pause)).await;
     }
-}
-
-/// An attempt before the refused one may have been carried out.
-fn told(status: &Status, doubtful: bool) -> Told {
-    if doubtful { Told::Unknown } else { Told::Refused(status.code()) }
 }
 
 async fn set_role(channel: Channel, node: NodeId, role: Role, request: &str) -> Result<(), Status> {

@@ -125,7 +125,7 @@ async fn use_and_check(
     violations.extend(check::durable::check(&calls, &last, &cluster.shared.ledger));
     violations.extend(cluster.shared.ledger.take_violations());
     violations.extend(check::unique_address::check(&calls));
-    violations.extend(check::exactly_once::check(&calls, &cluster.shared.ledger));
+    violations.extend(check::exactly_once::check(&calls, &last, &cluster.shared.ledger));
     violations.extend(check::linearizable::check(&calls));
     violations
 }

@@ -24,14 +24,14 @@ fn lost(call: &Call, how: &str) -> Violation {
 pub(crate) fn check(calls: &[Call], last: &View, ledger: &Ledger) -> Vec<Violation> {
     let mut gone: BTreeSet<ObjectKey> =
         calls.iter().filter_map(|call| removed(&call.ask)).collect();
-    let with_nodes = calls.iter().filter(|call| match call.ask {
-        Ask::Attach { node } => gone.contains(&ObjectKey::Node(node)),
-        _ => false,
-    });
+    let with_nodes = calls.iter().filter(|call| on(&call.ask).is_some_and(|n| gone.contains(&n)));
     let with_nodes: Vec<_> = with_nodes.filter_map(|call| Some(made(&call.told)?.0)).collect();
     gone.extend(with_nodes);
     let mut violations = Vec::new();
     for call in calls {
+        if call.told == Told::Undone && !on(&call.ask).is_some_and(|node| gone.contains(&node)) {
+            violations.push(lost(call, "nobody asked for what takes it back"));
+        }
         if let Some((key, _)) = made(&call.told)
             && !gone.contains(&key)
             && last.get(key).is_none()
@@ -60,6 +60,14 @@ fn removed(ask: &Ask) -> Option<ObjectKey> {
         Ask::Detach(id) => Some(ObjectKey::Endpoint(*id)),
         Ask::RemoveService(id) => Some(ObjectKey::Service(*id)),
         Ask::RemoveNode(id) => Some(ObjectKey::Node(*id)),
+        _ => None,
+    }
+}
+
+/// The node that what the call wrote goes with, when nobody else could have removed it yet.
+const fn on(ask: &Ask) -> Option<ObjectKey> {
+    match ask {
+        Ask::Attach { node } | Ask::SetRole { node, .. } => Some(ObjectKey::Node(*node)),
         _ => None,
     }
 }

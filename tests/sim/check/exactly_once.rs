@@ -1,9 +1,10 @@
-//! **exactly-once**: however often a write is repeated, it changes the state once. Each call marks
-//! what it makes with its own number: the name of an endpoint, the value of a register.
+//! **exactly-once**: however often a write is repeated, it changes the state once, and what its caller is
+//! told to be gone does not come again. Each call marks what it makes with its own number: the name of an
+//! endpoint, the value of a register.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_types::{Change, Object};
+use overlay_types::{Change, Endpoint, Object, View};
 
 use super::Violation;
 use crate::{
@@ -12,8 +13,9 @@ use crate::{
     ledger::Ledger,
 };
 
-/// Looks for marks that are on more than one object, or at more than one revision.
-pub(crate) fn check(calls: &[Call], ledger: &Ledger) -> Vec<Violation> {
+/// Looks for marks that are on more than one object, or at more than one revision, and for those in the
+/// last state that should not be there.
+pub(crate) fn check(calls: &[Call], last: &View, ledger: &Ledger) -> Vec<Violation> {
     let mut marks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (revision, changes) in ledger.changes() {
         for change in changes.iter() {
@@ -36,6 +38,7 @@ pub(crate) fn check(calls: &[Call], ledger: &Ledger) -> Vec<Violation> {
         .map(|(mark, made)| Violation::new("exactly-once", format!("{mark} was made as {made:?}")))
         .collect();
     violations.extend(calls.iter().filter_map(|call| refused_but_done(call, &marks)));
+    violations.extend(calls.iter().filter_map(|call| undone_but_there(call, last)));
     violations
 }
 
@@ -50,5 +53,14 @@ fn refused_but_done(call: &Call, marks: &BTreeMap<String, BTreeSet<String>>) -> 
     let made = marks.get(&mark)?;
     let text =
         format!("call {} was refused ({code}), but {mark} was made as {made:?}", call.number);
+    Some(Violation::new("exactly-once", text))
+}
+
+/// What was removed before its caller heard of it is not made again for the caller.
+fn undone_but_there(call: &Call, last: &View) -> Option<Violation> {
+    let name = (call.told == Told::Undone).then(|| client::endpoint_name(call.number))?;
+    let known = |known: &Endpoint| known.name.as_ref().is_some_and(|known| **known == *name);
+    let there = last.endpoints().values().find(|endpoint| known(endpoint))?;
+    let text = format!("call {} was undone, but {name} is there as {}", call.number, there.id);
     Some(Violation::new("exactly-once", text))
 }
