@@ -11,16 +11,18 @@ use crate::{check::Violation, plant::Plant, run, run::Outcome};
 
 /// What the child runs: a seed, and maybe the name of a plant.
 const ORDER: &str = "SIM_CHILD";
-/// How long a run may take: one takes less than a second, so this one is caught in a loop.
-const PATIENCE_S: u32 = 60;
+/// How long a run may use a processor, in seconds: one takes less than two, so this one is caught in a loop.
+const LIMIT_S: u32 = 60;
+/// How long it may take, also on a machine that has much else to do: this one waits for itself.
+const PATIENCE_S: u32 = 600;
 /// What its line with the outcome begins with.
 const OUTCOME: &str = "outcome of the simulation: ";
 
 /// Runs `seed`, with what is planted.
 pub(crate) fn run(seed: u64, plant: Option<Plant>) -> Outcome {
     let plant = plant.map_or_else(String::new, |plant| format!("{plant:?}"));
-    let child = Command::new("timeout")
-        .arg(PATIENCE_S.to_string())
+    let child = Command::new("sh")
+        .args(["-c", &format!("ulimit -t {LIMIT_S}; exec timeout {PATIENCE_S} \"$@\""), "sh"])
         .arg(env::current_exe().expect("this test"))
         .args(["--exact", "child::one_seed", "--nocapture"])
         .env(ORDER, format!("{seed} {plant}"))
@@ -28,14 +30,14 @@ pub(crate) fn run(seed: u64, plant: Option<Plant>) -> Outcome {
         .stderr(Stdio::piped())
         .output()
         .expect("a process");
-    let text = String::from_utf8_lossy(&child.stdout);
+    let [text, stderr] = [&child.stdout, &child.stderr].map(|out| String::from_utf8_lossy(out));
     let outcome = text.lines().find_map(|line| line.split_once(OUTCOME));
     let outcome = outcome.and_then(|(_, outcome)| read(seed, outcome));
     outcome.unwrap_or_else(|| Outcome {
         seed,
         violations: vec![Violation::new(
             "no-panic",
-            format!("the run ended early: {}", String::from_utf8_lossy(&child.stderr)),
+            format!("the run ended early, {}: {}", child.status, stderr),
         )],
         calls: 0,
         log: Vec::new(),
