@@ -22,6 +22,7 @@ mod client;
 mod cluster;
 mod disk;
 mod entropy;
+mod far;
 mod faults;
 mod history;
 mod ledger;

@@ -12,7 +12,7 @@
 mod carry;
 mod channel;
 
-use core::{net::SocketAddr, time::Duration};
+use core::{net::SocketAddr, ops::Range, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -29,6 +29,9 @@ use crate::{nodes, plant::Plant, trace::Trace};
 /// When the keepalive of a connection gives up, as [`Dialer`](overlay_cluster::ca::Dialer) has it.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Shortest delay of a message, unless hosts are far apart.
+const SHORTEST: Duration = Duration::from_micros(50);
+
 /// The network. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Net(Arc<Mutex<Inner>>);
@@ -38,8 +41,8 @@ struct Inner {
     hosts: BTreeMap<NodeId, Host>,
     /// Links that carry nothing, from one node to another.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// Longest delay of one message.
-    delay: Duration,
+    /// Shortest and longest delay of one message.
+    delay: Range<Duration>,
     /// How probable it is that a connection breaks under a message.
     breaks: f64,
     /// Counts changes of links and hosts.
@@ -106,7 +109,7 @@ impl Net {
         Self(Arc::new(Mutex::new(Inner {
             hosts: BTreeMap::new(),
             cut: BTreeSet::new(),
-            delay: Duration::from_millis(2),
+            delay: SHORTEST..Duration::from_millis(2),
             breaks: 0.0,
             changes: watch::Sender::new(0),
             random: StdRng::seed_from_u64(seed),
@@ -179,14 +182,19 @@ impl Net {
 
     /// From now on messages take up to `delay`, and connections break with this probability.
     pub(crate) fn set_weather(&self, delay: Duration, breaks: f64) {
-        self.change(|inner| (inner.delay, inner.breaks) = (delay, breaks));
+        self.change(|inner| (inner.delay, inner.breaks) = (SHORTEST..delay, breaks));
+    }
+
+    /// From now on messages take `way`, and at most a millisecond more.
+    pub(crate) fn set_distance(&self, way: Duration) {
+        self.change(|inner| inner.delay = way..way + Duration::from_millis(1));
     }
 
     /// All links carry again, fast.
     pub(crate) fn heal(&self) {
         self.change(|inner| {
             inner.cut.clear();
-            (inner.delay, inner.breaks) = (Duration::from_millis(2), 0.0);
+            (inner.delay, inner.breaks) = (SHORTEST..Duration::from_millis(2), 0.0);
         });
     }
 
@@ -229,8 +237,9 @@ impl Inner {
         if self.breaks > 0.0 && self.random.random_bool(self.breaks) {
             return Way::Broken;
         }
-        let longest = u64::try_from(self.delay.as_micros()).expect("short");
-        Way::Open(Duration::from_micros(self.random.random_range(50..longest)))
+        let micros = |delay: Duration| u64::try_from(delay.as_micros()).expect("short");
+        let delays = micros(self.delay.start)..micros(self.delay.end);
+        Way::Open(Duration::from_micros(self.random.random_range(delays)))
     }
 }
 

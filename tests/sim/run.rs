@@ -38,20 +38,38 @@ thread_local! {
 /// with their number too. See [`child`](crate::child).
 pub(crate) fn run(seed: u64, plant: Option<Plant>) -> Outcome {
     note_panics();
-    drop(nodes::credentials(nodes::manager(0)));
-    let thread = thread::Builder::new().name(format!("seed {seed}"));
-    let thread = thread.spawn(move || {
-        entropy::seed(seed);
-        let mut runtime = runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().start_paused(true).build();
-        runtime.expect("a runtime").block_on(simulate(seed, plant))
-    });
-    thread.expect("a thread").join().unwrap_or_else(|_| Outcome {
+    on_thread(seed, move || simulate(seed, plant)).join().unwrap_or_else(|_| Outcome {
         seed,
         violations: vec![Violation::new("no-panic", "the run itself panicked")],
         calls: 0,
         log: Vec::new(),
     })
+}
+
+/// As [`run`], for something else than a seed's faults, and for a process that has others. Panics when
+/// that does.
+pub(crate) fn alone<T, F>(seed: u64, what: impl FnOnce() -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    on_thread(seed, what).join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+fn on_thread<T, F>(seed: u64, what: impl FnOnce() -> F + Send + 'static) -> thread::JoinHandle<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    drop(nodes::credentials(nodes::manager(0)));
+    let thread = thread::Builder::new().name(format!("seed {seed}"));
+    let spawned = thread.spawn(move || {
+        entropy::seed(seed);
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(what())
+    });
+    spawned.expect("a thread")
 }
 
 /// Tasks that panic do it silently; no part of a node may.
