@@ -2,18 +2,26 @@
 
 mod flags;
 
+use core::time::Duration;
 use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Parser;
 use overlayd::{Config, Node, NodeHandle};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 use self::flags::Flags;
+
+/// How long the end waits for a service manager that is being told of it.
+const NOTIFY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Work moves between threads, and memory with it: the system's allocator spent a tenth of a busy
 /// manager's time in waiting for its own locks.
@@ -38,20 +46,24 @@ async fn main() -> anyhow::Result<()> {
     let node = Node::builder(config.clone()).build()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let (told, stopping) = oneshot::channel();
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        notify(NotifyState::Stopping);
+        notify(NotifyState::Stopping, Some(told));
     };
     let handle = node.handle();
     let attend = attend(handle, Reload { flags, config, log });
-    tokio::select! {
-        ended = node.run(shutdown) => Ok(ended?),
+    let ended = tokio::select! {
+        ended = node.run(shutdown) => ended.map_err(Into::into),
         failed = attend => failed,
-    }
+    };
+    // Whoever is told may not read; the process would end before one that does was told.
+    let _ = timeout(NOTIFY_PATIENCE, stopping).await;
+    ended
 }
 
 /// What a hangup changes.
@@ -65,7 +77,7 @@ struct Reload {
 async fn attend(handle: NodeHandle, mut reload: Reload) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     handle.ready().await;
-    notify(NotifyState::Ready);
+    notify(NotifyState::Ready, None);
     loop {
         hangup.recv().await;
         match reload.apply(&handle) {
@@ -102,10 +114,12 @@ fn print(text: &str) {
     print!("{text}");
 }
 
-/// Tells the service manager, on a thread of its own: one that does not read would hold up the node.
-fn notify(state: NotifyState<'static>) {
+/// Tells the service manager, on a thread of its own: one that does not read would hold up the node. `told` is
+/// dropped when that is done.
+fn notify(state: NotifyState<'static>, told: Option<oneshot::Sender<()>>) {
     std::thread::spawn(move || {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[state]);
+        drop(told);
     });
 }
