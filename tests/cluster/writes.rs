@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, stream};
 use overlay_api::{
     client::{lists, writes::WriteStream},
+    codec::MessageCodec,
     status::{self, Reason},
     v1::{self, writes_client::WritesClient},
 };
 use overlay_types::RequestId;
-use tonic::{Code, transport::Channel};
+use prost::Message;
+use tonic::{Code, Request, transport::Channel};
 
 use crate::lab::{Lab, until};
 
@@ -133,6 +135,43 @@ async fn r06_a_request_without_a_write_is_refused_and_the_call_goes_on() {
     }
     kinds.sort_unstable();
     assert_eq!(kinds, ["created", "refused"]);
+}
+
+/// A `WriteRequest` that may be none: its update of a network is no message.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct AnyWrite {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    create_network: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    update_network: u64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r06_a_request_that_is_no_message_ends_the_call_with_an_error_behind_the_answers() {
+    let lab = manager_and_worker().await;
+    let write = |number: u64| {
+        let create_network = create(format!("net-{number}")).encode_to_vec();
+        AnyWrite { number, create_network, update_network: 0 }
+    };
+    let broken = AnyWrite { number: 9, update_network: 1, ..Default::default() };
+    let writes = (1..=3).map(write).chain([broken, write(10)]);
+    let mut client = tonic::client::Grpc::new(lab.nodes[1].channel().await);
+    client.ready().await.unwrap();
+    let path = "/overlay.v1.Writes/Write".parse().unwrap();
+    let codec = MessageCodec::<AnyWrite, v1::WriteResponse>::default();
+    let answers = client.streaming(Request::new(stream::iter(writes)), path, codec).await;
+    let mut answers = answers.unwrap().into_inner();
+    let mut answered = BTreeSet::new();
+    let error = loop {
+        match answers.message().await {
+            Ok(answer) => answered.insert(answer.expect("an error at the end").number),
+            Err(status) => break status,
+        };
+    };
+    assert_eq!(answered, BTreeSet::from([1, 2, 3]));
+    assert!(error.message().contains("decode"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use overlay_api::{codec::MessageCodec, v1};
 use overlay_cluster::raft::transport::Channel;
 use overlay_types::FeatureLevel;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     Request, Response, Status, Streaming,
@@ -133,7 +133,8 @@ impl StreamingService<Passed> for Writes {
         Box::pin(async move {
             let viewer = local.0.member()?.viewer.clone();
             let (refused, refusals) = mpsc::channel(REFUSED);
-            let requests = Request::new(passed(request.into_inner(), viewer, refused));
+            let (broken, error) = oneshot::channel();
+            let requests = Request::new(passed(request.into_inner(), viewer, refused, broken));
             let write = |channel: Channel| async {
                 let mut manager = client::Grpc::new(channel);
                 manager.ready().await?;
@@ -141,20 +142,30 @@ impl StreamingService<Passed> for Writes {
                 manager.streaming(requests, path, MessageCodec::<Passed, Answered>::default()).await
             };
             let answers = local.at_manager(write).await?;
-            Ok(answers.map(|answers| merged(answers, refusals)))
+            Ok(answers.map(|answers| merged(answers, refusals, error)))
         })
     }
 }
 
-/// What of a caller's writes goes to a manager. What does not is answered through `refused`.
+/// What of a caller's writes goes to a manager. What does not is answered through `refused`; `broken` hears
+/// why the rest cannot be read.
 fn passed(
     requests: Streaming<Passed>,
     viewer: Viewer,
     refused: mpsc::Sender<Result<Answered, Status>>,
+    broken: oneshot::Sender<Status>,
 ) -> impl Stream<Item = Passed> + Send + 'static {
+    let mut broken = Some(broken);
     // The end of the requests, whatever it is, is the end of the call; so is a caller who takes no refusals.
     let requests = requests.map_while(move |request| {
-        let mut request = request.ok()?;
+        let mut request = match request {
+            Ok(request) => request,
+            Err(status) => {
+                // Who called may be gone.
+                let _ = broken.take()?.send(status);
+                return None;
+            }
+        };
         if let Some(Write::CreateNetwork(create)) = &mut request.write {
             *create = with_host_routes(create);
         }
@@ -197,12 +208,15 @@ fn check(viewer: &Viewer, write: Option<&Write>) -> Result<(), Status> {
     })
 }
 
-/// The answers of a manager, and refusals of this node.
+/// The answers of a manager, and refusals of this node. An error of the caller's comes behind them: what was
+/// asked before it is done.
 fn merged(
     answers: Streaming<Answered>,
     refusals: mpsc::Receiver<Result<Answered, Status>>,
+    error: oneshot::Receiver<Status>,
 ) -> Answers {
-    Box::pin(answers.merge(ReceiverStream::new(refusals)))
+    let error = futures::stream::once(error).filter_map(|error| error.ok().map(Err));
+    Box::pin(answers.merge(ReceiverStream::new(refusals)).chain(error))
 }
 
 fn refusal_of(number: u64, status: &Status) -> Answered {
