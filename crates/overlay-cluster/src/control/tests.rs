@@ -1,18 +1,21 @@
 use core::time::Duration;
 
-use overlay_api::status::reason;
+use overlay_api::{
+    status::reason,
+    v1::{self, watcher_server::Watcher},
+};
 use overlay_testkit::objects::{cluster, node};
 use overlay_types::{ClusterId, Node, RequestId, Role};
 use rstest::rstest;
 use tempfile::TempDir;
-use tonic::Code;
+use tonic::{Code, Request};
 use tonic_health::ServingStatus;
 
 use super::{membership::member, *};
 use crate::{
     ca::{NodeCredentials, PendingJoin, RootCa, Subject, join::SigningRequest},
     raft::store::faults::{Fault, FaultyDisk},
-    server::health,
+    server::{Api, health},
     state::{Action, Response, tests::init},
 };
 
@@ -124,6 +127,20 @@ async fn o03_a_manager_that_knows_no_leader_is_not_serving() {
     let control = Control::start(config).await.unwrap();
     assert_eq!(health::of_manager(&control).await, ServingStatus::NotServing);
     control.stop().await;
+}
+
+/// As of one that is demoted right after its start: whoever watches it would hear nothing any more.
+#[tokio::test]
+async fn o03_a_watch_of_a_manager_that_has_not_found_a_leader_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder.path().join("state"), &node(1));
+    let control = Control::start(config).await.unwrap();
+    let api = Api::new(control.clone(), watch::Sender::default().subscribe());
+    let mut watching = api.watch(Request::new(v1::WatchRequest::default()));
+    assert!(futures::poll!(&mut watching).is_pending());
+    control.stop().await;
+    let ended = tokio::time::timeout(DEADLINE, watching).await.expect("it ends");
+    assert_eq!(reason(&ended.unwrap_err()), Some(Reason::ManagerOut));
 }
 
 #[tokio::test(flavor = "multi_thread")]

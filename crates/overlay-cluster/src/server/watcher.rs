@@ -69,15 +69,15 @@ impl v1::watcher_server::Watcher for Api {
             Some(node) => Interest::of_node(node, state.view()),
             None => Interest::Everything,
         };
-        let core = self.control.raft().server_metrics();
+        let mut core = self.control.raft().server_metrics();
         if self.control.raft().metrics().borrow().running_state.is_err() {
             return Err(stopped());
         }
         let mut touch = self.control.touch();
-        // A look ends within seconds. Refused meanwhile, its own node would leave it for another one.
-        let looked = touch.wait_for(|touch| *touch != Touch::Unknown).await;
-        if !looked.is_ok_and(|touch| *touch == Touch::In) {
-            return Err(out_of_touch());
+        // Refused meanwhile, its own node would leave it for another one.
+        tokio::select! {
+            status = ended(&mut core) => return Err(status),
+            looked = wait_for_look(&mut touch) => looked?,
         }
         let replica = Arc::clone(self.control.replica());
         // One that joined a moment ago has no state yet, one that was away an old one.
@@ -90,9 +90,9 @@ impl v1::watcher_server::Watcher for Api {
         // It may have been removed since the gate looked.
         replica.read(|state| check_there(state, node))?;
         let (messages, stream) = mpsc::channel(UNDER_WAY);
-        let ended = async move { over(core, touch).await };
+        let over = async move { over(core, touch).await };
         let carried = (events, feed, first);
-        tokio::spawn(async move { carry((&replica, node), ended, carried, &messages).await });
+        tokio::spawn(async move { carry((&replica, node), over, carried, &messages).await });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -113,27 +113,36 @@ fn check_there(state: &State, node: Option<NodeId>) -> Result<(), Status> {
     Err(with_reason(Reason::NodeRemoved, "the node was removed from the cluster"))
 }
 
+/// Waits until the manager has looked whether a leader answers it. A look ends within seconds, but a
+/// manager that stops has none.
+async fn wait_for_look(touch: &mut watch::Receiver<Touch>) -> Result<(), Status> {
+    let looked = touch.wait_for(|touch| *touch != Touch::Unknown).await;
+    if looked.is_ok_and(|touch| *touch == Touch::In) { Ok(()) } else { Err(out_of_touch()) }
+}
+
+/// Waits until the raft core has ended, which its sender does not outlive: after that nothing is ever
+/// applied, nor is there another look.
+async fn ended<M>(core: &mut watch::Receiver<M>) -> Status {
+    while core.changed().await.is_ok() {}
+    stopped()
+}
+
 /// Waits until nothing more is to be told, and says why.
 async fn over<M>(mut core: watch::Receiver<M>, mut touch: watch::Receiver<Touch>) -> Status {
-    // Its sender lives as long as the raft core: after that nothing is ever applied.
-    let stopped = async {
-        while core.changed().await.is_ok() {}
-        stopped()
-    };
     tokio::select! {
-        status = stopped => status,
+        status = ended(&mut core) => status,
         _ = touch.wait_for(|touch| *touch != Touch::In) => out_of_touch(),
     }
 }
 
-/// Carries batches until the subscriber is gone, or `ended` says why there will be no more.
+/// Carries batches until the subscriber is gone, or `over` says why there will be no more.
 async fn carry(
     (replica, node): (&Replica, Option<NodeId>),
-    ended: impl Future<Output = Status>,
+    over: impl Future<Output = Status>,
     (mut events, mut feed, first): (broadcast::Receiver<Event>, Feed, Batch),
     messages: &Messages,
 ) {
-    tokio::pin!(ended);
+    tokio::pin!(over);
     let mut batch = Some(first);
     loop {
         if let Some(batch) = batch.take()
@@ -145,7 +154,7 @@ async fn carry(
         let gathered = tokio::select! {
             gathered = gather((replica, node), &mut events, &mut feed, not_before) => gathered,
             () = messages.closed() => return,
-            status = &mut ended => {
+            status = &mut over => {
                 // The subscriber may be gone.
                 let _ = messages.send(Err(status)).await;
                 return;
