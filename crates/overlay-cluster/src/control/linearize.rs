@@ -6,6 +6,7 @@ use overlay_api::{
     status::{Reason, with_reason},
 };
 use overlay_types::NodeId;
+use tokio::time::{timeout, timeout_at};
 use tonic::{Code, Status};
 
 use super::{
@@ -22,22 +23,25 @@ impl Control {
     pub async fn linearize(&self) -> Result<(), Status> {
         let patience = Patience::new();
         let current = loop {
-            match self.read_index_here().await {
+            match self.read_index_here(&patience).await {
                 Ok(log_id) => break log_id,
                 Err(Attempt::Refused(status)) => return Err(status),
-                Err(Attempt::Elsewhere(leader)) => match self.ask_read_index(leader).await {
-                    Ok(log_id) => break log_id,
-                    Err(status) if status.code() == Code::Unavailable => {}
-                    Err(status) if is_barred(&status) => return Err(no_manager(&status)),
-                    Err(status) => return Err(status),
-                },
+                Err(Attempt::Elsewhere(leader)) => {
+                    let there = timeout_at(patience.0, self.ask_read_index(leader)).await;
+                    match there.unwrap_or_else(|_| Err(not_leader())) {
+                        Ok(log_id) => break log_id,
+                        Err(status) if status.code() == Code::Unavailable => {}
+                        Err(status) if is_barred(&status) => return Err(no_manager(&status)),
+                        Err(status) => return Err(status),
+                    }
+                }
                 Err(Attempt::NoLeader) => {}
             }
             patience.pause(&self.raft()).await?;
         };
         let mut progress = self.0.replica.progress();
         let applied = progress.wait_for(|applied| *applied >= current);
-        match tokio::time::timeout(LEADER_PATIENCE, applied).await {
+        match timeout(LEADER_PATIENCE, applied).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(with_reason(
                 Reason::ManagerLags,
@@ -47,23 +51,29 @@ impl Control {
     }
 
     pub(crate) async fn read_index_as_leader(&self) -> Result<Option<LogId>, Status> {
-        match self.read_index_here().await {
+        match self.read_index_here(&Patience::new()).await {
             Ok(log_id) => Ok(log_id),
             Err(Attempt::Refused(status)) => Err(status),
             Err(Attempt::Elsewhere(_) | Attempt::NoLeader) => Err(not_leader()),
         }
     }
 
-    async fn read_index_here(&self) -> Result<Option<LogId>, Attempt> {
-        match self.0.core().reads.get().await {
-            Ok(read) => Ok(read),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+    async fn read_index_here(&self, patience: &Patience) -> Result<Option<LogId>, Attempt> {
+        let core = self.0.core();
+        // A core that waits for its disk answers nobody.
+        match timeout_at(patience.0, core.reads.get()).await {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
                 Err(Attempt::forward(to.leader_id, to.leader_node))
             }
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
                 Err(Attempt::NoLeader)
             }
-            Err(error) => Err(Attempt::Refused(self.unavailable(error))),
+            Ok(Err(error)) => Err(Attempt::Refused(self.unavailable(error))),
+            Err(_) => {
+                let why = "its raft core does not answer; look whether its disk stands still";
+                Err(Attempt::Refused(self.unavailable(why)))
+            }
         }
     }
 

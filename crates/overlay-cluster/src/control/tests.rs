@@ -129,6 +129,35 @@ async fn o03_a_manager_that_knows_no_leader_is_not_serving() {
     control.stop().await;
 }
 
+#[tokio::test]
+async fn o03_a_manager_whose_disk_stands_still_is_out_of_touch() {
+    let alone = Alone::start().await;
+    let looking = alone.control.clone();
+    let looks =
+        tokio::spawn(async move { looking.lead(watch::Sender::default().subscribe()).await });
+    alone.disk.set(Fault::SlowSync);
+    // Its core waits until this is on the disk.
+    let raft = alone.control.raft();
+    let mut grows = core::pin::pin!(raft.add_learner(node(2).id, member(&node(2)), false));
+    assert!(futures::poll!(&mut grows).is_pending());
+    tokio::time::pause();
+    let mut touch = alone.control.touch();
+    let out = touch.wait_for(|touch| *touch == Touch::Out);
+    tokio::time::timeout(DEADLINE, out).await.expect("it notices").unwrap();
+    let status = alone.control.linearize().await.unwrap_err();
+    assert_eq!(reason(&status), Some(Reason::ManagerOut), "{status}");
+    assert!(status.message().contains("disk"), "{status}");
+    assert_eq!(health::of_manager(&alone.control).await, ServingStatus::NotServing);
+    tokio::time::resume();
+
+    alone.disk.set(Fault::None);
+    grows.await.unwrap();
+    let back = touch.wait_for(|touch| *touch == Touch::In);
+    tokio::time::timeout(DEADLINE, back).await.expect("it is back").unwrap();
+    looks.abort();
+    alone.control.stop().await;
+}
+
 /// As of one that is demoted right after its start: whoever watches it would hear nothing any more.
 #[tokio::test]
 async fn o03_a_watch_of_a_manager_that_has_not_found_a_leader_ends_with_it() {

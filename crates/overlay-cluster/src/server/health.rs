@@ -15,15 +15,17 @@ use tonic_health::{
     },
 };
 
-use crate::control::Control;
+use crate::control::{Control, Touch};
 
 /// Between two looks for a watcher. Changes of health last for seconds: an election, a full disk.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A manager serves unless it takes no part in its cluster for now
-/// ([`failure`](Control::failure)), or knows no leader: then it can neither write nor read.
+/// ([`failure`](Control::failure)), knows no leader, or is answered by none: then it can neither write
+/// nor read.
 pub async fn of_manager(control: &Control) -> ServingStatus {
-    if control.failure().is_none() && control.leader().await.is_some() {
+    let in_touch = *control.touch().borrow() != Touch::Out;
+    if in_touch && control.failure().is_none() && control.leader().await.is_some() {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing
