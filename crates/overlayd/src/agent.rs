@@ -17,11 +17,14 @@ use overlay_api::{
 use overlay_cluster::raft::transport::Channel;
 use overlay_service::{Directory, SharedDirectory};
 use overlay_types::{Change, NodeId, Object, ObjectKey, Revision, View};
-use tokio::sync::watch;
-use tonic::Status;
+use tokio::{sync::watch, time::timeout};
+use tonic::{Response, Status, Streaming};
 
 use crate::{backoff::Backoff, disk::Disk, managers::Managers, patience::STEADY};
 
+/// How long a manager may take to say that it serves a watch: three times as long as one looks for a leader
+/// and catches up.
+const WATCH_PATIENCE: Duration = Duration::from_secs(30);
 /// Shortest time between two writes of the view to the disk.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -147,10 +150,7 @@ async fn follow(
     viewer: &Viewer,
     backoff: &mut Backoff,
 ) -> Result<(), Status> {
-    let mut client = WatcherClient::new(channel);
-    let from_revision = viewer.read(View::revision).get();
-    let request = v1::WatchRequest { node: node.to_string(), from_revision };
-    let mut stream = client.watch(request).await?.into_inner();
+    let mut stream = open((node, channel), viewer.read(View::revision), WATCH_PATIENCE).await?;
     let mut pending = Vec::new();
     let mut snapshot = false;
     while let Some(message) = stream.message().await? {
@@ -185,6 +185,22 @@ async fn follow(
     Ok(())
 }
 
+/// Opens a watch. What is told of changes may take as long as nothing changes; the answer to this may not.
+async fn open(
+    (node, channel): (NodeId, Channel),
+    from: Revision,
+    patience: Duration,
+) -> Result<Streaming<v1::WatchResponse>, Status> {
+    let request = v1::WatchRequest { node: node.to_string(), from_revision: from.get() };
+    let mut client = WatcherClient::new(channel);
+    match timeout(patience, client.watch(request)).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => {
+            Err(Status::deadline_exceeded("the manager does not say whether it serves a watch"))
+        }
+    }
+}
+
 /// Keeps the view on disk as it changes. What the disk refuses is tried again until it is kept.
 pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
     let mut revision = viewer.revision();
@@ -210,4 +226,21 @@ pub(crate) async fn keep(disk: Disk, viewer: Viewer) {
 #[expect(clippy::disallowed_methods, reason = "the shell that paces retries and disk writes")]
 async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use core::future::pending;
+
+    use tonic::{Code, body::Body, codegen::http};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn o03_a_manager_that_never_answers_a_watch_is_left() {
+        let silent = |_: http::Request<Body>| pending::<Result<http::Response<Body>, Status>>();
+        let channel = Channel::new(tower::service_fn(silent));
+        let left = open((NodeId::from_u128(1), channel), Revision::ZERO, Duration::ZERO).await;
+        assert_eq!(left.unwrap_err().code(), Code::DeadlineExceeded);
+    }
 }
