@@ -68,7 +68,8 @@ pub struct Owner {
 /// Opens the store of `owner`, or makes it. Refuses a file that is damaged, of a newer format, or of
 /// another cluster, node or key, and changes nothing then.
 ///
-/// A `replica` of this file that is in memory stays in use. What it has applied was in the file.
+/// A `replica` of this file that is in memory stays in use. What it has applied was in the file; what the file
+/// has of a snapshot that it has not, it takes.
 pub fn open(
     medium: &Medium,
     path: &Path,
@@ -86,7 +87,10 @@ fn start(file: File, node: NodeId, replica: Option<Arc<Replica>>) -> Result<Stor
     let file = Arc::new(file);
     forget_leadership(&file, node)?;
     let replica = match replica {
-        Some(replica) => replica,
+        Some(replica) => {
+            machine::catch_up(&replica, &file)?;
+            replica
+        }
         None => Arc::new(Replica::new(machine::load(&file)?)),
     };
     let tail = Arc::default();

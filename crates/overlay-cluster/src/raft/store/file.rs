@@ -234,6 +234,11 @@ impl File {
         self.journal.for_each(range, self.tables.records(), take)
     }
 
+    /// The last entry that the snapshot replaces.
+    pub(super) fn snapshot_index(&self) -> Result<Option<u64>, StoreError> {
+        self.tables.snapshot_index()
+    }
+
     /// The last snapshot that was written whole.
     pub(super) fn snapshot(&self) -> Result<Option<(wire::SnapshotMeta, Vec<u8>)>, StoreError> {
         self.tables.snapshot()

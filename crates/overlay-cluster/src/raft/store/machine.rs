@@ -85,6 +85,15 @@ pub(super) fn load(file: &File) -> Result<Applied, StoreError> {
     })
 }
 
+/// Has a replica take the file's snapshot, if that is ahead: a disk that failed may have written it whole.
+pub(super) fn catch_up(replica: &Replica, file: &File) -> Result<(), StoreError> {
+    let last = replica.lock().last.map(|last| last.index);
+    if file.snapshot_index()? > last {
+        replica.install(load(file)?);
+    }
+    Ok(())
+}
+
 fn applied(meta: &SnapshotMeta, data: &[u8]) -> Result<Applied, WireError> {
     Ok(Applied {
         state: State::decode(data)?,

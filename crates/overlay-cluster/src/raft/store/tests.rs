@@ -242,6 +242,24 @@ async fn r02_a_crash_while_a_snapshot_is_received_keeps_the_log() {
     assert_eq!(log_state.last_purged_log_id, Some(log_id(49)));
 }
 
+/// The disk failed behind it, so the state in memory does not have it. Raft takes neither for the other's.
+#[tokio::test]
+async fn r02_a_state_in_memory_takes_a_snapshot_that_only_the_disk_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut store = Store::open(&path).unwrap();
+    let behind = Arc::new(Replica::new(store.replica.lock().clone()));
+    store.commit(0..50).await;
+    store.machine.build_snapshot().await.unwrap();
+    drop(store);
+    let opened = open(&Medium::File, &path, &owner(), Some(Arc::clone(&behind))).unwrap();
+    let mut store = Store::of(opened);
+    assert_eq!(behind.read(State::clone), applied_up_to(49));
+    let (applied, _) = store.machine.applied_state().await.unwrap();
+    assert_eq!(applied, Some(log_id(49)));
+    store.recover().await;
+}
+
 #[tokio::test]
 async fn c05_an_unfinished_snapshot_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
