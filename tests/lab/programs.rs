@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::hosts::Programs;
+use overlay_testkit::{cargo, hosts::Programs};
 
 /// Packages whose programs are run.
 const PACKAGES: [&str; 3] = ["overlayd", "overlayctl", "xtask"];
@@ -37,6 +37,7 @@ fn find() -> Result<PathBuf> {
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--quiet"]);
     build.args(old.iter().flat_map(|package| ["--package", package]));
+    cargo::forget_package(&mut build);
     if folder.ends_with("release") {
         build.arg("--release");
     }

@@ -54,14 +54,7 @@ impl Workspace {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.root());
-        // `cargo run` describes xtask to us in variables that build scripts of dependencies watch
-        // (ring's does): handed on, they would rebuild half the tree on each change of caller.
-        for (name, _) in env::vars_os() {
-            let described = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-            if described.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(name);
-            }
-        }
+        overlay_testkit::cargo::forget_package(&mut command);
         command
     }
 }

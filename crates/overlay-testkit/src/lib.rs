@@ -5,6 +5,7 @@
 //!                                   │  seed, virtual clock, links, cuts
 //! ```
 //!
+//! - [`cargo`]: cargo, started by what cargo has started
 //! - [`hosts`]: hosts on a wire, with real daemons; also what `cargo xtask lab up` is made of
 //! - [`lab`]: network namespaces that tests make, gone when the test is
 //! - [`objects`]: a node and a cluster to begin with
@@ -12,6 +13,7 @@
 //! - [`traffic`]: connections and questions between namespaces
 //! - [`until`]: waiting for what other processes do
 
+pub mod cargo;
 pub mod hosts;
 pub mod lab;
 pub mod objects;
