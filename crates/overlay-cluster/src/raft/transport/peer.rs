@@ -25,7 +25,7 @@ use super::{
 use crate::raft::{
     codec,
     store::Durable,
-    types::{Entry, Member, Snapshot, TypeConfig, Vote},
+    types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote},
 };
 
 /// Largest message between managers: far above what is sent, see [`MAX_ENTRIES`].
@@ -100,6 +100,22 @@ fn rpc_error(status: &Status) -> RpcError {
     }
 }
 
+/// Whether the other manager does not let this one in: it was demoted or removed.
+fn is_barred(status: &Status) -> bool {
+    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
+}
+
+/// What a manager that bars a candidate says to it, in raft's words: that its log ends before the
+/// membership without it. Raft then waits longer for its next candidacy than others for theirs.
+/// Without this, one that missed its own removal asks with term after term, gets the vote of whoever
+/// missed it too, and the terms of all others are over before they have won (Raft, section 6:
+/// servers that are removed disrupt the group).
+fn behind(rpc: &VoteRequest<NodeId>) -> VoteResponse<NodeId> {
+    let beyond = |last: LogId| LogId::new(last.leader_id, last.index + 1);
+    let last_log_id = rpc.last_log_id.map(beyond);
+    VoteResponse { vote: Vote::default(), vote_granted: false, last_log_id }
+}
+
 fn malformed(error: codec::Malformed) -> RpcError {
     NetworkError::new(&io::Error::other(error)).into()
 }
@@ -171,9 +187,11 @@ impl RaftNetwork<TypeConfig> for Peer {
             last_log_id: rpc.last_log_id.map(codec::log_id_to_wire),
         };
         let call = within(message, option.hard_ttl());
-        let answer =
-            self.client()?.request_vote(call).await.map_err(|status| rpc_error(&status))?;
-        let answer = answer.into_inner();
+        let answer = match self.client()?.request_vote(call).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if is_barred(&status) => return Ok(behind(&rpc)),
+            Err(status) => return Err(rpc_error(&status)),
+        };
         Ok(VoteResponse {
             vote: codec::vote_from_wire(answer.vote).map_err(malformed)?,
             vote_granted: answer.granted,
