@@ -18,13 +18,13 @@ mod kernel;
 use std::{
     ffi::OsString,
     io::{self, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use cargo_metadata::Message;
+use cargo_metadata::{Message, Package, PackageId};
 use clap::Args;
 
 use self::boot::Boot;
@@ -134,10 +134,13 @@ pub(crate) fn test(workspace: &Workspace, scope: Scope) -> Result<()> {
     setup::provide(&PACKAGES)?;
     let kernel = kernel::provide(&workspace.target().join("vm"), KERNEL)?;
     let daemons = (scope == Scope::All).then_some(DAEMONS);
+    let programs = Programs::build(workspace)?;
+    let members = workspace.members();
     let mut complaints = Vec::new();
     for (package, target, limit) in DATAPLANE.into_iter().chain(daemons) {
-        let executable = executable(workspace, package, target)?;
-        let listed = workspace.command(&executable).args([TESTS, "--list"]).output()?;
+        let member = members.iter().find(|p| *p.name == package).context("no such package")?;
+        let program = programs.find(member, target)?;
+        let listed = workspace.command(program).args([TESTS, "--list"]).output()?;
         ensure!(
             String::from_utf8_lossy(&listed.stdout).contains(TESTS),
             "no test of {package}, {target} has {TESTS:?} in its name"
@@ -145,7 +148,7 @@ pub(crate) fn test(workspace: &Workspace, scope: Scope) -> Result<()> {
         let mut failures = Failures::new(io::stdout());
         let status = Boot {
             kernel: &kernel,
-            command: &[executable.into(), TESTS.into(), "--test-threads=1".into()],
+            command: &[program.into(), TESTS.into(), "--test-threads=1".into()],
             variables: &[("CI", "true"), ("ESP", "required")],
             limit,
             memory_mib: 4096,
@@ -162,22 +165,36 @@ pub(crate) fn test(workspace: &Workspace, scope: Scope) -> Result<()> {
     Ok(())
 }
 
-/// The tests of this target of the package, which are built as `cargo test --workspace` builds them.
-fn executable(workspace: &Workspace, package: &str, target: &str) -> Result<PathBuf> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["test", "--locked", "--workspace", "--no-run", "--message-format=json"]);
-    let mut child = cargo.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
-    let output = BufReader::new(child.stdout.take().context("no pipe")?);
-    let members = workspace.members();
-    let member = members.iter().find(|p| *p.name == package).context("no such package")?;
-    let mut found = None;
-    for message in Message::parse_stream(output) {
-        let Message::CompilerArtifact(artifact) = message? else { continue };
-        let wanted = artifact.package_id == member.id && artifact.target.name == *target;
-        found = found.or(artifact.executable.filter(|_| wanted && artifact.profile.test));
+/// The tests that there are: the package and the target of each, and its program.
+struct Programs(Vec<(PackageId, String, PathBuf)>);
+
+impl Programs {
+    /// Builds them as `cargo test --workspace` does.
+    fn build(workspace: &Workspace) -> Result<Self> {
+        let mut cargo = workspace.cargo();
+        cargo.args(["test", "--locked", "--workspace", "--no-run", "--message-format=json"]);
+        let mut child = cargo.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
+        let output = BufReader::new(child.stdout.take().context("no pipe")?);
+        let mut programs = Vec::new();
+        for message in Message::parse_stream(output) {
+            let Message::CompilerArtifact(artifact) = message? else { continue };
+            let program = artifact.executable.filter(|_| artifact.profile.test);
+            programs.extend(program.map(|program| {
+                (artifact.package_id, artifact.target.name, program.into_std_path_buf())
+            }));
+        }
+        ensure!(child.wait()?.success(), "the tests cannot be built");
+        Ok(Self(programs))
     }
-    ensure!(child.wait()?.success(), "the tests cannot be built");
-    Ok(found.with_context(|| format!("{package} has no tests {target}"))?.into_std_path_buf())
+
+    /// The tests of this target of this package.
+    fn find(&self, package: &Package, target: &str) -> Result<&Path> {
+        let mut all = self.0.iter();
+        let found = all.find(|(id, name, _)| *id == package.id && name == target);
+        let (.., program) =
+            found.with_context(|| format!("{} has no tests {target}", package.name))?;
+        Ok(program)
+    }
 }
 
 fn cpus() -> usize {
