@@ -6,7 +6,8 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use overlay_dataplane::desired::PortKind;
 use overlay_testkit::{
     lab::{self, Namespace},
     traffic::{is_refused, listen, resumed},
@@ -136,6 +137,37 @@ fn s01_s12_flows_stay_with_their_task_until_it_is_gone() -> Result<()> {
             let error =
                 site.client.enter(|| TcpStream::connect(SocketAddr::new(outer(ipv6, 3), 8080)));
             assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+        Ok(())
+    })
+}
+
+/// An hour of silence breaks no connection: whoever translates it remembers it for longer.
+#[test]
+fn s12_an_idle_connection_is_remembered_on_its_whole_way() -> Result<()> {
+    in_lab(|| {
+        let mut site = Site::new(&[1])?;
+        site.converge(&service(&["8080:80"], &[0])?)?;
+        for ipv6 in [false, true] {
+            let listener = listen(&site.tasks[0].netns, any(ipv6), 80)?;
+            let target = SocketAddr::new(outer(ipv6, 2), 8080);
+            let mut open = Open::new(&site.client, target, &listener)?;
+            open.goes_on()?;
+            let port = format!("sport={} ", open.client.local_addr()?.port());
+            let PortKind::Veth { netns: gate, .. } = site.host(2).mesh.gate()? else {
+                bail!("no gate in a namespace")
+            };
+            let family = if ipv6 { "ipv6" } else { "ipv4" };
+            let gate = Namespace::open(&gate)?;
+            for (place, netns) in
+                [("host", &site.hosts[1].netns), ("gate", &gate), ("task", &site.tasks[0].netns)]
+            {
+                let listed = netns.run(&["conntrack", "-L", "-p", "tcp", "-f", family])?;
+                let mut entries = listed.lines().filter(|entry| entry.contains(&port));
+                let entry = entries.next().with_context(|| format!("unknown to the {place}"))?;
+                let left: u32 = entry.split_whitespace().nth(2).context("a time")?.parse()?;
+                ensure!(left > 3600, "{place}: {entry}");
+            }
         }
         Ok(())
     })

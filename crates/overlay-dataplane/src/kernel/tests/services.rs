@@ -1,7 +1,7 @@
 //! Services in VIP mode, with real traffic.
 
 use core::net::{IpAddr, SocketAddr};
-use std::{io, time::Instant};
+use std::{io, net::TcpStream, time::Instant};
 
 use overlay_testkit::lab::{self, Namespace};
 use overlay_testkit::traffic::sctp_init;
@@ -150,6 +150,43 @@ fn s12_a_flow_that_is_older_than_the_service_finds_it() {
             assert!(!listed.contains(&vip(1, ipv6).ip().to_string()), "{listed}");
         }
     });
+}
+
+/// Docker's virtual addresses forget a connection that was silent for a quarter of an hour.
+#[test]
+fn s12_an_idle_connection_lives_as_long_as_connection_tracking_says() {
+    with_fleet(3, |mut fleet| {
+        let _servers = [fleet.server(1), fleet.server(2)];
+        fleet.serve(1, &[1, 2], &[]);
+        let idle = [false, true].map(|ipv6| fleet.tcp(0, vip(1, ipv6)).unwrap());
+        let first = idle.each_ref().map(|stream| ask(stream).unwrap());
+        // What changes meanwhile, and a restart, leave them alone.
+        fleet.serve(2, &[1], &[]);
+        fleet.serve(1, &[1, 2, 0], &[]);
+        fleet.dataplane = fleet.lab.start();
+        fleet.converge();
+        let left = idle.each_ref().map(|stream| idle_time_left(&fleet.containers[0], stream));
+        assert!(left.iter().all(|left| left.is_some_and(|left| left > 3600)), "{left:?}");
+        // The kernel's timer alone ends them.
+        let timer = "net.netfilter.nf_conntrack_tcp_timeout_established=2";
+        fleet.containers[0].run(&["sysctl", "-w", timer]).unwrap();
+        assert_eq!(idle.each_ref().map(|stream| ask(stream).unwrap()), first);
+        for stream in &idle {
+            super::eventually("it is forgotten", || {
+                idle_time_left(&fleet.containers[0], stream).is_none()
+            });
+        }
+    });
+}
+
+/// Seconds that connection tracking remembers a connection for, if nothing more comes.
+fn idle_time_left(client: &Namespace, stream: &TcpStream) -> Option<u64> {
+    let from = stream.local_addr().unwrap();
+    let family = if from.is_ipv6() { "ipv6" } else { "ipv4" };
+    let listed = client.run(&["conntrack", "-L", "-p", "tcp", "-f", family]).unwrap();
+    let port = format!("sport={} ", from.port());
+    let entry = listed.lines().find(|entry| entry.contains(&port))?;
+    Some(entry.split_whitespace().nth(2).unwrap().parse().expect("seconds"))
 }
 
 #[test]
