@@ -9,10 +9,11 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
     hosts::{CABLE, WIRE, address_v4},
     lab::Namespace,
+    traffic,
     until::until,
 };
 use rstest::rstest;
@@ -45,17 +46,17 @@ fn until_connected(client: &Namespace, node: u8) -> Result<TcpStream> {
 }
 
 fn until_refused(client: &Namespace, node: u8) -> Result<()> {
-    until(&format!("node {node} refuses"), PATIENCE, || match connect(client, node) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        other => bail!("{other:?}"),
-    })
+    traffic::until_refused(client, SocketAddr::new(address_v4(node).into(), PORT), PATIENCE)
 }
 
 /// Question and answer over a connection through a node, and who the task takes the client for.
 fn check(client: &Namespace, listener: &TcpListener, node: u8) -> Result<()> {
+    // Those of before that were given up may leave no room for this one.
+    listener.set_nonblocking(true)?;
+    while listener.accept().is_ok() {}
+    listener.set_nonblocking(false)?;
     let mut here = until_connected(client, node)?;
     here.set_read_timeout(Some(PATIENCE))?;
-    // Behind those of before that were given up.
     let own = here.local_addr()?;
     SockRef::from(listener).set_read_timeout(Some(PATIENCE))?;
     let mut seen = Vec::new();

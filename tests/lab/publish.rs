@@ -2,12 +2,12 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use overlay_testkit::{hosts::address_v4, until::until};
+use anyhow::{Context, Result, ensure};
+use overlay_testkit::{hosts::address_v4, traffic, until::until};
 
 use crate::{
     plane::Plane::{Kernel, User},
@@ -20,12 +20,8 @@ fn connect(lab: &Lab, from: u8, to: u8, port: u16) -> std::io::Result<TcpStream>
 }
 
 fn until_refused(lab: &Lab, from: u8, to: u8, port: u16) -> Result<()> {
-    until(&format!("nobody answers on node {to}"), PATIENCE, || {
-        match connect(lab, from, to, port) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-            other => bail!("{other:?}"),
-        }
-    })
+    let to = SocketAddr::new(address_v4(to).into(), port);
+    traffic::until_refused(&lab.host(from).netns, to, PATIENCE)
 }
 
 #[test]

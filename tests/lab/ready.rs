@@ -6,12 +6,12 @@ use core::{
     time::Duration,
 };
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use overlay_testkit::until::until;
+use anyhow::{Context, Result, ensure};
+use overlay_testkit::{traffic, until::until};
 use rstest::rstest;
 
 use crate::{
@@ -40,10 +40,7 @@ fn until_readiness(lab: &Lab, task: &Container, wanted: &str) -> Result<()> {
 
 /// New connections to the service are refused: no task takes any.
 fn until_refused(client: &Container, vip: IpAddr) -> Result<()> {
-    until("new connections are refused", PATIENCE, || match connect(client, vip) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        other => bail!("{other:?}"),
-    })
+    traffic::until_refused(&client.netns, SocketAddr::new(vip, PORT), PATIENCE)
 }
 
 /// A service on `net`, and its virtual address.

@@ -5,12 +5,12 @@ use core::{
     time::Duration,
 };
 use std::{
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{lab::Namespace, until::until};
@@ -38,6 +38,20 @@ pub fn connect(from: &Namespace, target: SocketAddr, listener: &TcpListener) -> 
 /// Whether a connection is not made.
 pub fn is_refused(from: &Namespace, target: SocketAddr) -> bool {
     from.enter(|| TcpStream::connect_timeout(&target, REFUSAL)).is_err()
+}
+
+/// Asks for connections until one is refused. Those that are made until then stay with a server that
+/// takes none; when it has its fill of them, what it does not answer any more is asked again.
+///
+/// # Errors
+/// What became of the last one, after `patience`.
+pub fn until_refused(from: &Namespace, target: SocketAddr, patience: Duration) -> Result<()> {
+    until(&format!("{target} refuses connections"), patience, || {
+        match from.enter(|| TcpStream::connect_timeout(&target, REFUSAL)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("{other:?}"),
+        }
+    })
 }
 
 /// Listens for connections in a namespace. A process that another thread starts has a socket that was
@@ -71,7 +85,7 @@ pub fn ask(from: &Namespace, target: SocketAddr, server: &UdpSocket) -> Result<I
 pub fn resumed<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             done => return done,
         }
     }
