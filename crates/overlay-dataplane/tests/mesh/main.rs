@@ -4,6 +4,7 @@
 mod flows;
 mod forged;
 mod others;
+mod port;
 mod probe;
 mod reach;
 mod repair;

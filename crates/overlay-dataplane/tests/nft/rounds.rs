@@ -35,6 +35,7 @@ fn filter_rules() -> Vec<Rule> {
             Expr::Bitwise { from: to, to, mask: vec![0xff; 4], xor: vec![1; 4] },
             Expr::SetMeta { key: Meta::Mark, from: to },
             Expr::SetCt { key: Ct::Mark, from: to },
+            Expr::SetCt { key: Ct::FirstZone, from: to },
         ]),
         Rule::new([
             Expr::AddressType { of: FibAddress::Source, to: R0 },

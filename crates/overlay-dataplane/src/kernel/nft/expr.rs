@@ -90,6 +90,9 @@ pub enum Ct {
     Status,
     /// The connection's mark.
     Mark,
+    /// The zone in which its first direction is looked for, 16 bits; in front of connection tracking. Answers
+    /// are looked for in the zone of everybody.
+    FirstZone,
 }
 
 /// Bits of [`Ct::State`].

@@ -84,6 +84,9 @@ fn meta(a: Attributes<'_>) -> Option<Expr> {
 fn ct(a: Attributes<'_>) -> Option<Expr> {
     let number = a.u32(2)?;
     let key = *Ct::ALL.iter().find(|key| key.number() == number)?;
+    if a.u8(3) != key.direction() {
+        return None;
+    }
     Some(match a.reg(1) {
         Some(to) => Expr::Ct { key, to },
         None => Expr::SetCt { key, from: a.reg(4)? },

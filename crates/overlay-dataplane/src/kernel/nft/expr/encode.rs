@@ -59,7 +59,7 @@ impl Meta {
 }
 
 impl Ct {
-    pub(super) const ALL: [Self; 3] = [Self::State, Self::Status, Self::Mark];
+    pub(super) const ALL: [Self; 4] = [Self::State, Self::Status, Self::Mark, Self::FirstZone];
 
     /// `NFT_CT_*`.
     pub(super) const fn number(self) -> u32 {
@@ -67,6 +67,15 @@ impl Ct {
             Self::State => 0,
             Self::Status => 2,
             Self::Mark => 3,
+            Self::FirstZone => 17,
+        }
+    }
+
+    /// `IP_CT_DIR_ORIGINAL`, where the kernel is to be told a direction.
+    pub(super) const fn direction(self) -> Option<u8> {
+        match self {
+            Self::FirstZone => Some(0),
+            Self::State | Self::Status | Self::Mark => None,
         }
     }
 }
@@ -118,6 +127,12 @@ impl Verdict {
 impl Writer {
     fn reg(&mut self, kind: u16, reg: Reg) {
         self.u32(kind, reg.number());
+    }
+
+    fn direction(&mut self, key: Ct) {
+        if let Some(direction) = key.direction() {
+            self.u8(3, direction);
+        }
     }
 
     /// An attribute that holds octets of a value.
@@ -198,6 +213,7 @@ impl Expr {
             Self::Ct { key, to } => {
                 w.reg(1, *to);
                 w.u32(2, key.number());
+                w.direction(*key);
             }
             Self::Payload { base, offset, len, to } => {
                 w.reg(1, *to);
@@ -239,6 +255,7 @@ impl Expr {
             }
             Self::SetCt { key, from } => {
                 w.u32(2, key.number());
+                w.direction(*key);
                 w.reg(4, *from);
             }
             Self::SetPayload { base, offset, len, from } => {

@@ -2,7 +2,7 @@
 //! namespace (S11).
 //!
 //! ```text
-//!  in:   from a gate's Ethernet address? ─► number of the gate ─► mark of the connection
+//!  in:   from a gate's Ethernet address? ─► number of the gate ─► zone and mark of the connection
 //!  out:  mark of the connection ─► mark of the packet ─► (a rule of routing) ─► next hop NEXT_HOP
 //!        at the interface: to NEXT_HOP_MAC? ─► the packet's mark ─► Ethernet address of the gate
 //! ```
@@ -10,6 +10,13 @@
 //! A packet costs a look-up on each way, however many gates there are. All of it is about connections
 //! that came through a gate; the namespace's own routes serve everything else, and where there are none,
 //! what takes the way to the next hop without a mark is refused as if there were none.
+//!
+//! A client uses one port towards several nodes, one after the other or at once: they are different
+//! connections to it, and the task, who sees its own address in all of them, takes them for one. It would
+//! remember one that it ended for a minute, and answer the next one's SYN with what it remembers, until
+//! the client sends that again a second later. So connections in TCP have a zone for each gate, in which
+//! connection tracking tells them apart; where two are there, it gives the later one another port of the
+//! client's address, as it does wherever two would be one.
 //!
 //! TCP answers from the address that it was asked at. Datagrams need not: a socket that is bound to no
 //! address sends from that of the route to the client, and connection tracking would see another
@@ -49,11 +56,16 @@ const DIALOGUE_MS: u64 = 180_000;
 const QUESTION_MS: u64 = 30_000;
 const DIALOGUES: u32 = 65_536;
 
-/// Priorities: in front of connection tracking (`raw`), right behind it, `mangle`, `filter`.
+/// Priorities: in front of connection tracking (`raw`), right behind it, `mangle`, `filter`, `srcnat`.
 const RAW: i32 = -300;
 const BEHIND_TRACKING: i32 = -199;
 const MANGLE: i32 = -150;
 const FILTER: i32 = 0;
+const SOURCE_NAT: i32 = 100;
+
+/// Where an ICMP error of IPv4, and of IPv6, tells the protocol of the packet that it is about, from its own
+/// first octet.
+const ABOUT: [(u8, u32); 2] = [(1, 8 + 9), (58, 8 + 6)];
 
 /// Gates: Ethernet address to mark.
 const GATES: &str = "gates";
@@ -135,8 +147,11 @@ fn packets(device: &str, numbers: &Numbers) -> Table {
     for ipv6 in [false, true] {
         table.sets.insert(ASKED[usize::from(ipv6)].into(), Set::new(asked(ipv6)));
     }
-    let (filter, route) = (ChainKind::Filter, ChainKind::Route);
+    let (filter, route, nat) = (ChainKind::Filter, ChainKind::Route, ChainKind::Nat);
     let chains = [
+        ("zones", filter, HookPoint::Prerouting, RAW, zones(device)),
+        // Without a chain that translates sources connection tracking gives no other port.
+        ("ports", nat, HookPoint::Input, SOURCE_NAT, Vec::new()),
         ("prerouting", filter, HookPoint::Prerouting, BEHIND_TRACKING, prerouting(device)),
         ("raw", filter, HookPoint::Output, RAW, [false, true].map(restore_source).into()),
         ("output", route, HookPoint::Output, MANGLE, vec![restore_mark([])]),
@@ -182,6 +197,30 @@ fn asked(ipv6: bool) -> SetSpec {
     let ip = if ipv6 { Field::Ipv6 } else { Field::Ipv4 };
     let key = [ip, Field::Port, Field::Protocol, Field::Port];
     SetSpec::map(key, [ip]).filled(DIALOGUE_MS, DIALOGUES)
+}
+
+/// A zone for each gate, of connections in TCP and errors about them.
+fn zones(device: &str) -> Vec<Rule> {
+    let tcp = [protocol(Protocol::Tcp)];
+    let is = |number: u8| [Expr::Meta { key: Meta::Protocol, to: R0 }, Expr::eq(R0, &[number])];
+    let mut enter = vec![
+        Expr::Meta { key: Meta::InputName, to: R0 },
+        Expr::eq(R0, &set::device(device)),
+        link(6),
+        Expr::Lookup { set: GATES.into(), from: R0, to: Some(R0) },
+    ];
+    // The upper half of the mark, in the first two octets of the register.
+    if cfg!(target_endian = "little") {
+        enter.push(Expr::ShiftRight { from: R0, to: R0, bits: SHIFT });
+    }
+    enter.push(Expr::SetCt { key: Ct::FirstZone, from: R0 });
+    let mut rules =
+        vec![Rule::new([&is(tcp[0])[..], &enter].concat()).comment("one for each gate")];
+    rules.extend(ABOUT.map(|(icmp, offset)| {
+        let inner = Expr::Payload { base: Base::Transport, offset, len: 1, to: R0 };
+        Rule::new([&is(icmp)[..], &[inner, Expr::eq(R0, &tcp)], &enter].concat())
+    }));
+    rules
 }
 
 fn prerouting(device: &str) -> Vec<Rule> {
