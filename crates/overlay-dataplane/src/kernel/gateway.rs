@@ -14,7 +14,8 @@
 //! container on five networks has one way out, and its networks may be on either dataplane. Like it,
 //! it compares in full each time: what is (`plan::Observed`, read from the kernel), what shall be
 //! ([`Uplinks`]), and the changes between them as a plan; which of these fails does not keep the next
-//! from being tried.
+//! from being tried. To read a container takes a thread that enters it and some ten requests, so between
+//! two full comparisons a change reads those that it is about.
 //!
 //! The kernel holds the state: which devices are ours their group and alias say, whose an uplink is
 //! its name (the number of the namespace) and alias (a path of it), and the addresses that there are
@@ -26,10 +27,12 @@
 //! settings, firewall, others on it.
 //!
 //! - `plan`: what to do; pure. `pool`: subnets and addresses; pure
+//! - `known`: what was found before; pure
 //! - `observation`; `bridge`, `uplink`, `barrier`, `setting`: reading and making
 
 mod barrier;
 mod bridge;
+mod known;
 mod observation;
 mod plan;
 mod pool;
@@ -46,7 +49,10 @@ use std::{
 
 use overlay_types::{EndpointId, SpecError, Subnet};
 
-use self::plan::{GatewayOp, NetNsId, Observed, Wanted, host_port};
+use self::{
+    known::Known,
+    plan::{GatewayOp, NetNsId, Observed, Wanted, host_port},
+};
 use super::{
     conntrack,
     link::{self, Link},
@@ -132,6 +138,8 @@ pub struct KernelGateway {
     host: RouteSocket,
     nft: Nft,
     held: BTreeMap<HostPort, Reservation>,
+    /// Containers as they were last found, if nothing was left to do there.
+    known: BTreeMap<NetNsId, Known>,
 }
 
 impl KernelGateway {
@@ -144,11 +152,19 @@ impl KernelGateway {
             host: RouteSocket::open().map_err(Error::unopened)?,
             nft: Nft::open()?,
             held: BTreeMap::new(),
+            known: BTreeMap::new(),
         })
     }
 
     /// Compares what is with what shall be, and changes what differs.
     pub fn reconcile(&mut self, desired: &Uplinks) -> Outcome {
+        self.known.clear();
+        self.follow(desired)
+    }
+
+    /// The same after a change of what shall be. Containers in which nothing was left to do by the last
+    /// comparison are taken to be as they were then, unless their uplink is another one.
+    pub fn follow(&mut self, desired: &Uplinks) -> Outcome {
         let mut outcome = Outcome::default();
         let (mut wanted, mut containers) = self.open_containers(desired, &mut outcome);
         self.reserve(&wanted, &mut outcome);
@@ -166,6 +182,7 @@ impl KernelGateway {
         match plan::plan(&self.config, &wanted, &held, &desired.subnets, &observed) {
             Ok(plan) => {
                 outcome.refused.extend(plan.refused);
+                self.known = known::settled(&observed, &plan.ops);
                 self.apply(plan.ops, &wanted, &containers, &observed, &mut outcome);
                 self.pass(plan.passes, &wanted, &mut outcome);
             }

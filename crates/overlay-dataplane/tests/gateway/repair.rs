@@ -166,3 +166,28 @@ fn d07_r09_removal_leaves_nothing() -> Result<()> {
     assert_eq!(site.listing()?, without);
     Ok(())
 }
+
+/// A change of one container does not look at the others, whose uplinks are what they were.
+#[test]
+fn d06_a_change_reads_what_it_is_about_and_a_comparison_everything() -> Result<()> {
+    if lab::skip() {
+        return Ok(());
+    }
+    let site = Site::new(false)?;
+    let mut gateway = site.start()?;
+    let both = site.uplinks(&[])?;
+    converge(&mut gateway, &both)?;
+    let routes = |container: &lab::Namespace| container.ip("route show default");
+    for container in [&site.a, &site.b] {
+        container.ip("route delete default")?;
+    }
+    // A device that goes is seen; its namespace may be another one.
+    site.b.ip("link delete gw0")?;
+    let published = site.uplinks(&["8080:80"])?;
+    let outcome = gateway.follow(&published);
+    ensure!(outcome.refused.is_empty(), "{:?}", outcome.refused);
+    ensure!(routes(&site.a)?.is_empty() && routes(&site.b)?.contains("dev gw0"));
+    converge(&mut gateway, &published)?;
+    ensure!(routes(&site.a)?.contains("dev gw0"));
+    Ok(())
+}

@@ -17,6 +17,7 @@ use super::{
         scaffold::GROUP,
     },
     KernelGateway, barrier,
+    known::Known,
     plan::{ALIAS, Bridge, FoundUplink, Inside, NetNsId, Observed},
     setting, uplink,
 };
@@ -48,12 +49,19 @@ impl KernelGateway {
         self.read_surroundings(&links, &mut observed).map_err(read)?;
         let mut failed = Vec::new();
         for (id, netns) in containers {
-            match read_inside(netns) {
+            let known = self.known_as(*id, observed.uplinks.get(id).map(|found| &found.port));
+            match known.map_or_else(|| read_inside(netns), |known| Ok(known.inside.clone())) {
                 Ok(inside) => drop(observed.containers.insert(*id, inside)),
                 Err(error) => failed.push((*id, error)),
             }
         }
         Ok((observed, failed))
+    }
+
+    /// A container that need not be read. The number of a namespace may be another one's by now, whose uplink
+    /// is another device then.
+    fn known_as(&self, id: NetNsId, port: Option<&Link>) -> Option<&Known> {
+        self.known.get(&id).filter(|known| port == Some(&known.uplink.port))
     }
 
     fn read_bridge(&self, links: &[Link]) -> Result<Option<Bridge>, Error> {
@@ -90,6 +98,10 @@ impl KernelGateway {
                 }
                 continue;
             };
+            if let Some(known) = self.known_as(id, Some(link)) {
+                observed.uplinks.insert(id, known.uplink.clone());
+                continue;
+            }
             let failed = |source| Error::Kernel {
                 step: "read",
                 subject: format!("uplink {}", String::from_utf8_lossy(&link.name)),
