@@ -175,10 +175,13 @@ fn invalid(field: &'static str, value: &str, reason: &str) -> NodeError {
 async fn plug(member: &Member, id: EndpointId, port: Port) -> Result<(), String> {
     let mut progress = member.reconciler.progress();
     member.shared.ports.put(id, port).map_err(|error| error.to_string())?;
-    member.reconciler.wake();
     let mut revision = member.viewer.revision();
-    let knows = |_: &_| member.viewer.read(|view| view.endpoints().contains_key(&id));
-    if tokio::time::timeout(WATCH_PATIENCE, revision.wait_for(knows)).await.is_err() {
+    let knows = || member.viewer.read(|view| view.endpoints().contains_key(&id));
+    // A view that comes now wakes the loop by itself; a turn before it would be in its way.
+    if knows() {
+        member.reconciler.wake();
+    }
+    if tokio::time::timeout(WATCH_PATIENCE, revision.wait_for(|_| knows())).await.is_err() {
         return Err("the node did not hear of it from its manager in time".to_owned());
     }
     let done = progress.wait_for(|progress| settled(progress, id));

@@ -451,7 +451,7 @@ impl Worker {
         // Whose operation was refused by what is known is looked at as it is, at once.
         let again = !reads && !self.told.is_empty();
         if reads || published != self.published {
-            self.publish(published, heard, now, &mut refused);
+            self.publish(published, (reads, heard), now, &mut refused);
         }
         if self.spared || !refused.endpoints.is_empty() || !self.told.is_empty() {
             self.stale.store(true, Ordering::Release);
@@ -489,15 +489,30 @@ impl Worker {
         wait.unwrap_or(full).min(look_at_names).min(full)
     }
 
-    fn publish(&mut self, published: Published, heard: bool, now: Instant, refused: &mut Refused) {
+    /// What failed before is in a turn that reads.
+    fn publish(
+        &mut self,
+        published: Published,
+        (reads, heard): (bool, bool),
+        now: Instant,
+        refused: &mut Refused,
+    ) {
         let Published { uplinks, mesh, plugged } = &published;
-        let by_gateway = self.shared.gateway().turn(uplinks, heard);
-        let gate = mesh.as_ref().and_then(|mesh| self.shared.take_memory_port(mesh.endpoint));
-        let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, gate, heard, now);
-        for (endpoint, reason) in by_gateway.into_iter().chain(by_mesh.failures) {
+        let mut failures = BTreeMap::new();
+        if reads || *uplinks != self.published.uplinks {
+            failures = self.shared.gateway().turn(uplinks, heard, reads);
+        }
+        if reads || *mesh != self.published.mesh {
+            let gate = mesh.as_ref().and_then(|mesh| self.shared.take_memory_port(mesh.endpoint));
+            let by_mesh = self.shared.mesh().turn(mesh.as_ref(), plugged, gate, heard, now);
+            for (endpoint, reason) in by_mesh.failures {
+                failures.entry(endpoint).or_insert(reason);
+            }
+            self.lacks = by_mesh.lacks;
+        }
+        for (endpoint, reason) in failures {
             refused.endpoints.entry(endpoint).or_insert(reason);
         }
-        self.lacks = by_mesh.lacks;
         self.published = published;
     }
 

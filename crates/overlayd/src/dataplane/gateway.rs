@@ -38,8 +38,13 @@ impl NodeGateway {
 
     /// Makes the gateway what it shall be. Says of which endpoints something is missing, and why. Before
     /// a manager was `heard` the view is that of the disk, which may lack the last second: what the run
-    /// before left stays as it is.
-    pub(crate) fn turn(&mut self, uplinks: &Uplinks, heard: bool) -> BTreeMap<EndpointId, String> {
+    /// before left stays as it is. A turn that `reads` looks at all there is.
+    pub(crate) fn turn(
+        &mut self,
+        uplinks: &Uplinks,
+        heard: bool,
+        reads: bool,
+    ) -> BTreeMap<EndpointId, String> {
         let mut failures = BTreeMap::new();
         let Some(kernel) = &mut self.kernel else { return failures };
         // What cannot be looked at is told of by the comparison.
@@ -47,7 +52,8 @@ impl NodeGateway {
             return failures;
         }
         let none = Uplinks::default();
-        let outcome = kernel.reconcile(if self.is_on { uplinks } else { &none });
+        let wanted = if self.is_on { uplinks } else { &none };
+        let outcome = if reads { kernel.reconcile(wanted) } else { kernel.follow(wanted) };
         for change in &outcome.changes {
             tracing::info!(change, "the gateway of containers changes");
         }
