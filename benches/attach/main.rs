@@ -143,7 +143,7 @@ async fn attachments(near: &Channel, far: &Channel) -> Result<()> {
     let mut client = NetworksClient::new(near.clone());
     client.create_network(network("pinged", Some("10.200.0.0/16"))).await?;
     let from = Namespace::new()?;
-    attach(far, "pinged", Some(&from)).await?;
+    let asking = attach(far, "pinged", Some(&from)).await?;
     let (mut calls, mut pings, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ATTACHED {
         let container = Namespace::new()?;
@@ -153,10 +153,15 @@ async fn attachments(near: &Channel, far: &Channel) -> Result<()> {
         let address = attached.addresses.first().context("an address")?.parse()?;
         Pinger::inside(&from)?.until_answered(address, PATIENCE)?;
         pings.push(millis(begin));
-        kept.push(container);
+        kept.push((container, attached.id));
     }
     tell("the call answered", calls, "");
     tell("an endpoint attached, to the first ping from another host", pings, "<= 30");
+    // Their namespaces end, and others get their paths.
+    for (channel, endpoint) in kept.iter().map(|(_, id)| (near, id)).chain([(far, &asking.id)]) {
+        let detach = v1::DetachEndpointRequest { endpoint: endpoint.clone(), ..Default::default() };
+        EndpointsClient::new(channel.clone()).detach_endpoint(detach).await?;
+    }
     Ok(())
 }
 
