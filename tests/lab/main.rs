@@ -38,4 +38,5 @@ mod setup;
 mod stranger;
 mod talk;
 mod watch;
+mod way_out;
 mod web;
