@@ -6,6 +6,7 @@
 use core::{net::IpAddr, time::Duration};
 use std::{
     fs::File,
+    path::Path,
     process::Command,
     sync::{Arc, mpsc},
     thread,
@@ -129,12 +130,21 @@ fn cross_and_capture() -> Result<()> {
     let captured = Captured { direction, source, destination, payload: &payload };
     pcap.write(Duration::from_secs(1_700_000_000), &captured)?;
     pcap.finish()?;
-    let read = Command::new("tshark")
-        .arg("-r")
-        .arg(&path)
-        .args(["-T", "fields", "-e", "vxlan.vni", "-e", "udp.dstport", "-e", "ip.dst"])
-        .output();
+    let read = dissect(&path, &["vxlan.vni", "udp.dstport", "ip.dst"]);
     std::fs::remove_file(&path)?;
+    let Some(text) = read? else { return Ok(()) };
+    assert_eq!(
+        text.trim().split('\t').collect::<Vec<_>>(),
+        ["4242", "4789,2000", "127.77.2.2,10.0.1.2"]
+    );
+    Ok(())
+}
+
+/// What tshark reads in a file, field by field. `None`, which is said, where there is none.
+fn dissect(path: &Path, fields: &[&str]) -> Result<Option<String>> {
+    let fields = fields.iter().flat_map(|field| ["-e", field]);
+    let read =
+        Command::new("tshark").arg("-r").arg(path).args(["-T", "fields"]).args(fields).output();
     let Ok(read) = read else {
         let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
         ensure!(!must, "tshark is missing (Debian: apt install tshark)");
@@ -142,13 +152,36 @@ fn cross_and_capture() -> Result<()> {
         {
             eprintln!("SKIPPED what tshark reads: it is missing (Debian: apt install tshark)");
         }
-        return Ok(());
+        return Ok(None);
     };
-    let text = String::from_utf8(read.stdout)?;
-    assert_eq!(
-        text.trim().split('\t').collect::<Vec<_>>(),
-        ["4242", "4789,2000", "127.77.2.2,10.0.1.2"]
-    );
+    Ok(Some(String::from_utf8(read.stdout)?))
+}
+
+#[test]
+fn e05_a_capture_has_what_travels_as_ip_protocol_50() -> Result<()> {
+    // SPI, sequence number, and what is sealed.
+    let packet = [&[0x12, 0x34, 0x56, 0x78, 0, 0, 0, 9][..], &[0xa5; 48]].concat();
+    let ends: [[IpAddr; 2]; 2] =
+        [["192.0.2.1".parse()?, "192.0.2.2".parse()?], ["fd99::1".parse()?, "fd99::2".parse()?]];
+    let path = std::env::temp_dir().join(format!("overlay-esp-{}.pcap", std::process::id()));
+    let mut pcap = PcapWriter::new(File::create(&path)?)?;
+    for [source, destination] in ends {
+        let (source, destination) = ((source, 0).into(), (destination, 0).into());
+        let direction = Direction::Sent;
+        let captured = Captured { direction, source, destination, payload: &packet };
+        pcap.write(Duration::from_secs(1_700_000_000), &captured)?;
+    }
+    pcap.finish()?;
+    let octets = std::fs::read(&path)?;
+    // The file's header, and in front of each packet its own and that of IP: nothing of UDP.
+    assert_eq!(octets.len(), 24 + (16 + 20 + packet.len()) + (16 + 40 + packet.len()));
+    let fields = ["ip.proto", "ip.dst", "ipv6.nxt", "ipv6.dst", "esp.spi", "esp.sequence"];
+    let read = dissect(&path, &fields);
+    std::fs::remove_file(&path)?;
+    let Some(text) = read? else { return Ok(()) };
+    let lines: Vec<_> = text.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
+    let [v4, v6] = ["50|192.0.2.2|||0x12345678|9", "||50|fd99::2|0x12345678|9"];
+    assert_eq!(lines, [v4, v6].map(|line| line.split('|').collect::<Vec<_>>()));
     Ok(())
 }
 
