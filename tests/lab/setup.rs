@@ -175,6 +175,9 @@ impl Drop for Lab {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+        for host in &self.hosts {
+            hosts::end_holder(&host.folder);
+        }
     }
 }
 

@@ -25,6 +25,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else has the port that ESP in UDP comes to.
+    #[error(
+        "udp port {address} of ESP is in use by another IPsec daemon, or by a process overlay-esp that was left by an overlayd with another --socket; find it with ss -unap and end it"
+    )]
+    EspPortInUse {
+        /// Where.
+        address: SocketAddr,
+    },
     /// A socket for ESP as IP protocol 50 could not be opened.
     #[error(
         "cannot open a raw socket at {address} for ESP as IP protocol 50: {source}; give the process CAP_NET_RAW, or have ESP travel in UDP"

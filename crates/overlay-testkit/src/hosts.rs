@@ -19,6 +19,7 @@ use core::{
 use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
+    io::{self, Write},
     os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -188,6 +189,16 @@ impl Host {
         let netns = netns.to_str().context("a path in UTF-8")?;
         let attach = ["endpoint", "attach", "--network", network, "--name", name];
         self.ctl(&[&attach[..], &["--interface", "eth0", "--netns", netns], flags].concat())
+    }
+}
+
+/// Ends what goes on taking ESP in while the daemon with this folder is down, if there is something: a daemon
+/// that was killed leaves it.
+pub fn end_holder(folder: &Path) {
+    if let Ok(mut holder) = UnixStream::connect(folder.join("socket.esp")) {
+        // Until it has ended; it may have already.
+        let _ = holder.write_all(b"end\n");
+        let _ = io::copy(&mut holder, &mut io::sink());
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Config {
     pub gossip_port: u16,
     /// MTU of the data path; `None`: that of the interface with the data-path address.
     pub underlay_mtu: Option<u16>,
-    /// Which dataplane carries plain networks. Encrypted ones are always carried in user space.
+    /// Which dataplane carries networks; encrypted ones are carried in user space where the kernel has no
+    /// ESP.
     pub dataplane: DataplaneSetting,
     /// Directory of the namespaces that the kernel dataplane makes for networks; `None`: `netns` beside
     /// the socket. Others must not write to it.
@@ -194,6 +195,11 @@ impl Config {
         // Two daemons of one host have two sockets.
         let beside = || self.socket.parent().unwrap_or(Path::new(".")).join("netns");
         self.netns_dir.clone().unwrap_or_else(beside)
+    }
+
+    /// The socket of the process that has ESP taken in while the daemon is down.
+    pub(crate) fn holder_path(&self) -> PathBuf {
+        self.socket.with_extension("esp")
     }
 
     /// The gateway of containers, if there is to be one.

@@ -24,7 +24,15 @@ use std::{
 use overlay_crypto::esp::SaId;
 use overlay_dataplane::{
     Dataplane, Desired, Error, Observed, Op, diff,
-    kernel::{KernelConfig, KernelDataplane, filter::NftFilter, nft::admission::Ports, xfrm::Esp},
+    kernel::{
+        KernelConfig, KernelDataplane,
+        filter::NftFilter,
+        nft::admission::Ports,
+        xfrm::{
+            Esp, Leftovers,
+            holder::{self, Holder},
+        },
+    },
     sa::PeerTraffic,
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
@@ -79,6 +87,10 @@ pub(crate) struct Site<'a> {
     pub(crate) netns_dir: &'a Path,
     pub(crate) data_path: IpAddr,
     pub(crate) view: &'a View,
+    /// Socket of the process that has ESP taken in while this one is down.
+    pub(crate) holder_path: &'a Path,
+    /// How one is started, if there is to be one.
+    pub(crate) holder: Option<&'a Holder>,
 }
 
 impl Site<'_> {
@@ -98,6 +110,7 @@ impl Site<'_> {
 
     fn kernel(&self, carriers: Carriers) -> Result<KernelDataplane, Error> {
         let mut config = KernelConfig::new(self.netns_dir, self.data_path);
+        config.holder = self.holder.cloned();
         if let Some(cluster) = self.view.cluster() {
             config.port = cluster.vxlan_port;
             if carriers.encrypted == DataplaneKind::Kernel {
@@ -113,10 +126,15 @@ impl NodeDataplane {
     /// Starts what was chosen. A node of the user dataplane removes what it left when it was one of the
     /// kernel's: that has the port of plain networks.
     pub(crate) fn start(carriers: Carriers, site: &Site<'_>) -> Result<Self, Error> {
+        if carriers.encrypted == DataplaneKind::User {
+            // The switch takes its port.
+            end_holder(site.holder_path);
+        }
         let kernel = match carriers.plain {
             DataplaneKind::Kernel => Some(site.kernel(carriers)?),
             DataplaneKind::User => {
                 sweep(carriers.plain, site.netns_dir);
+                sweep_esp(carriers.plain, site.holder_path);
                 None
             }
         };
@@ -172,6 +190,32 @@ pub(crate) fn sweep(kind: DataplaneKind, netns_dir: &Path) {
     match try_sweep(kind, netns_dir.to_owned()) {
         Ok(count) => tracing::info!(count, "networks of the kernel dataplane removed"),
         Err(error) => tracing::error!(%error, "networks of the kernel dataplane stay on this host"),
+    }
+}
+
+/// Ends the process that has the port of ESP while this one is down, if one was left.
+fn end_holder(path: &Path) {
+    if let Err(error) = holder::end(path) {
+        let path = path.display();
+        tracing::error!(%error, %path, "a process that holds the socket of ESP stays; end it");
+    }
+}
+
+/// Removes what a kernel dataplane left of IPsec, on a node of `kind` that has none. Behind its networks,
+/// so that none of their frames leaves in clear.
+pub(crate) fn sweep_esp(kind: DataplaneKind, holder_path: &Path) {
+    end_holder(holder_path);
+    // Who lacks the kernel's IPsec, or the right to it, has left nothing there.
+    let Ok(left) = Leftovers::find() else { return };
+    if left.is_empty() {
+        return;
+    }
+    // What belongs to another daemon that runs is not touched.
+    let seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose();
+    if seat.is_ok()
+        && let Err(error) = left.remove()
+    {
+        tracing::error!(%error, "associations and policies of the kernel dataplane stay on this host");
     }
 }
 

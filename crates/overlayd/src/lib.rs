@@ -80,4 +80,5 @@ mod vault;
 pub use config::Config;
 pub use error::NodeError;
 pub use node::{Node, NodeHandle};
+pub use overlay_dataplane::kernel::xfrm::holder::hold;
 pub use resolvers::{SearchDomain, Upstream};

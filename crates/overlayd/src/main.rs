@@ -28,8 +28,19 @@ const NOTIFY_PATIENCE: Duration = Duration::from_secs(1);
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What the daemon starts itself with, for a process that holds the socket of ESP.
+const HOLD: &str = "hold-esp";
+
+fn main() -> anyhow::Result<()> {
+    // Before there are threads, settings, and whatever else such a process does not need.
+    if std::env::args_os().nth(1).is_some_and(|word| word == HOLD) {
+        return Ok(overlayd::hold()?);
+    }
+    run()
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     let flags = Flags::parse();
     let config = flags.config()?;
     if flags.print_config {
@@ -43,7 +54,9 @@ async fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(lines).init();
 
-    let node = Node::builder(config.clone()).build()?;
+    // Whatever has become of the file that it was started from.
+    let holder = ("/proc/self/exe", vec![HOLD.into()]);
+    let node = Node::builder(config.clone()).holder(holder.0, holder.1).build()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (told, stopping) = oneshot::channel();

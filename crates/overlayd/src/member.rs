@@ -90,7 +90,9 @@ impl Member {
             start;
         let identity = tls.identity();
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
-        let site = Site { netns_dir: &netns_dir, data_path, view: &view };
+        let (holder_path, holder) = (config.holder_path(), choice.holder.as_ref());
+        let holder_path = &holder_path;
+        let site = Site { netns_dir: &netns_dir, data_path, view: &view, holder_path, holder };
         // On a user node this removes what is in the directory of namespaces, which the next looks at.
         let mesh = NodeMesh::start(choice.carriers.plain, config.mesh(), &Handle::current())?;
         let dataplane = NodeDataplane::start(choice.carriers, &site)?;

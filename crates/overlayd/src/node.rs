@@ -6,6 +6,8 @@ mod cluster;
 use core::{fmt, net::IpAddr, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,7 +16,7 @@ use overlay_cluster::{
     control::{self, Figures},
     raft::transport::Channel,
 };
-use overlay_dataplane::{sa::SaSet, user::capture::Capture};
+use overlay_dataplane::{kernel::xfrm::holder::Holder, sa::SaSet, user::capture::Capture};
 use overlay_service::{
     Answer, Question, Scope,
     dns::{Forwarder, Server},
@@ -27,7 +29,7 @@ use crate::{
     Config, NodeError,
     announce::mismatches,
     api,
-    dataplane::{Choice, sweep, sweep_gateway, sweep_mesh},
+    dataplane::{Choice, sweep, sweep_esp, sweep_gateway, sweep_mesh},
     disk::Disk,
     keys::PeerKeys,
     lifecycle,
@@ -41,16 +43,29 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Builds a [`Node`].
 #[derive(Clone, Debug)]
-pub struct NodeBuilder(Config);
+pub struct NodeBuilder {
+    config: Config,
+    holder: Option<(PathBuf, Vec<OsString>)>,
+}
 
 impl NodeBuilder {
+    /// A program that calls [`hold`](crate::hold) when it is started with these arguments. By it a kernel
+    /// with ESP goes on taking in what comes to encrypted networks while the node does not run.
+    #[must_use]
+    pub fn holder(self, program: impl Into<PathBuf>, arguments: Vec<OsString>) -> Self {
+        Self { holder: Some((program.into(), arguments)), ..self }
+    }
+
     /// Opens the data directory, and chooses the dataplane by what this host has. Nothing runs yet.
     pub fn build(self) -> Result<Node, NodeError> {
-        self.0.gateway()?;
-        let choice = Choice::make(&self.0)?;
-        let disk = Disk::open(&self.0.data_dir)?;
+        let Self { config, holder } = self;
+        config.gateway()?;
+        let mut choice = Choice::make(&config)?;
+        let path = config.holder_path();
+        choice.holder = holder.map(|(program, arguments)| Holder { path, program, arguments });
+        let disk = Disk::open(&config.data_dir)?;
         let inner = Inner {
-            config: self.0,
+            config,
             choice,
             disk,
             member: Mutex::default(),
@@ -68,7 +83,7 @@ pub struct Node(NodeHandle);
 impl Node {
     /// Starts a node's configuration.
     pub const fn builder(config: Config) -> NodeBuilder {
-        NodeBuilder(config)
+        NodeBuilder { config, holder: None }
     }
 
     /// A handle, which works once the node runs.
@@ -164,6 +179,7 @@ impl NodeHandle {
             // It left a cluster and ended before it had removed what it had.
             sweep_mesh(choice.carriers.plain, config.mesh());
             sweep(choice.carriers.plain, &config.netns_dir());
+            sweep_esp(choice.carriers.plain, &config.holder_path());
             sweep_gateway(choice.carriers.plain, config.gateway()?);
             return Ok(());
         };

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
-use overlay_testkit::lab::NAMED;
+use overlay_testkit::{hosts::end_holder, lab::NAMED};
 
 use super::{
     process::Process,
@@ -41,6 +41,7 @@ pub(super) fn remove(state: &State) -> Result<()> {
     for number in 1..=nodes.unwrap_or(0) {
         let daemon = Process::read(&state.pid_file(number));
         failed.extend(daemon.and_then(|daemon| daemon.end().err()));
+        end_holder(&state.folder().join(format!("node{number}")));
     }
     for made in made.iter().rev() {
         let removed = match made {

@@ -23,7 +23,7 @@ use super::{
     scaffold,
     services::{Services, Site},
     stations::{Change, Devices, Stations},
-    xfrm::{Esp, Protection},
+    xfrm::{Esp, Protection, holder::Holder},
 };
 use crate::{
     Error,
@@ -50,12 +50,15 @@ pub struct KernelConfig {
     pub port: u16,
     /// How encrypted networks are sealed; `None` when the kernel cannot: then they are refused.
     pub esp: Option<Esp>,
+    /// Who has ESP in UDP taken in while this process is down; `None`: nobody, so that encrypted networks
+    /// receive nothing then.
+    pub holder: Option<Holder>,
 }
 
 impl KernelConfig {
     /// Namespaces in `directory`, VXLAN from `data_path` on port 4789, no encrypted networks.
     pub fn new(directory: impl Into<PathBuf>, data_path: IpAddr) -> Self {
-        Self { directory: directory.into(), data_path, port: 4789, esp: None }
+        Self { directory: directory.into(), data_path, port: 4789, esp: None, holder: None }
     }
 }
 
@@ -92,7 +95,8 @@ impl KernelDataplane {
     /// a process before it left is taken over by the first comparison.
     pub fn start(config: KernelConfig, filter: Box<dyn MemberFilter>) -> Result<Self, Error> {
         let own = config.data_path;
-        let protection = config.esp.map(|esp| Protection::start(own, esp)).transpose()?;
+        let holder = config.holder.clone();
+        let protection = config.esp.map(|esp| Protection::start(own, esp, holder)).transpose()?;
         Ok(Self {
             protection,
             enforced: false,
@@ -123,16 +127,25 @@ impl KernelDataplane {
         self.protection.as_mut().ok_or(missing)
     }
 
-    /// Leaves nothing of IPsec behind when nothing is sealed any more.
+    /// Has IPsec outlive this process while anything is sealed, and leaves nothing of it behind when
+    /// nothing is any more.
     pub(super) fn relax(&mut self) -> Result<(), Error> {
-        let sealed = self.state.0.networks.values().any(|network| network.settings.encrypted);
-        match &mut self.protection {
-            Some(protection) if !sealed && protection.is_idle() => {
-                self.enforced = false;
-                protection.clear()
-            }
-            _ => Ok(()),
+        let mut networks = self.state.0.networks.values().map(|network| &network.settings);
+        let Some(protection) = &mut self.protection else { return Ok(()) };
+        if networks.clone().any(|settings| settings.encrypted) {
+            protection.keep();
+            return Ok(());
         }
+        // Of one that is not whole nobody knows.
+        if networks.any(|settings| settings.mtu == 0) {
+            return Ok(());
+        }
+        protection.release();
+        if protection.is_idle() {
+            self.enforced = false;
+            return protection.clear();
+        }
+        Ok(())
     }
 
     fn apply_one(&mut self, number: usize, op: Op) -> Result<(), Error> {

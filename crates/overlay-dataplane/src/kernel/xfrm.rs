@@ -10,12 +10,16 @@
 //!
 //! - `association`: one of them as a message, and read back
 //! - `encapsulation`: the socket that ESP in UDP comes in by
+//! - [`holder`]: the process that has it open while the daemon is down
+//! - `leftovers`: all of it that a process before has left
 //! - `policy`: the two policies
 //! - `protection`: all of it behind one value
 //! - `traffic`: what was carried with each peer
 
 mod association;
 mod encapsulation;
+pub mod holder;
+mod leftovers;
 mod policy;
 mod protection;
 mod selector;
@@ -33,6 +37,7 @@ use overlay_types::{Encapsulation, Spi};
 use self::association::Association;
 use super::netlink::{Refusal, RouteSocket};
 
+pub use leftovers::Leftovers;
 pub use protection::{Esp, Protection};
 
 /// Makes an association of each version of IP, in a namespace that is for trying.

@@ -5,7 +5,10 @@ use std::os::{
     unix::net::{SocketAddr, UnixListener},
 };
 
-use overlay_dataplane::{kernel::capability, user};
+use overlay_dataplane::{
+    kernel::{capability, xfrm::holder::Holder},
+    user,
+};
 use overlay_types::{Capabilities, DataplaneKind, Encapsulation, FeatureLevel, HostReport};
 
 use super::{Carriers, has_left};
@@ -21,6 +24,8 @@ pub(crate) struct Choice {
     pub(crate) carriers: Carriers,
     /// What keeps this host from having all of it in the kernel, and how to get it.
     pub(crate) missing: Vec<String>,
+    /// Who has ESP taken in while the process is down.
+    pub(crate) holder: Option<Holder>,
     /// Two on one host would undo each other's filter of members for ever.
     _seat: Option<UnixListener>,
 }
@@ -33,7 +38,7 @@ impl Choice {
             tracing::info!(dataplane = %DataplaneKind::User, reason = "as set", "dataplane chosen");
             let kind = DataplaneKind::User;
             let carriers = Carriers { plain: kind, encrypted: kind, opens_raw };
-            return Ok(Self { carriers, missing: Vec::new(), _seat: None });
+            return Ok(Self { carriers, missing: Vec::new(), holder: None, _seat: None });
         }
         let mut missing: Vec<String> =
             capability::probe().iter().map(ToString::to_string).collect();
@@ -75,7 +80,7 @@ impl Choice {
         };
         let carriers = Carriers { plain: kind, encrypted, opens_raw };
         shorten(&mut missing);
-        Ok(Self { carriers, missing, _seat: seat })
+        Ok(Self { carriers, missing, holder: None, _seat: seat })
     }
 }
 

@@ -6,6 +6,7 @@ mod cases;
 mod descriptors;
 mod full_disk;
 mod gateway;
+mod holder;
 mod hosts;
 mod kernel;
 mod kill;
@@ -150,6 +151,8 @@ impl Drop for Daemon {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ =
+            overlay_dataplane::kernel::xfrm::holder::end(&self.folder.path().join("socket.esp"));
     }
 }
 

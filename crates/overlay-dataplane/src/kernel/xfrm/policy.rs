@@ -116,6 +116,19 @@ pub(super) fn list() -> Message {
     Message::new(Kind::GetPolicy, NlmF::empty(), &[])
 }
 
+/// Removes a policy that was read, if it asks for associations of ours.
+pub(super) fn remove_ours(payload: &[u8]) -> Option<Message> {
+    let (header, rest) = payload.split_first_chunk::<LEN>()?;
+    let template = Attributes::new(rest).get(TEMPLATE)?;
+    if read_u32(template, TEMPLATE_REQUEST)? != REQUEST_ID {
+        return None;
+    }
+    let mut id = [0; ID_LEN];
+    id[..selector::LEN].copy_from_slice(&header[..selector::LEN]);
+    id[selector::LEN + 4] = header[DIRECTION];
+    Some(Message::new(Kind::RemovePolicy, NlmF::empty(), &id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,8 @@ use overlay_types::{Encapsulation, Epoch, NodeId};
 use super::{
     super::netlink::{Refusal, RouteSocket},
     association::{self, Association, Found, Place},
-    encapsulation,
+    encapsulation::EspSocket,
+    holder::Holder,
     policy::{self, Policy},
     traffic::Traffic,
 };
@@ -56,7 +57,7 @@ pub struct Protection {
     esp: Esp,
     socket: RouteSocket,
     /// Takes ESP out of UDP while it is open.
-    _encapsulation: Option<UdpSocket>,
+    encapsulation: Option<EspSocket>,
     /// Sends greetings.
     greeter: UdpSocket,
     inbound: BTreeMap<SaId, Place>,
@@ -72,8 +73,9 @@ pub struct Protection {
 }
 
 impl Protection {
-    /// In the calling thread's namespace. Changes no association or policy.
-    pub fn start(own: IpAddr, esp: Esp) -> Result<Self, Error> {
+    /// In the calling thread's namespace. Changes no association or policy. With a `holder`, ESP in UDP
+    /// is taken in while this process is down, too, if [`keep`](Self::keep) was called last.
+    pub fn start(own: IpAddr, esp: Esp, holder: Option<Holder>) -> Result<Self, Error> {
         let failed = |source: std::io::Error| Error::Kernel {
             step: "open",
             subject: "an xfrm socket".into(),
@@ -83,17 +85,13 @@ impl Protection {
         let greeter = UdpSocket::bind(any);
         let encapsulation = match esp.encapsulation {
             Encapsulation::None => None,
-            Encapsulation::Udp(port) => {
-                let address = (own, port).into();
-                let opened = encapsulation::open(address);
-                Some(opened.map_err(|source| Error::Socket { address, source })?)
-            }
+            Encapsulation::Udp(port) => Some(EspSocket::open((own, port).into(), holder)?),
         };
         Ok(Self {
             own,
             esp,
             socket: RouteSocket::open_xfrm().map_err(failed)?,
-            _encapsulation: encapsulation,
+            encapsulation,
             greeter: greeter.map_err(|source| Error::Socket { address: any, source })?,
             inbound: BTreeMap::new(),
             outbound: BTreeMap::new(),
@@ -120,6 +118,20 @@ impl Protection {
         let found = self.socket.dump(policy::list(), which);
         let found = found.map_err(|source| kernel("list", "policies", source))?;
         Ok((0..wanted.len()).all(|index| found.contains(&index)))
+    }
+
+    /// Has ESP taken in also when this process ends, for the encrypted networks that are there.
+    pub fn keep(&mut self) {
+        if let Some(socket) = &mut self.encapsulation {
+            socket.keep();
+        }
+    }
+
+    /// Has ESP taken in by this process alone: there is no encrypted network.
+    pub fn release(&mut self) {
+        if let Some(socket) = &mut self.encapsulation {
+            socket.release();
+        }
     }
 
     /// No association of this process is there.
@@ -361,13 +373,13 @@ impl Protection {
     }
 }
 
-fn absent_is_fine(outcome: Result<(), Refusal>) -> Result<(), Refusal> {
+pub(super) fn absent_is_fine(outcome: Result<(), Refusal>) -> Result<(), Refusal> {
     match outcome {
         Err(refusal) if matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT) => Ok(()),
         outcome => outcome,
     }
 }
 
-fn kernel(step: &'static str, subject: &str, source: Refusal) -> Error {
+pub(super) fn kernel(step: &'static str, subject: &str, source: Refusal) -> Error {
     Error::Kernel { step, subject: subject.to_owned(), source }
 }

@@ -12,7 +12,7 @@ use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{Encapsulation, Epoch, NodeId, Spi};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Esp, Protection};
+use super::{Esp, Leftovers, Protection};
 use crate::sa::Sa;
 
 /// The port that only ESP may carry.
@@ -28,7 +28,7 @@ struct Host {
 impl Host {
     fn protection(&self, encapsulation: Encapsulation) -> Protection {
         let esp = Esp { vxlan_port: PORT, encapsulation };
-        self.netns.enter(|| Protection::start(self.address, esp)).unwrap()
+        self.netns.enter(|| Protection::start(self.address, esp, None)).unwrap()
     }
 
     fn socket(&self) -> UdpSocket {
@@ -266,4 +266,31 @@ fn e02_an_association_of_another_peer_is_not_taken_away_with_esp() {
     assert!(protection.add_inbound(&other).is_err());
     protection.observe().unwrap();
     assert_eq!(protection.inbound(), [(sa.id, sa.address)].into());
+}
+
+/// A policy of somebody else, and of its associations.
+const OTHERS: &str = "xfrm policy add src 198.51.100.1 dst 198.51.100.2 dir out \
+                      tmpl proto esp mode transport reqid 7";
+
+/// As after a leave that was cut off. Also on a kernel without ESP, which has policies.
+#[test]
+fn d07_what_a_process_before_left_is_swept_and_nothing_of_others() {
+    if lab::skip() {
+        return;
+    }
+    let [a, b] = hosts(false);
+    a.netns.ip(OTHERS).unwrap();
+    let state = || a.netns.ip("xfrm policy").unwrap() + &a.netns.ip("xfrm state").unwrap();
+    let before = state();
+    let mut protection = a.protection(Encapsulation::None);
+    protection.enforce().unwrap();
+    if lab::has_esp(&b.netns).is_ok() {
+        protection.add_inbound(&association(&b, &a, &a, 1)).unwrap();
+    }
+    drop(protection);
+    assert_ne!(state(), before);
+    let find = || a.netns.enter(Leftovers::find).unwrap();
+    find().remove().unwrap();
+    assert_eq!(state(), before);
+    assert!(find().is_empty());
 }

@@ -1,0 +1,46 @@
+//! What a process that is gone has left, for a node that has no protection.
+
+use overlay_types::Encapsulation;
+
+use super::{
+    super::netlink::{Message, RouteSocket},
+    association::{self, Found},
+    policy,
+    protection::{absent_is_fine, kernel},
+};
+use crate::Error;
+
+/// What is ours in the calling thread's namespace, whatever process has left it.
+#[derive(Debug)]
+pub struct Leftovers {
+    socket: RouteSocket,
+    /// Associations first: without its policy, what is sent would leave in clear.
+    removals: Vec<Message>,
+}
+
+impl Leftovers {
+    /// Looks for it. Fails also where there is no IPsec in the kernel, or no right to it.
+    pub fn find() -> Result<Self, Error> {
+        let socket = RouteSocket::open_xfrm().map_err(Error::unopened)?;
+        let place = |payload: &[u8]| Found::parse(payload, 0, Encapsulation::None);
+        let associations = socket.dump(association::list(), place);
+        let associations = associations.map_err(|source| kernel("list", "associations", source))?;
+        let policies = socket.dump(policy::list(), policy::remove_ours);
+        let policies = policies.map_err(|source| kernel("list", "policies", source))?;
+        let removals = associations.iter().map(|found| found.place.remove()).chain(policies);
+        Ok(Self { removals: removals.collect(), socket })
+    }
+
+    /// There is nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.removals.is_empty()
+    }
+
+    /// Removes it.
+    pub fn remove(self) -> Result<(), Error> {
+        let failed = |source| kernel("remove", "an association or policy", source);
+        let mut removals = self.removals.into_iter();
+        removals
+            .try_for_each(|removal| absent_is_fine(self.socket.request(removal)).map_err(failed))
+    }
+}

@@ -1,0 +1,267 @@
+//! The process that has the socket of ESP, too, with the daemon's own program, and without ESP: what the
+//! kernel does not take for ESP stays in the socket.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{IpAddr, UdpSocket},
+    os::unix::{fs::MetadataExt, net::UnixListener},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use overlay_dataplane::{
+    Error,
+    kernel::xfrm::{
+        Esp, Protection,
+        holder::{self, Holder},
+    },
+};
+use overlay_testkit::{
+    lab::{self, Namespace},
+    until::until,
+};
+use overlay_types::Encapsulation;
+
+use crate::PATIENCE;
+
+const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const PORT: u16 = 4500;
+/// What a key exchange begins with (RFC 3948 §2.2), and so no ESP.
+const NO_ESP: [u8; 16] = [0; 16];
+
+/// A host, and how a holder is started on it.
+struct Site {
+    netns: Namespace,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { netns: Namespace::new().unwrap(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("socket.esp")
+    }
+
+    fn try_start(&self, own: IpAddr) -> Result<Protection, Error> {
+        let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::Udp(PORT) };
+        let program = env!("CARGO_BIN_EXE_overlayd").into();
+        let holder = Holder { path: self.path(), program, arguments: vec!["hold-esp".into()] };
+        self.netns.enter(|| Protection::start(own, esp, Some(holder)))
+    }
+
+    fn start(&self) -> Protection {
+        self.try_start(OWN).unwrap()
+    }
+
+    /// As a daemon does, in its namespace.
+    fn keep(&self, protection: &mut Protection) {
+        self.netns.enter(|| protection.keep());
+    }
+
+    /// The sockets at the port: their inodes, and octets that wait in them.
+    fn sockets(&self) -> Vec<(String, usize)> {
+        let table = || fs::read_to_string("/proc/thread-self/net/udp").unwrap();
+        let table = self.netns.enter(table);
+        let at_port = format!(":{PORT:04X}");
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = rows.filter(|row| row[1].ends_with(&at_port));
+        let octets = |queues: &str| usize::from_str_radix(queues.split_once(':').unwrap().1, 16);
+        rows.map(|row| (row[9].to_owned(), octets(row[4]).unwrap())).collect()
+    }
+
+    fn inode(&self) -> String {
+        let [(inode, _)] = &self.sockets()[..] else { panic!("{:?}", self.sockets()) };
+        inode.clone()
+    }
+
+    /// The holders on this host.
+    fn holders(&self) -> Vec<Pid> {
+        let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+        let own = inode(&self.netns.path());
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let holders = processes.filter_map(|process| {
+            let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+            let name = fs::read_to_string(process.path().join("comm")).ok()?;
+            let here = inode(&process.path().join("ns/net")) == own;
+            (name == "overlay-esp\n" && here).then(|| Pid::from_raw(pid))
+        });
+        holders.collect()
+    }
+
+    fn until_held(&self) -> Pid {
+        until("a holder runs", PATIENCE, || {
+            let found = self.holders();
+            anyhow::ensure!(found.len() == 1, "{found:?}");
+            Ok(found[0])
+        })
+        .unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // A test that fails shall leave no process, either.
+        let _ = holder::end(&self.path());
+    }
+}
+
+#[test]
+fn d05_e05_the_socket_of_esp_outlives_the_daemon_and_is_taken_over() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let mut protection = site.start();
+    let first = site.inode();
+    assert!(!site.path().exists(), "nobody holds it while there is no encrypted network");
+    site.keep(&mut protection);
+    for round in 1..=3 {
+        // As when the daemon is killed: nothing is said.
+        drop(protection);
+        assert_eq!(site.inode(), first);
+        let sender = site.netns.enter(|| UdpSocket::bind((OWN, 0))).unwrap();
+        let before = site.sockets()[0].1;
+        sender.send_to(&NO_ESP, (OWN, PORT)).unwrap();
+        assert!(site.sockets()[0].1 > before, "what comes meanwhile is taken in");
+        protection = site.start();
+        assert_eq!(site.inode(), first, "round {round}: there is one socket, and it is the same");
+        site.keep(&mut protection);
+        site.until_held();
+    }
+    // The last encrypted network goes.
+    protection.release();
+    assert!(site.holders().is_empty() && !site.path().exists());
+    assert_eq!(site.inode(), first, "the daemon has it still");
+    site.keep(&mut protection);
+    site.until_held();
+    // So does one that does not know how it was before.
+    drop(protection);
+    let mut protection = site.start();
+    protection.release();
+    drop(protection);
+    assert!(site.sockets().is_empty() && site.holders().is_empty() && !site.path().exists());
+}
+
+#[test]
+fn d06_a_holder_that_is_killed_is_replaced() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let mut protection = site.start();
+    site.keep(&mut protection);
+    let (first, inode) = (site.until_held(), site.inode());
+    kill(first, Signal::SIGKILL).unwrap();
+    let second = until("another one runs", PATIENCE, || {
+        site.keep(&mut protection);
+        let found = site.holders();
+        anyhow::ensure!(found.len() == 1 && found[0] != first, "{found:?}");
+        Ok(found[0])
+    })
+    .unwrap();
+    assert_eq!(site.inode(), inode);
+    // Both end: the next daemon begins anew.
+    drop(protection);
+    kill(second, Signal::SIGKILL).unwrap();
+    until("the port is free", PATIENCE, || {
+        anyhow::ensure!(site.sockets().is_empty(), "{:?}", site.sockets());
+        Ok(())
+    })
+    .unwrap();
+    let mut protection = site.start();
+    assert_ne!(site.inode(), inode);
+    site.keep(&mut protection);
+    site.until_held();
+}
+
+#[test]
+fn d05_a_holder_has_nothing_else_of_the_daemon() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    // A descriptor that whoever opened it forgot to have closed.
+    let forgotten = File::open("/etc/hostname").unwrap();
+    fcntl(&forgotten, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let mut protection = site.start();
+    site.keep(&mut protection);
+    let process = Path::new("/proc").join(site.until_held().to_string());
+    until("it has closed what it was started with", PATIENCE, || {
+        for file in fs::read_dir(process.join("fd"))? {
+            let target = fs::read_link(file?.path())?.to_string_lossy().into_owned();
+            anyhow::ensure!(target.starts_with("socket:") || target == "/dev/null", "{target}");
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(fs::read(process.join("environ")).unwrap(), b"");
+    assert_eq!(fs::read_link(process.join("cwd")).unwrap(), Path::new("/"));
+    let stat = fs::read_to_string(process.join("stat")).unwrap();
+    let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap();
+    assert!(process.ends_with(session), "it leads a session of its own: {stat}");
+    // Who has the daemons reload by their name does not end it.
+    let pid = site.until_held();
+    kill(pid, Signal::SIGHUP).unwrap();
+    drop(protection);
+    drop(site.start());
+    assert_eq!(site.until_held(), pid);
+    let mode = fs::metadata(site.path()).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn c03_a_holder_of_another_address_is_ended() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let mut protection = site.start();
+    site.keep(&mut protection);
+    let first = site.inode();
+    drop(protection);
+    let mut moved = site.try_start([127, 0, 0, 2].into()).unwrap();
+    assert!(site.holders().is_empty());
+    assert_ne!(site.inode(), first);
+    site.keep(&mut moved);
+    site.until_held();
+}
+
+/// One of a release that greets otherwise, and knows how to end.
+#[test]
+fn r08_a_holder_of_another_release_is_ended() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let listener = UnixListener::bind(site.path()).unwrap();
+    let other = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.write_all(b"overlayd holds ESP otherwise\n").unwrap();
+        let mut order = String::new();
+        let _ = connection.take(4).read_to_string(&mut order);
+        order
+    });
+    let mut protection = site.start();
+    assert_eq!(other.join().unwrap(), "end\n");
+    site.keep(&mut protection);
+    site.until_held();
+}
+
+#[test]
+fn e05_somebody_else_at_the_port_is_named() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let _other = site.netns.enter(|| UdpSocket::bind((OWN, PORT))).unwrap();
+    let refused = site.try_start(OWN).unwrap_err().to_string();
+    assert!(refused.contains("127.0.0.1:4500") && refused.contains("ss -unap"), "{refused}");
+}
