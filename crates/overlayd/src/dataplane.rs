@@ -29,7 +29,7 @@ use overlay_dataplane::{
         filter::NftFilter,
         nft::admission::Ports,
         xfrm::{
-            Esp, Leftovers,
+            Esp, Leftovers, Protection,
             holder::{self, Holder},
         },
     },
@@ -159,6 +159,12 @@ impl NodeDataplane {
         let look = |sas: &mut Sas| (sas.newly_heard(), sas.outbound_use().collect());
         // A switch that stopped has nothing to say.
         self.user.switch().with_sas(look).unwrap_or_default()
+    }
+
+    /// Addresses that the kernel seals for with associations of a run before.
+    pub(crate) fn predecessors(&self) -> BTreeSet<IpAddr> {
+        let protection = self.kernel.as_ref().and_then(KernelDataplane::protection);
+        protection.map(Protection::predecessors).cloned().unwrap_or_default()
     }
 
     /// What associations have carried with each peer.

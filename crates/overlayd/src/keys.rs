@@ -5,6 +5,10 @@
 //!   view ──► Rotation ──► SaSet ──► desired dataplane
 //!                └──────► reports, once the associations are installed ──► manager
 //! ```
+//!
+//! `handover`: from the associations of a run before to those of this one.
+
+mod handover;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +24,8 @@ use overlay_crypto::{
 };
 use overlay_dataplane::sa::{PeerTraffic, Sa, SaSet};
 use overlay_types::{ClusterId, Epoch, EpochState, KeyEpoch, NodeId, UnixMillis, View};
+
+use self::handover::Handover;
 
 /// Shortest time that an epoch drains here once it is known to: a clock that is ahead must not have
 /// the keys erased for packets that are under way.
@@ -82,6 +88,7 @@ pub(crate) struct Keys {
     own: NodeId,
     rotation: Rotation,
     sas: SaSet,
+    handover: Handover,
     peers: BTreeSet<NodeId>,
     /// The deadline of each epoch, and when that is on the clock that nobody sets, as it was when
     /// the node first heard of it: the time of day may jump meanwhile.
@@ -95,6 +102,7 @@ impl Keys {
             own,
             rotation: Rotation::new(cluster, own, RotationConfig::default(), entropy),
             sas: SaSet::default(),
+            handover: Handover::default(),
             peers: BTreeSet::new(),
             epochs: BTreeMap::new(),
         }
@@ -116,6 +124,7 @@ impl Keys {
         for gone in self.peers.difference(&nodes) {
             self.rotation.handle_peer_gone(*gone);
         }
+        self.forget(|id| !nodes.contains(&id.peer));
         self.peers = nodes;
         let epochs = view.key_epochs();
         for (gone, _) in self.epochs.extract_if(.., |epoch, _| !epochs.contains_key(epoch)) {
@@ -157,6 +166,7 @@ impl Keys {
     pub(crate) fn notice(&mut self, heard: Vec<SaId>, used: Vec<(SaId, u64, u64)>) {
         for id in heard {
             self.rotation.handle_heard(id);
+            self.hear(id);
         }
         for (id, packets, bytes) in used {
             self.rotation.handle_usage(id, packets, bytes);
@@ -182,19 +192,17 @@ impl Keys {
                 Output::UseForSending { id, keys, greet } => {
                     self.stop_sending(id.peer);
                     if let Some(address) = address_of(id.peer) {
-                        let sa = Sa { id, address, keys: Arc::new(keys) };
-                        self.sas.outbound.insert(id.peer, sa);
-                        if greet {
-                            self.sas.greet.insert(id.peer);
-                        }
+                        self.seal_with(Sa { id, address, keys: Arc::new(keys) }, greet);
                     }
                 }
                 Output::StopSending { peer } => self.stop_sending(peer),
-                Output::Remove(id) => drop(self.sas.inbound.remove(&id)),
+                Output::Remove(id) => self.withdraw(id, now),
                 Output::Erased(epoch) => {
+                    self.forget(|id| id.epoch == epoch);
                     tracing::info!(node = %self.own, %epoch, "keys of an epoch erased");
                 }
                 Output::Publish { epoch, public } => {
+                    self.handover.publish(epoch, public.0);
                     reports.push(Report::PublicKey { epoch, public: public.0 });
                 }
                 Output::ReportReady { epoch, public } => {
@@ -202,6 +210,8 @@ impl Keys {
                 }
                 Output::RequestRotation(_) => reports.push(Report::Rotate),
                 Output::Wait(at) => {
+                    self.hand_over(view, now);
+                    let at = at.into_iter().chain(self.handover.due()).min();
                     return (reports, at.map(|at| at.saturating_duration_since(now)));
                 }
             }
@@ -227,6 +237,7 @@ impl Keys {
     }
 
     fn stop_sending(&mut self, peer: NodeId) {
+        self.handover.stop(peer);
         self.sas.outbound.remove(&peer);
         self.sas.greet.remove(&peer);
     }

@@ -414,6 +414,7 @@ impl Worker {
         let dataplane = shared.dataplane();
         let (came, used) = dataplane.noticed();
         self.keys.notice(came, used);
+        self.keys.succeed(dataplane.predecessors());
         dataplane.traffic()
     }
 

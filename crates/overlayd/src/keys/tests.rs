@@ -13,13 +13,16 @@ use overlay_dataplane::{
 };
 use overlay_types::{
     Capabilities, Change, DataplaneKind, EpochState, FeatureLevel, KeyEpoch, Meta, Node, NodeKey,
-    Object, Revision, Role,
+    Object, ObjectKey, Revision, Role,
 };
 
 use super::*;
 
 /// Time that a packet over loopback has, on machines that are busy with other tests.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longer than one key takes to follow another.
+const A_WHILE: Duration = Duration::from_mins(1);
 
 fn id(number: u8) -> NodeId {
     NodeId::from_u128(number.into())
@@ -166,4 +169,76 @@ fn associations_follow_a_peer_that_moves() {
     let sas = one.keys.sas();
     let mut all = sas.inbound.values().chain(sas.outbound.values());
     assert!(all.all(|sa| sa.address == address(6, 3)), "{sas:?}");
+}
+
+/// The second node's daemon is started again, on a kernel that still seals for the first node.
+fn restarted(net: u8, two: &mut Peer) {
+    two.keys = Keys::new(ClusterId::from_u128(7), id(2), rand::random());
+    two.keys.succeed([address(net, 1)].into());
+}
+
+/// Associations that a node opens what comes from a peer with.
+fn opened(peer: &Peer) -> Vec<SaId> {
+    peer.keys.sas().inbound.keys().copied().collect()
+}
+
+#[test]
+fn d05_e03_a_node_that_was_started_again_seals_anew_when_its_peer_can_open_it() {
+    let (mut managers, mut one, mut two) = connected(7);
+    let before = opened(&one);
+    restarted(7, &mut two);
+    two.turn(&mut managers);
+    assert_eq!(two.epoch_to(1), None, "the kernel seals with the old one");
+
+    one.turn(&mut managers);
+    assert_eq!(one.epoch_to(2), Some(1));
+    assert_eq!(opened(&one).len(), 2, "and the first node opens both");
+    two.turn(&mut managers);
+    two.keys.notice(opened(&two), Vec::new());
+    assert_eq!(two.epoch_to(1), Some(1), "the first node has the new one: it was heard by it");
+
+    let (_, due) = one.keys.step(&managers.0, Instant::now());
+    assert!(due.is_some(), "the old one is to go");
+    one.keys.step(&managers.0, Instant::now() + A_WHILE);
+    let [only] = opened(&one)[..] else { panic!("{:?}", opened(&one)) };
+    assert!(!before.contains(&only));
+}
+
+#[test]
+fn d05_headless_without_managers_a_node_that_was_started_again_keeps_its_old_keys() {
+    let (mut managers, _one, mut two) = connected(8);
+    restarted(8, &mut two);
+    let now = Instant::now();
+    let look = |two: &mut Peer, managers: &Managers, now| {
+        two.keys.follow(&managers.0, UnixMillis(0), now);
+        two.keys.step(&managers.0, now)
+    };
+    let (reports, _) = look(&mut two, &managers, now);
+    let later = now + Duration::from_mins(50);
+    look(&mut two, &managers, later);
+    assert_eq!(two.epoch_to(1), None);
+    // They come back, and nothing is heard of the other node.
+    managers.take(id(2), reports);
+    look(&mut two, &managers, later);
+    assert_eq!(two.epoch_to(1), None);
+    look(&mut two, &managers, later + A_WHILE);
+    assert_eq!(two.epoch_to(1), Some(1));
+}
+
+#[test]
+fn e02_nothing_of_a_node_that_is_removed_lingers() {
+    let (mut managers, mut one, mut two) = connected(9);
+    restarted(9, &mut two);
+    two.turn(&mut managers);
+    one.turn(&mut managers);
+    assert_eq!(opened(&one).len(), 2);
+    // Who is started again and again has one old one.
+    restarted(9, &mut two);
+    two.turn(&mut managers);
+    one.turn(&mut managers);
+    assert_eq!(opened(&one).len(), 2);
+    let next = Revision::new(managers.0.revision().get() + 1);
+    managers.0.apply(next, [Change::Delete(ObjectKey::Node(id(2)))]);
+    one.turn(&mut managers);
+    assert_eq!(opened(&one), []);
 }

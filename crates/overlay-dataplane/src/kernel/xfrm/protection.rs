@@ -70,6 +70,8 @@ pub struct Protection {
     /// Numbers that inbound associations were last seen to have opened: one that is made again refuses
     /// them.
     opened: BTreeMap<SaId, u64>,
+    /// Where associations of an earlier process seal for. None come after the start.
+    predecessors: BTreeSet<IpAddr>,
 }
 
 impl Protection {
@@ -87,7 +89,7 @@ impl Protection {
             Encapsulation::None => None,
             Encapsulation::Udp(port) => Some(EspSocket::open((own, port).into(), holder)?),
         };
-        Ok(Self {
+        let mut protection = Self {
             own,
             esp,
             socket: RouteSocket::open_xfrm().map_err(failed)?,
@@ -99,7 +101,12 @@ impl Protection {
             traffic: Traffic::default(),
             sealed: BTreeMap::new(),
             opened: BTreeMap::new(),
-        })
+            predecessors: BTreeSet::new(),
+        };
+        // What an earlier process has left is known before anything takes its place.
+        protection.observe()?;
+        protection.predecessors = protection.find_predecessors();
+        Ok(protection)
     }
 
     /// Has both policies. Before a VXLAN device of an encrypted network comes up, and again when
@@ -169,6 +176,9 @@ impl Protection {
         for place in self.needless_orphans() {
             self.remove(place)?;
         }
+        if !self.predecessors.is_empty() {
+            self.predecessors = self.find_predecessors();
+        }
         Ok(())
     }
 
@@ -204,6 +214,18 @@ impl Protection {
     pub fn heard(&self) -> impl Iterator<Item = SaId> {
         let known = self.inbound.iter();
         known.filter(|(_, place)| self.packets(place) > 0).map(|(id, _)| *id)
+    }
+
+    /// Where packets go that associations of an earlier process seal, as of the last look.
+    pub const fn predecessors(&self) -> &BTreeSet<IpAddr> {
+        &self.predecessors
+    }
+
+    fn find_predecessors(&self) -> BTreeSet<IpAddr> {
+        let known: BTreeSet<Place> = self.outbound.values().map(|(_, place)| *place).collect();
+        let outward = self.found.values().filter(|found| found.source == self.own && found.whole);
+        let orphans = outward.map(|found| found.place).filter(|place| !known.contains(place));
+        orphans.map(|place| place.destination).collect()
     }
 
     /// Packets and octets that each outbound association carried, as of the last look.
@@ -242,6 +264,7 @@ impl Protection {
         for orphan in orphans.collect::<Vec<_>>() {
             self.remove(orphan)?;
         }
+        self.predecessors.remove(&sa.address);
         Ok(true)
     }
 
