@@ -97,7 +97,7 @@ fn leaves(planes: &[Plane]) -> Result<()> {
 }
 
 /// Refuses two listings that differ, with the lines that do.
-fn same(before: &str, after: &str) -> Result<()> {
+pub(crate) fn same(before: &str, after: &str) -> Result<()> {
     let only = |a: &str, b: &str| -> Vec<String> {
         a.lines().filter(|line| !b.lines().any(|l| l == *line)).map(str::to_owned).collect()
     };

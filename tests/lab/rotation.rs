@@ -179,7 +179,7 @@ impl Way {
 }
 
 /// Runs `turns` while both containers send each other, and says how much that was.
-fn under_load(
+pub(crate) fn under_load(
     one: &Container,
     two: &Container,
     turns: impl FnOnce() -> Result<()>,
