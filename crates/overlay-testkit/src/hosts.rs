@@ -196,7 +196,8 @@ impl Host {
 /// that was killed leaves it.
 pub fn end_holder(folder: &Path) {
     if let Ok(mut holder) = UnixStream::connect(folder.join("socket.esp")) {
-        // Until it has ended; it may have already.
+        // Until it has ended; it may have already, or attend to a daemon.
+        let _ = holder.set_read_timeout(Some(PATIENCE));
         let _ = holder.write_all(b"end\n");
         let _ = io::copy(&mut holder, &mut io::sink());
     }

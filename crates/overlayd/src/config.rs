@@ -199,7 +199,9 @@ impl Config {
 
     /// The socket of the process that has ESP taken in while the daemon is down.
     pub(crate) fn holder_path(&self) -> PathBuf {
-        self.socket.with_extension("esp")
+        let mut path = self.socket.clone().into_os_string();
+        path.push(".esp");
+        path.into()
     }
 
     /// The gateway of containers, if there is to be one.

@@ -18,6 +18,7 @@ mod mesh;
 use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -36,7 +37,10 @@ use overlay_dataplane::{
     sa::PeerTraffic,
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
-use overlay_types::{DataplaneKind, Encapsulation, NetworkId, NodeId, View};
+use overlay_types::{Cluster, DataplaneKind, Encapsulation, NetworkId, NodeId};
+use tokio::task::spawn_blocking;
+
+use crate::{Config, NodeError};
 
 pub(crate) use self::{
     choice::Choice,
@@ -82,21 +86,22 @@ impl Carriers {
 
 /// Where the dataplane's files and datagrams are.
 #[derive(Debug)]
-pub(crate) struct Site<'a> {
+pub(crate) struct Site {
     /// Directory of the namespaces of networks.
-    pub(crate) netns_dir: &'a Path,
+    pub(crate) netns_dir: PathBuf,
     pub(crate) data_path: IpAddr,
-    pub(crate) view: &'a View,
+    /// As the view has it.
+    pub(crate) cluster: Option<Cluster>,
     /// Socket of the process that has ESP taken in while this one is down.
-    pub(crate) holder_path: &'a Path,
+    pub(crate) holder_path: PathBuf,
     /// How one is started, if there is to be one.
-    pub(crate) holder: Option<&'a Holder>,
+    pub(crate) holder: Option<Holder>,
 }
 
-impl Site<'_> {
+impl Site {
     fn switch(&self, carriers: Carriers) -> SwitchConfig {
         let mut config = SwitchConfig::new(self.data_path, rand::random());
-        if let Some(cluster) = self.view.cluster() {
+        if let Some(cluster) = &self.cluster {
             config.vxlan_port = Some(cluster.vxlan_port);
             config.esp = Some(cluster.esp).filter(|esp| carriers.carry(*esp));
             config.engine.encrypted_vxlan_port = cluster.encrypted_vxlan_port;
@@ -109,9 +114,9 @@ impl Site<'_> {
     }
 
     fn kernel(&self, carriers: Carriers) -> Result<KernelDataplane, Error> {
-        let mut config = KernelConfig::new(self.netns_dir, self.data_path);
-        config.holder = self.holder.cloned();
-        if let Some(cluster) = self.view.cluster() {
+        let mut config = KernelConfig::new(&self.netns_dir, self.data_path);
+        config.holder.clone_from(&self.holder);
+        if let Some(cluster) = &self.cluster {
             config.port = cluster.vxlan_port;
             if carriers.encrypted == DataplaneKind::Kernel {
                 let vxlan_port = cluster.encrypted_vxlan_port;
@@ -124,20 +129,26 @@ impl Site<'_> {
 
 impl NodeDataplane {
     /// Starts what was chosen. A node of the user dataplane removes what it left when it was one of the
-    /// kernel's: that has the port of plain networks.
-    pub(crate) fn start(carriers: Carriers, site: &Site<'_>) -> Result<Self, Error> {
-        if carriers.encrypted == DataplaneKind::User {
-            // The switch takes its port.
-            end_holder(site.holder_path);
-        }
+    /// kernel's: that has the port of plain networks. In a thread of its own, because it may wait for another
+    /// process.
+    pub(crate) async fn start(carriers: Carriers, site: Site) -> Result<Self, NodeError> {
+        let started = spawn_blocking(move || Self::start_here(carriers, &site)).await;
+        let failed = |source| NodeError::File { path: "thread of the dataplane".into(), source };
+        Ok(started.map_err(|error| failed(io::Error::other(error)))??)
+    }
+
+    fn start_here(carriers: Carriers, site: &Site) -> Result<Self, Error> {
         let kernel = match carriers.plain {
             DataplaneKind::Kernel => Some(site.kernel(carriers)?),
             DataplaneKind::User => {
-                sweep(carriers.plain, site.netns_dir);
-                sweep_esp(carriers.plain, site.holder_path);
+                sweep_here(carriers.plain, &site.netns_dir, &site.holder_path);
                 None
             }
         };
+        if carriers.encrypted == DataplaneKind::User {
+            // The switch takes its port.
+            end_holder(&site.holder_path);
+        }
         let user = UserDataplane::start(site.switch(carriers))?;
         Ok(Self { user, kernel, carriers, in_kernel: BTreeSet::new() })
     }
@@ -187,16 +198,35 @@ fn has_left(netns_dir: &Path) -> bool {
     std::fs::read_dir(netns_dir).is_ok_and(|mut files| files.next().is_some())
 }
 
-/// Removes what a kernel dataplane left on this host, on a node of `kind` that has none. What cannot be
-/// removed is logged.
-pub(crate) fn sweep(kind: DataplaneKind, netns_dir: &Path) {
-    if !has_left(netns_dir) {
+/// Removes what a kernel dataplane of this node left on this host, on a node of `kind` that has none. What
+/// cannot be removed is logged.
+pub(crate) async fn sweep(kind: DataplaneKind, config: &Config) {
+    let (netns_dir, holder_path) = (config.netns_dir(), config.holder_path());
+    // It may wait for another process. What panicked has said so.
+    let _ = spawn_blocking(move || sweep_here(kind, &netns_dir, &holder_path)).await;
+}
+
+fn sweep_here(kind: DataplaneKind, netns_dir: &Path, holder_path: &Path) {
+    let networks = has_left(netns_dir);
+    // Another node's, whose daemon is down at the moment, looks the same in the kernel.
+    if !networks && !holder_path.exists() {
         return;
     }
-    match try_sweep(kind, netns_dir.to_owned()) {
-        Ok(count) => tracing::info!(count, "networks of the kernel dataplane removed"),
-        Err(error) => tracing::error!(%error, "networks of the kernel dataplane stay on this host"),
+    if networks {
+        match try_sweep(kind, netns_dir.to_owned()) {
+            Ok(count) => tracing::info!(count, "networks of the kernel dataplane removed"),
+            Err(error) => {
+                tracing::error!(%error, "networks of the kernel dataplane stay on this host");
+                // What remains of them may not send in clear.
+                return;
+            }
+        }
     }
+    if let Err(error) = sweep_esp(kind) {
+        tracing::error!(%error, "associations and policies of the kernel dataplane stay on this host");
+    }
+    // Last: it tells that there was something.
+    end_holder(holder_path);
 }
 
 /// Ends the process that has the port of ESP while this one is down, if one was left.
@@ -207,22 +237,12 @@ fn end_holder(path: &Path) {
     }
 }
 
-/// Removes what a kernel dataplane left of IPsec, on a node of `kind` that has none. Behind its networks,
-/// so that none of their frames leaves in clear.
-pub(crate) fn sweep_esp(kind: DataplaneKind, holder_path: &Path) {
-    end_holder(holder_path);
-    // Who lacks the kernel's IPsec, or the right to it, has left nothing there.
-    let Ok(left) = Leftovers::find() else { return };
-    if left.is_empty() {
-        return;
-    }
+/// Removes what a kernel dataplane left of IPsec, behind its networks.
+fn sweep_esp(kind: DataplaneKind) -> anyhow::Result<()> {
     // What belongs to another daemon that runs is not touched.
-    let seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose();
-    if seat.is_ok()
-        && let Err(error) = left.remove()
-    {
-        tracing::error!(%error, "associations and policies of the kernel dataplane stay on this host");
-    }
+    let _seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose()?;
+    // Who lacks the kernel's IPsec, or the right to it, has left nothing there.
+    Leftovers::find().map_or(Ok(()), |left| Ok(left.remove()?))
 }
 
 fn try_sweep(kind: DataplaneKind, netns_dir: PathBuf) -> anyhow::Result<usize> {

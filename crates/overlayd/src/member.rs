@@ -90,12 +90,16 @@ impl Member {
             start;
         let identity = tls.identity();
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
-        let (holder_path, holder) = (config.holder_path(), choice.holder.as_ref());
-        let holder_path = &holder_path;
-        let site = Site { netns_dir: &netns_dir, data_path, view: &view, holder_path, holder };
+        let site = Site {
+            netns_dir: netns_dir.clone(),
+            data_path,
+            cluster: view.cluster().cloned(),
+            holder_path: config.holder_path(),
+            holder: choice.holder.clone(),
+        };
         // On a user node this removes what is in the directory of namespaces, which the next looks at.
         let mesh = NodeMesh::start(choice.carriers.plain, config.mesh(), &Handle::current())?;
-        let dataplane = NodeDataplane::start(choice.carriers, &site)?;
+        let dataplane = NodeDataplane::start(choice.carriers, site).await?;
         let gateway = NodeGateway::start(choice.carriers.plain, config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);

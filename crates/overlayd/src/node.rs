@@ -29,7 +29,7 @@ use crate::{
     Config, NodeError,
     announce::mismatches,
     api,
-    dataplane::{Choice, sweep, sweep_esp, sweep_gateway, sweep_mesh},
+    dataplane::{Choice, sweep, sweep_gateway, sweep_mesh},
     disk::Disk,
     keys::PeerKeys,
     lifecycle,
@@ -178,8 +178,7 @@ impl NodeHandle {
         let Some(credentials) = disk.credentials(control::now())? else {
             // It left a cluster and ended before it had removed what it had.
             sweep_mesh(choice.carriers.plain, config.mesh());
-            sweep(choice.carriers.plain, &config.netns_dir());
-            sweep_esp(choice.carriers.plain, &config.holder_path());
+            sweep(choice.carriers.plain, config).await;
             sweep_gateway(choice.carriers.plain, config.gateway()?);
             return Ok(());
         };

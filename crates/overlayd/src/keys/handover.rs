@@ -41,6 +41,8 @@ pub(super) struct Handover {
     published: BTreeMap<Epoch, ([u8; 32], Option<Instant>)>,
     /// Inbound associations whose peer has another one, and how long they stay.
     lingering: BTreeMap<SaId, Instant>,
+    /// Inbound ones that something came by.
+    heard: BTreeSet<SaId>,
 }
 
 impl Handover {
@@ -85,6 +87,7 @@ impl Keys {
     /// Something came by an association of this run, so its peer has those of this run.
     pub(super) fn hear(&mut self, id: SaId) {
         if self.sas.inbound.contains_key(&id) {
+            self.handover.heard.insert(id);
             self.release(id.peer);
         }
     }
@@ -97,44 +100,55 @@ impl Keys {
 
     /// Opens with an association no more; if its peer was started again, after a while.
     pub(super) fn withdraw(&mut self, id: SaId, now: Instant) {
-        let Handover { lingering, .. } = &mut self.handover;
+        let Handover { lingering, heard, .. } = &self.handover;
         let of_both = |other: &SaId| (other.peer, other.epoch) == (id.peer, id.epoch);
+        let is_new = |other: &SaId| *other != id && !lingering.contains_key(other);
         let replaced = self.peers.contains(&id.peer)
-            && self
-                .sas
-                .inbound
-                .keys()
-                .any(|other| *other != id && of_both(other) && !lingering.contains_key(other));
-        // Who is started again and again has one of these at a time.
-        let before: Vec<SaId> =
-            lingering.extract_if(.., |other, _| of_both(other)).map(|(id, _)| id).collect();
-        for other in before {
-            self.sas.inbound.remove(&other);
+            && self.sas.inbound.keys().any(|other| of_both(other) && is_new(other))
+            && self.sas.inbound.len() < MAX_ASSOCIATIONS;
+        // A run that ended before it was heard sealed as the one before it, and so does the next one.
+        let before: Vec<SaId> = lingering.keys().copied().filter(of_both).collect();
+        let unheard = replaced && !heard.contains(&id);
+        let sealing = before.iter().copied().find(|other| heard.contains(other));
+        let sealing = sealing.or(before.first().copied()).filter(|_| unheard);
+        for other in before.into_iter().filter(|other| Some(*other) != sealing) {
+            self.close(other);
         }
-        if replaced && self.sas.inbound.len() < MAX_ASSOCIATIONS {
-            lingering.insert(id, now + LINGER);
+        if replaced {
+            let stay = sealing.into_iter().chain([id]).map(|id| (id, now + LINGER));
+            self.handover.lingering.extend(stay);
         } else {
-            self.sas.inbound.remove(&id);
+            self.close(id);
         }
+    }
+
+    fn close(&mut self, id: SaId) {
+        self.sas.inbound.remove(&id);
+        self.handover.lingering.remove(&id);
+        self.handover.heard.remove(&id);
     }
 
     /// Nothing of a run before of these peers is opened any more.
     pub(super) fn forget(&mut self, is_gone: impl Fn(SaId) -> bool) {
-        for (id, _) in self.handover.lingering.extract_if(.., |id, _| is_gone(*id)) {
-            self.sas.inbound.remove(&id);
+        let gone: Vec<SaId> =
+            self.handover.lingering.keys().copied().filter(|id| is_gone(*id)).collect();
+        for id in gone {
+            self.close(id);
         }
     }
 
     /// Does what is due.
     pub(super) fn hand_over(&mut self, view: &View, now: Instant) {
-        for (id, _) in self.handover.lingering.extract_if(.., |_, until| *until <= now) {
-            self.sas.inbound.remove(&id);
+        let over = self.handover.lingering.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<SaId> = over.map(|(id, _)| *id).collect();
+        for id in over {
+            self.close(id);
         }
-        if self.handover.held.is_empty() {
+        let Handover { published, held, predecessors, .. } = &mut self.handover;
+        published.retain(|epoch, _| self.epochs.contains_key(epoch));
+        if held.is_empty() {
             return;
         }
-        let published = &mut self.handover.published;
-        published.retain(|epoch, _| self.epochs.contains_key(epoch));
         for key in view.node_keys().values().filter(|key| key.node == self.own) {
             if let Some((public, shown)) = published.get_mut(&key.epoch)
                 && *public == key.public
@@ -142,12 +156,17 @@ impl Keys {
                 shown.get_or_insert(now);
             }
         }
-        let is_due = |(_, (sa, _)): &(&NodeId, &(Sa, bool))| {
+        let mut due = Vec::new();
+        for (peer, (sa, _)) in held {
+            // It may have moved.
+            sa.address = view.nodes().get(peer).map_or(sa.address, |node| node.data_path);
             let shown = published.get(&sa.id.epoch).and_then(|(_, shown)| *shown);
-            shown.is_some_and(|shown| shown + SETTLE <= now)
-        };
-        let due: Vec<NodeId> =
-            self.handover.held.iter().filter(is_due).map(|(peer, _)| *peer).collect();
+            let settled = shown.is_some_and(|shown| shown + SETTLE <= now);
+            // Nothing of the run before seals for it (any more).
+            if settled || !predecessors.contains(&sa.address) {
+                due.push(*peer);
+            }
+        }
         for peer in due {
             self.release(peer);
         }

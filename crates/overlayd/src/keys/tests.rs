@@ -232,13 +232,23 @@ fn e02_nothing_of_a_node_that_is_removed_lingers() {
     two.turn(&mut managers);
     one.turn(&mut managers);
     assert_eq!(opened(&one).len(), 2);
-    // Who is started again and again has one old one.
-    restarted(9, &mut two);
-    two.turn(&mut managers);
-    one.turn(&mut managers);
-    assert_eq!(opened(&one).len(), 2);
     let next = Revision::new(managers.0.revision().get() + 1);
     managers.0.apply(next, [Change::Delete(ObjectKey::Node(id(2)))]);
     one.turn(&mut managers);
     assert_eq!(opened(&one), []);
+}
+
+/// Runs that are too short to be heard seal with what the one before them left.
+#[test]
+fn d05_e03_a_node_that_is_started_again_and_again_is_opened_all_the_while() {
+    let (mut managers, mut one, mut two) = connected(10);
+    let [sealing] = opened(&one)[..] else { panic!("{:?}", opened(&one)) };
+    one.keys.notice(vec![sealing], Vec::new());
+    for _ in 0..4 {
+        restarted(10, &mut two);
+        two.turn(&mut managers);
+        one.turn(&mut managers);
+        assert!(opened(&one).contains(&sealing), "{:?}", opened(&one));
+        assert!(opened(&one).len() <= 3, "what no run sealed with goes: {:?}", opened(&one));
+    }
 }

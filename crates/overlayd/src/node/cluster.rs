@@ -14,7 +14,7 @@ use overlay_cluster::{
 use super::{Inner, NodeHandle};
 use crate::{
     NodeError,
-    dataplane::{sweep, sweep_esp, sweep_gateway, sweep_mesh},
+    dataplane::{sweep, sweep_gateway, sweep_mesh},
     lifecycle, lock, recovery,
 };
 
@@ -153,8 +153,7 @@ impl NodeHandle {
         let _busy = self.0.busy.lock().await;
         if self.is_locked() && request.force {
             sweep_mesh(self.0.choice.carriers.plain, self.0.config.mesh());
-            sweep(self.0.choice.carriers.plain, &self.0.config.netns_dir());
-            sweep_esp(self.0.choice.carriers.plain, &self.0.config.holder_path());
+            sweep(self.0.choice.carriers.plain, &self.0.config).await;
             sweep_gateway(self.0.choice.carriers.plain, self.0.config.gateway()?);
             self.0.disk.forget();
             let remains = "this manager is locked and could tell nobody".to_owned();

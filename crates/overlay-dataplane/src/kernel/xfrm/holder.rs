@@ -36,6 +36,7 @@ use std::{
 
 use nix::{
     cmsg_space,
+    errno::Errno,
     sys::{
         prctl,
         signal::{SigSet, Signal},
@@ -74,6 +75,8 @@ pub(super) struct Held {
     connection: UnixStream,
     /// If this process has started it.
     child: Option<Child>,
+    /// It has said something, as no other program does.
+    greeted: bool,
 }
 
 impl Holder {
@@ -84,7 +87,7 @@ impl Holder {
         let listener = UnixListener::bind(&self.path)?;
         fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
         let socket = socket.try_clone()?;
-        let child = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .arg0("overlayd")
             .args(&self.arguments)
             .env_clear()
@@ -93,8 +96,14 @@ impl Holder {
             .stdout(OwnedFd::from(socket))
             .stderr(Stdio::null())
             .spawn()?;
-        let connection = UnixStream::connect(&self.path)?;
-        Ok(Held { connection, child: Some(child) })
+        match UnixStream::connect(&self.path) {
+            Ok(connection) => Ok(Held { connection, child: Some(child), greeted: false }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -103,7 +112,11 @@ pub(super) fn find(path: &Path) -> io::Result<Option<(Held, Option<UdpSocket>)>>
     let connection = match UnixStream::connect(path) {
         Ok(connection) => connection,
         Err(error)
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            // No unix socket can have a path that is too long.
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput
+            ) =>
         {
             return Ok(None);
         }
@@ -111,7 +124,7 @@ pub(super) fn find(path: &Path) -> io::Result<Option<(Held, Option<UdpSocket>)>>
     };
     connection.set_read_timeout(Some(ANSWER))?;
     match receive(&connection) {
-        Ok(socket) => Ok(Some((Held { connection, child: None }, socket))),
+        Ok(socket) => Ok(Some((Held { connection, child: None, greeted: true }, socket))),
         // It has ended meanwhile.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
@@ -128,7 +141,7 @@ pub fn end(path: &Path) -> io::Result<()> {
 
 impl Held {
     /// Whether it still runs.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn lives(&mut self) -> bool {
         let mut ignored = [0; 64];
         if self.connection.set_nonblocking(true).is_err() {
             return false;
@@ -136,11 +149,15 @@ impl Held {
         loop {
             match (&self.connection).read(&mut ignored) {
                 Ok(0) => return false,
-                // Its greeting.
-                Ok(_) => {}
+                Ok(_) => self.greeted = true,
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
         }
+    }
+
+    /// Whether it was a holder, as far as [`lives`](Self::lives) has seen.
+    pub(super) const fn has_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// Has it end, and waits until it has closed what it has.
@@ -159,9 +176,11 @@ impl Held {
         self.reap()
     }
 
-    /// Takes note that it has ended.
+    /// Takes note that it has ended, or is to.
     pub(super) fn reap(self) -> io::Result<()> {
-        self.child.map_or(Ok(()), |mut child| child.wait().map(drop))
+        let Some(mut child) = self.child else { return Ok(()) };
+        child.kill()?;
+        child.wait().map(drop)
     }
 }
 
@@ -170,8 +189,9 @@ pub fn hold() -> io::Result<()> {
     // It is not ended with the daemon's session, or by a hangup that tells the daemon to reload.
     setsid()?;
     SigSet::from(Signal::SIGHUP).thread_block()?;
-    prctl::set_name(NAME)?;
     close_others();
+    // Last: who knows it by its name finds it ready.
+    prctl::set_name(NAME)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     loop {
         let mut connection = match listener.accept() {
@@ -179,9 +199,15 @@ pub fn hold() -> io::Result<()> {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error),
         };
-        // Who asked and has gone need not be told.
-        if send(&connection).is_err() {
-            continue;
+        match send(&connection) {
+            Ok(()) => {}
+            // Who asked and has gone need not be told.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error),
         }
         let mut order = [0; END.len()];
         if connection.read_exact(&mut order).is_ok() && order == *END {
@@ -219,7 +245,13 @@ fn receive(connection: &UnixStream) -> io::Result<Option<UdpSocket>> {
     let mut texts = [IoSliceMut::new(&mut text)];
     let mut room = cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<()>(connection.as_raw_fd(), &mut texts, Some(&mut room), flags)?;
+    let received = loop {
+        match recvmsg::<()>(connection.as_raw_fd(), &mut texts, Some(&mut room), flags) {
+            // A socket with a time limit is not resumed by itself after a signal.
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
     let length = received.bytes;
     let mut sockets = Vec::new();
     for message in received.cmsgs()? {

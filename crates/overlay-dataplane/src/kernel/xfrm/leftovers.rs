@@ -31,11 +31,6 @@ impl Leftovers {
         Ok(Self { removals: removals.collect(), socket })
     }
 
-    /// There is nothing.
-    pub const fn is_empty(&self) -> bool {
-        self.removals.is_empty()
-    }
-
     /// Removes it.
     pub fn remove(self) -> Result<(), Error> {
         let failed = |source| kernel("remove", "an association or policy", source);
