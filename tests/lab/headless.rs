@@ -24,6 +24,9 @@ use crate::{
 /// again, from when the managers answer.
 const HANDED_OVER: Duration = Duration::from_mins(1);
 
+/// Between datagrams: what is sealed at full speed in an emulated kernel leaves a daemon no time to start.
+const PAUSE: Duration = Duration::from_millis(20);
+
 const WORD: &[u8] = b"heard while nobody looks after it";
 
 /// The processes on a host that have the socket of ESP.
@@ -73,7 +76,7 @@ fn goes_on(planes: &[Plane]) -> Result<()> {
         let alone = kernels.iter().map(|node| vec![*node]);
         for down in alone.chain((kernels.len() > 1).then(|| kernels.clone())) {
             for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-                let told = under_load(&ends[0], &ends[1], || {
+                let told = under_load((&ends[0], &ends[1]), PAUSE, || {
                     let before = down.iter().map(|node| spis(lab.host(*node)));
                     let before: Vec<_> = before.collect::<Result<_>>()?;
                     down.iter().try_for_each(|node| lab.stop(*node, signal))?;

@@ -68,10 +68,10 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Sends until `stop`, as many as arrive.
-    fn send(&self, socket: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> Result<()> {
+    /// Sends as many as arrive, until then.
+    fn send(&self, socket: &UdpSocket, target: SocketAddr, until: Until<'_>) -> Result<()> {
         let mut datagram = [0x5a; DATAGRAM];
-        while !stop.load(Ordering::Relaxed) {
+        while until.goes_on() {
             let sent = self.sent.load(Ordering::Relaxed);
             if sent - self.arrived.load(Ordering::Relaxed) >= WINDOW {
                 thread::park_timeout(FULL);
@@ -125,11 +125,28 @@ impl Numbers {
     }
 }
 
-/// Sends a stream until `stop`, and ends it.
-fn pour(mut stream: TcpStream, stop: &AtomicBool) -> Result<u64> {
+/// How long to send, and how fast.
+#[derive(Clone, Copy)]
+struct Until<'a> {
+    stop: &'a AtomicBool,
+    pause: Duration,
+}
+
+impl Until<'_> {
+    /// Whether to send again, behind the pause.
+    fn goes_on(self) -> bool {
+        if !self.pause.is_zero() {
+            thread::park_timeout(self.pause);
+        }
+        !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends a stream until then, and ends it.
+fn pour(mut stream: TcpStream, until: Until<'_>) -> Result<u64> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut number = 0_u64;
-    while !stop.load(Ordering::Relaxed) {
+    while until.goes_on() {
         let block: Vec<u8> = (number..number + 1024).flat_map(u64::to_be_bytes).collect();
         stream.write_all(&block).context("a stream broke")?;
         number += 1024;
@@ -178,10 +195,11 @@ impl Way {
     }
 }
 
-/// Runs `turns` while both containers send each other, and says how much that was.
+/// Runs `turns` while both containers send each other, with a pause before each datagram and each block of a
+/// stream, and says how much that was.
 pub(crate) fn under_load(
-    one: &Container,
-    two: &Container,
+    (one, two): (&Container, &Container),
+    pause: Duration,
     turns: impl FnOnce() -> Result<()>,
 ) -> Result<String> {
     let ways = [Way::open(one, two)?, Way::open(two, one)?];
@@ -193,11 +211,11 @@ pub(crate) fn under_load(
         for (way, numbers) in ways.iter().zip(&numbers) {
             let target = way.receiver.local_addr()?;
             threads.push(scope.spawn(|| numbers.receive(&way.receiver)));
-            let stop = &stop;
-            threads.push(scope.spawn(move || numbers.send(&way.sender, target, stop)));
+            let until = Until { stop: &stop, pause };
+            threads.push(scope.spawn(move || numbers.send(&way.sender, target, until)));
             streams.push(scope.spawn(|| take(&way.listener)));
             let stream = way.stream.try_clone()?;
-            streams.push(scope.spawn(move || pour(stream, stop)));
+            streams.push(scope.spawn(move || pour(stream, until)));
         }
         let turned = turns();
         stop.store(true, Ordering::Relaxed);
@@ -232,7 +250,7 @@ fn lossless(planes: &[Plane], count: u32) -> Result<()> {
         crate::probe::ping(&one.netns, two.address())?;
         crate::probe::ping(&two.netns, one.address())?;
         let mut last = 0;
-        let told = under_load(&one, &two, || {
+        let told = under_load((&one, &two), Duration::ZERO, || {
             for number in 1..=count {
                 let epoch = rotate(lab, planes.len()).with_context(|| format!("turn {number}"))?;
                 if epoch <= last {
