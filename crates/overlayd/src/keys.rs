@@ -196,7 +196,7 @@ impl Keys {
                     }
                 }
                 Output::StopSending { peer } => self.stop_sending(peer),
-                Output::Remove(id) => self.withdraw(id, now),
+                Output::Remove(id) => self.withdraw(id),
                 Output::Erased(epoch) => {
                     self.forget(|id| id.epoch == epoch);
                     tracing::info!(node = %self.own, %epoch, "keys of an epoch erased");

@@ -75,6 +75,12 @@ pub(crate) fn alive(verdicts: &Verdicts) -> BTreeSet<NodeId> {
     verdicts.keys().filter(|node| !dead.contains(node)).copied().collect()
 }
 
+/// The nodes that gossip has heard, and that are not dead.
+pub(crate) fn running(verdicts: &Verdicts) -> BTreeSet<NodeId> {
+    let heard = verdicts.iter().filter(|(_, verdict)| **verdict == v1::Liveness::Alive);
+    heard.map(|(node, _)| *node).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test needs some instant to start from")]
@@ -91,6 +97,7 @@ mod tests {
         let (verdicts, wake) = judge.judge(&nodes, &members, start);
         assert_eq!(verdicts[&other], v1::Liveness::Unknown);
         assert_eq!((dead(&verdicts), wake), (BTreeSet::new(), Some(start + GRACE)));
+        assert_eq!((alive(&verdicts), running(&verdicts)), (nodes.clone(), [own].into()));
 
         let (verdicts, wake) = judge.judge(&nodes, &members, start + GRACE);
         assert_eq!((dead(&verdicts), wake), (BTreeSet::from([other]), None));

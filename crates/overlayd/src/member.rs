@@ -369,6 +369,8 @@ async fn follow_members(judged: Judged) {
         viewer.set_dead(&dead);
         managers.avoid(&dead);
         *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
+        let running = liveness::running(&judgement);
+        *shared.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
         heard.alive.send_replace(liveness::alive(&judgement));
         heard.verdicts.send_replace(judgement);
         reconciler.wake();

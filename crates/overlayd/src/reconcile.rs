@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) resolvers: Resolvers,
     pub(crate) dead: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that are known to run; of the others that are not dead nothing is known.
+    pub(crate) running: Mutex<BTreeSet<NodeId>>,
     /// Those of the switch, to be read while a turn has the dataplane.
     pub(crate) counters: Arc<Counters>,
     dataplane: Mutex<NodeDataplane>,
@@ -127,6 +129,7 @@ impl Shared {
             ports,
             resolvers,
             dead: Mutex::default(),
+            running: Mutex::default(),
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
             gateway: Mutex::new(gateway),
@@ -423,6 +426,7 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
         let traffic = self.notice(&shared);
+        self.keys.see(&shared.running.lock().unwrap_or_else(PoisonError::into_inner), now);
         let (due, wait) = shared.viewer.read(|view| {
             self.keys.follow(view, control::now(), now);
             self.keys.step(view, now)

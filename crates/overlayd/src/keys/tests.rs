@@ -197,11 +197,26 @@ fn d05_e03_a_node_that_was_started_again_seals_anew_when_its_peer_can_open_it() 
     two.keys.notice(opened(&two), Vec::new());
     assert_eq!(two.epoch_to(1), Some(1), "the first node has the new one: it was heard by it");
 
+    let new: Vec<SaId> = opened(&one).into_iter().filter(|id| !before.contains(id)).collect();
+    one.keys.notice(new.clone(), Vec::new());
     let (_, due) = one.keys.step(&managers.0, Instant::now());
     assert!(due.is_some(), "the old one is to go");
     one.keys.step(&managers.0, Instant::now() + A_WHILE);
-    let [only] = opened(&one)[..] else { panic!("{:?}", opened(&one)) };
-    assert!(!before.contains(&only));
+    assert_eq!(opened(&one), new);
+}
+
+/// It ends before it hears that its peer has its new key, and stays away.
+#[test]
+fn d05_e03_a_node_that_ends_as_soon_as_it_has_published_is_opened_for_as_long_as_it_is_away() {
+    let (mut managers, mut one, mut two) = connected(11);
+    let [sealing] = opened(&one)[..] else { panic!("{:?}", opened(&one)) };
+    restarted(11, &mut two);
+    two.turn(&mut managers);
+    one.turn(&mut managers);
+    for round in 1..=3 {
+        one.keys.step(&managers.0, Instant::now() + round * A_WHILE);
+        assert!(opened(&one).contains(&sealing), "its kernel seals with it: {:?}", opened(&one));
+    }
 }
 
 #[test]
@@ -219,10 +234,31 @@ fn d05_headless_without_managers_a_node_that_was_started_again_keeps_its_old_key
     assert_eq!(two.epoch_to(1), None);
     // They come back, and nothing is heard of the other node.
     managers.take(id(2), reports);
+    two.keys.see(&[id(1)].into(), later);
     look(&mut two, &managers, later);
     assert_eq!(two.epoch_to(1), None);
     look(&mut two, &managers, later + A_WHILE);
     assert_eq!(two.epoch_to(1), Some(1));
+    assert!(two.keys.sas().greet.contains(&id(1)), "it opens the old one until it hears this one");
+}
+
+#[test]
+fn d05_headless_a_node_that_was_started_again_keeps_its_old_keys_for_peers_that_are_down() {
+    let (mut managers, _one, mut two) = connected(12);
+    restarted(12, &mut two);
+    two.turn(&mut managers);
+    let mut now = Instant::now();
+    let mut look = |two: &mut Peer, running: &[NodeId]| {
+        now += A_WHILE;
+        two.keys.see(&running.iter().copied().collect(), now);
+        two.keys.step(&managers.0, now);
+        (two.epoch_to(1), two.keys.handover.due().is_some())
+    };
+    assert_eq!(look(&mut two, &[]), (None, false), "its kernel opens nothing else");
+    assert_eq!(look(&mut two, &[id(1)]), (None, true), "it is back, and has the new one soon");
+    assert_eq!(look(&mut two, &[]), (None, false), "it has ended again");
+    assert_eq!(look(&mut two, &[id(1)]), (None, true));
+    assert_eq!(look(&mut two, &[id(1)]).0, Some(1));
 }
 
 #[test]
@@ -246,6 +282,20 @@ fn d05_e03_a_node_that_is_started_again_and_again_is_opened_all_the_while() {
     one.keys.notice(vec![sealing], Vec::new());
     for _ in 0..4 {
         restarted(10, &mut two);
+        two.turn(&mut managers);
+        one.turn(&mut managers);
+        assert!(opened(&one).contains(&sealing), "{:?}", opened(&one));
+        assert!(opened(&one).len() <= 3, "what no run sealed with goes: {:?}", opened(&one));
+    }
+}
+
+/// Also when nothing was heard of any of them: it is the first one.
+#[test]
+fn d05_e03_a_silent_node_that_is_started_again_and_again_is_opened_all_the_while() {
+    let (mut managers, mut one, mut two) = connected(13);
+    let [sealing] = opened(&one)[..] else { panic!("{:?}", opened(&one)) };
+    for _ in 0..8 {
+        restarted(13, &mut two);
         two.turn(&mut managers);
         one.turn(&mut managers);
         assert!(opened(&one).contains(&sealing), "{:?}", opened(&one));
