@@ -5,13 +5,17 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{IpAddr, UdpSocket},
-    os::unix::{fs::MetadataExt, net::UnixListener},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, net::UnixListener},
+    },
     path::{Path, PathBuf},
     thread,
 };
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -110,6 +114,14 @@ impl Site {
         .unwrap();
     }
 
+    fn until_free(&self) {
+        until("the port is free", PATIENCE, || {
+            anyhow::ensure!(self.sockets().is_empty(), "{:?}", self.sockets());
+            Ok(())
+        })
+        .unwrap();
+    }
+
     fn until_held(&self) -> Pid {
         until("a holder runs", PATIENCE, || {
             let found = self.holders();
@@ -144,7 +156,12 @@ fn d05_e05_the_socket_of_esp_outlives_the_daemon_and_is_taken_over() {
         let sender = site.netns.enter(|| UdpSocket::bind((OWN, 0))).unwrap();
         let before = site.sockets()[0].1;
         sender.send_to(&NO_ESP, (OWN, PORT)).unwrap();
-        assert!(site.sockets()[0].1 > before, "what comes meanwhile is taken in");
+        until("what comes meanwhile is taken in", PATIENCE, || {
+            let queued = site.sockets()[0].1;
+            anyhow::ensure!(queued > before, "{queued}");
+            Ok(())
+        })
+        .unwrap();
         protection = site.start();
         assert_eq!(site.inode(), first, "round {round}: there is one socket, and it is the same");
         site.keep(&mut protection);
@@ -162,7 +179,8 @@ fn d05_e05_the_socket_of_esp_outlives_the_daemon_and_is_taken_over() {
     let mut protection = site.start();
     protection.release();
     drop(protection);
-    assert!(site.sockets().is_empty() && !site.path().exists());
+    assert!(!site.path().exists());
+    site.until_free();
     site.until_none_holds();
 }
 
@@ -187,11 +205,7 @@ fn d06_a_holder_that_is_killed_is_replaced() {
     // Both end: the next daemon begins anew.
     drop(protection);
     kill(second, Signal::SIGKILL).unwrap();
-    until("the port is free", PATIENCE, || {
-        anyhow::ensure!(site.sockets().is_empty(), "{:?}", site.sockets());
-        Ok(())
-    })
-    .unwrap();
+    site.until_free();
     let mut protection = site.start();
     assert_ne!(site.inode(), inode);
     site.keep(&mut protection);
@@ -219,6 +233,8 @@ fn d05_a_holder_has_nothing_else_of_the_daemon() {
     })
     .unwrap();
     assert_eq!(fs::read(process.join("environ")).unwrap(), b"");
+    // Who ends daemons by their name does not mean it.
+    assert_eq!(fs::read(process.join("cmdline")).unwrap(), b"overlay-esp\0hold-esp\0");
     assert_eq!(fs::read_link(process.join("cwd")).unwrap(), Path::new("/"));
     let stat = fs::read_to_string(process.join("stat")).unwrap();
     let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap();
@@ -273,6 +289,50 @@ fn r08_a_holder_of_another_release_is_ended() {
     site.until_held();
 }
 
+/// It closes what it has while the daemon's connection waits to be accepted.
+#[test]
+fn d06_a_holder_that_ends_as_it_is_asked_has_left_the_port() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let listener = UnixListener::bind(site.path()).unwrap();
+    let port = site.netns.enter(|| UdpSocket::bind((OWN, PORT))).unwrap();
+    let other = thread::spawn(move || {
+        let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::MAX).unwrap();
+        drop(port);
+        drop(listener);
+    });
+    let mut protection = site.start();
+    other.join().unwrap();
+    site.keep(&mut protection);
+    site.until_held();
+}
+
+/// The next daemon finds it by its name.
+#[test]
+fn d06_a_holder_whose_name_was_removed_is_replaced() {
+    if lab::skip() {
+        return;
+    }
+    let site = Site::new();
+    let mut protection = site.start();
+    site.keep(&mut protection);
+    let (first, inode) = (site.until_held(), site.inode());
+    fs::remove_file(site.path()).unwrap();
+    site.keep(&mut protection);
+    until("another one runs", PATIENCE, || {
+        let found = site.holders();
+        anyhow::ensure!(found.len() == 1 && found[0] != first, "{found:?}");
+        Ok(())
+    })
+    .unwrap();
+    drop(protection);
+    drop(site.start());
+    assert_eq!(site.inode(), inode);
+}
+
 #[test]
 fn c03_a_holder_in_another_namespace_is_not_taken_for_one_here() {
     if lab::skip() {
@@ -288,6 +348,7 @@ fn c03_a_holder_in_another_namespace_is_not_taken_for_one_here() {
     let refused = site.try_start(OWN).unwrap_err();
     assert!(matches!(refused, Error::EspPortInUse { .. }), "{refused}");
     drop(other);
+    site.until_free();
     drop(site.start());
     site.netns = before;
     site.until_none_holds();

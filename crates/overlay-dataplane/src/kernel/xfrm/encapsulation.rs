@@ -69,7 +69,13 @@ impl EspSocket {
     pub(super) fn keep(&mut self) {
         let Some(holder) = &self.holder else { return };
         if self.held.as_mut().is_some_and(Held::lives) {
-            return;
+            if holder.path.exists() {
+                return;
+            }
+            // The next daemon would not find it.
+            if let Some(Err(error)) = self.held.take().map(Held::end) {
+                tracing::warn!(%error, "a process that holds the socket of ESP stays; end it");
+            }
         }
         if let Some(ended) = self.held.take() {
             if ended.has_greeted() {
@@ -140,8 +146,10 @@ fn take_over(
         held.end().map_err(failed)?;
     }
     // It may have been one of another release that had the port, or one that ended meanwhile.
-    let socket = bind(address).map_err(|_| Error::EspPortInUse { address })?;
-    Ok((socket, None))
+    match bind(address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Error::EspPortInUse { address }),
+        bound => Ok((bound.map_err(failed)?, None)),
+    }
 }
 
 /// Whether a socket is at an address, of the calling thread's namespace.

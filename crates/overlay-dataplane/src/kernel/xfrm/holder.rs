@@ -18,7 +18,7 @@
 
 use core::time::Duration;
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     fs::{self, Permissions},
     io::{self, ErrorKind, IoSliceMut, Read, Write},
     net::UdpSocket,
@@ -40,9 +40,12 @@ use nix::{
     sys::{
         prctl,
         signal::{SigSet, Signal},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+        socket::{
+            ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg,
+            sockopt::PeerCredentials,
+        },
     },
-    unistd::{close, setsid},
+    unistd::{close, geteuid, setsid},
 };
 
 /// What a holder says, with the socket, to whoever connects. Another release's may say something else.
@@ -52,7 +55,7 @@ const END: &[u8] = b"end\n";
 /// Longest wait for a holder: it has nothing else to do, but a host may be busy.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Name of its process, so that nobody who signals the daemon by name means it.
-const NAME: &core::ffi::CStr = c"overlay-esp";
+const NAME: &str = "overlay-esp";
 /// Descriptors of a holder: the unix socket, and that of ESP.
 const LISTENER: RawFd = 0;
 const SOCKET: RawFd = 1;
@@ -82,13 +85,17 @@ pub(super) struct Held {
 impl Holder {
     /// Starts one for a socket. It is not waited for: what it is given, it has.
     pub(super) fn start(&self, socket: &UdpSocket) -> io::Result<Held> {
+        if UnixStream::connect(&self.path).is_ok() {
+            let what = "another process listens there; end it";
+            return Err(io::Error::new(ErrorKind::AddrInUse, what));
+        }
         // One that has ended leaves its name.
         remove(&self.path)?;
         let listener = UnixListener::bind(&self.path)?;
         fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
         let socket = socket.try_clone()?;
         let mut child = Command::new(&self.program)
-            .arg0("overlayd")
+            .arg0(NAME)
             .args(&self.arguments)
             .env_clear()
             .current_dir("/")
@@ -125,8 +132,12 @@ pub(super) fn find(path: &Path) -> io::Result<Option<(Held, Option<UdpSocket>)>>
     connection.set_read_timeout(Some(ANSWER))?;
     match receive(&connection) {
         Ok(socket) => Ok(Some((Held { connection, child: None, greeted: true }, socket))),
-        // It has ended meanwhile.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        // It has ended meanwhile; before it had accepted the connection, or after.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -166,14 +177,13 @@ impl Held {
         self.connection.set_read_timeout(Some(ANSWER))?;
         let told = self.connection.write_all(END);
         let closed = told.and_then(|()| io::copy(&mut self.connection, &mut io::sink()));
+        // It may have ended already.
+        let is_gone = |kind| matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         match closed {
-            Ok(_) => {}
-            // It has ended already.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
-            Err(error) => return Err(error),
+            Err(error) if self.child.is_none() && !is_gone(error.kind()) => Err(error),
+            // One that this process has started is ended in any case.
+            _ => self.reap(),
         }
-        self.reap()
     }
 
     /// Takes note that it has ended, or is to.
@@ -191,7 +201,7 @@ pub fn hold() -> io::Result<()> {
     SigSet::from(Signal::SIGHUP).thread_block()?;
     close_others();
     // Last: who knows it by its name finds it ready.
-    prctl::set_name(NAME)?;
+    prctl::set_name(&CString::new(NAME)?)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     loop {
         let mut connection = match listener.accept() {
@@ -199,6 +209,10 @@ pub fn hold() -> io::Result<()> {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error),
         };
+        // The name is everybody's for a moment, before its mode is set.
+        if !is_trusted(&connection)? {
+            continue;
+        }
         match send(&connection) {
             Ok(()) => {}
             // Who asked and has gone need not be told.
@@ -218,6 +232,12 @@ pub fn hold() -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Whether root or the daemon's own user is at the other end.
+fn is_trusted(connection: &UnixStream) -> io::Result<bool> {
+    let user = getsockopt(connection, PeerCredentials)?.uid();
+    Ok(user == 0 || user == geteuid().as_raw())
 }
 
 /// What a daemon opens is closed in what it starts, mostly.
