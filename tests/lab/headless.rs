@@ -157,7 +157,9 @@ fn d06_d07_r09_what_keeps_esp_coming_in_comes_and_goes_with_encrypted_networks_w
         let left = host.netns.ip("xfrm state")? + &host.netns.ip("xfrm policy")?;
         ensure!(left.is_empty(), "{left}");
         same(&lab.bare, &listing(host)?)?;
-        ensure!(!host.folder.join("socket.esp").exists(), "its socket is left");
+        for trace in ["socket.esp", "socket.ipsec"] {
+            ensure!(!host.folder.join(trace).exists(), "{trace} is left");
+        }
         Ok(())
     })
 }

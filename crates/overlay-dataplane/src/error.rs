@@ -64,7 +64,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A file that stands for a namespace could not be made, found or removed.
+    /// A file that stands for a namespace, or tells of associations, could not be made, found or removed.
     #[error("cannot {step} {path}: {source}")]
     NamespaceFile {
         /// What was tried.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     NodeError,
+    dataplane::Traces,
     resolvers::{self, SearchDomain, Upstream},
 };
 
@@ -197,11 +198,14 @@ impl Config {
         self.netns_dir.clone().unwrap_or_else(beside)
     }
 
-    /// The socket of the process that has ESP taken in while the daemon is down.
-    pub(crate) fn holder_path(&self) -> PathBuf {
-        let mut path = self.socket.clone().into_os_string();
-        path.push(".esp");
-        path.into()
+    /// What tells that there is something of this node in the kernel.
+    pub(crate) fn traces(&self) -> Traces {
+        let beside = |suffix| {
+            let mut path = self.socket.clone().into_os_string();
+            path.push(suffix);
+            path.into()
+        };
+        Traces { netns_dir: self.netns_dir(), holder: beside(".esp"), ipsec: beside(".ipsec") }
     }
 
     /// The gateway of containers, if there is to be one.

@@ -18,7 +18,8 @@ mod mesh;
 use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -84,17 +85,25 @@ impl Carriers {
     }
 }
 
+/// What tells, on the host, that there is something of a node in its kernel.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    /// Directory of the namespaces of networks.
+    pub(crate) netns_dir: PathBuf,
+    /// Socket of the process that has ESP taken in while this one is down.
+    pub(crate) holder: PathBuf,
+    /// There while there may be associations and policies.
+    pub(crate) ipsec: PathBuf,
+}
+
 /// Where the dataplane's files and datagrams are.
 #[derive(Debug)]
 pub(crate) struct Site {
-    /// Directory of the namespaces of networks.
-    pub(crate) netns_dir: PathBuf,
+    pub(crate) traces: Traces,
     pub(crate) data_path: IpAddr,
     /// As the view has it.
     pub(crate) cluster: Option<Cluster>,
-    /// Socket of the process that has ESP taken in while this one is down.
-    pub(crate) holder_path: PathBuf,
-    /// How one is started, if there is to be one.
+    /// How a process is started that has ESP taken in while this one is down, if there is to be one.
     pub(crate) holder: Option<Holder>,
 }
 
@@ -114,8 +123,9 @@ impl Site {
     }
 
     fn kernel(&self, carriers: Carriers) -> Result<KernelDataplane, Error> {
-        let mut config = KernelConfig::new(&self.netns_dir, self.data_path);
+        let mut config = KernelConfig::new(&self.traces.netns_dir, self.data_path);
         config.holder.clone_from(&self.holder);
+        config.trace = Some(self.traces.ipsec.clone());
         if let Some(cluster) = &self.cluster {
             config.port = cluster.vxlan_port;
             if carriers.encrypted == DataplaneKind::Kernel {
@@ -138,17 +148,15 @@ impl NodeDataplane {
     }
 
     fn start_here(carriers: Carriers, site: &Site) -> Result<Self, Error> {
-        let kernel = match carriers.plain {
-            DataplaneKind::Kernel => Some(site.kernel(carriers)?),
-            DataplaneKind::User => {
-                sweep_here(carriers.plain, &site.netns_dir, &site.holder_path);
-                None
-            }
-        };
-        if carriers.encrypted == DataplaneKind::User {
-            // The switch takes its port.
-            end_holder(&site.holder_path);
+        if carriers.plain == DataplaneKind::User {
+            sweep_here(carriers.plain, &site.traces);
         }
+        if carriers.encrypted == DataplaneKind::User || site.holder.is_none() {
+            // The switch takes its port, or the kernel's dataplane that shall have none.
+            end_holder(&site.traces.holder);
+        }
+        let in_kernel = carriers.plain == DataplaneKind::Kernel;
+        let kernel = in_kernel.then(|| site.kernel(carriers)).transpose()?;
         let user = UserDataplane::start(site.switch(carriers))?;
         Ok(Self { user, kernel, carriers, in_kernel: BTreeSet::new() })
     }
@@ -195,25 +203,25 @@ fn open_kernel(config: KernelConfig) -> Result<KernelDataplane, Error> {
 }
 
 fn has_left(netns_dir: &Path) -> bool {
-    std::fs::read_dir(netns_dir).is_ok_and(|mut files| files.next().is_some())
+    fs::read_dir(netns_dir).is_ok_and(|mut files| files.next().is_some())
 }
 
 /// Removes what a kernel dataplane of this node left on this host, on a node of `kind` that has none. What
 /// cannot be removed is logged.
 pub(crate) async fn sweep(kind: DataplaneKind, config: &Config) {
-    let (netns_dir, holder_path) = (config.netns_dir(), config.holder_path());
+    let traces = config.traces();
     // It may wait for another process. What panicked has said so.
-    let _ = spawn_blocking(move || sweep_here(kind, &netns_dir, &holder_path)).await;
+    let _ = spawn_blocking(move || sweep_here(kind, &traces)).await;
 }
 
-fn sweep_here(kind: DataplaneKind, netns_dir: &Path, holder_path: &Path) {
-    let networks = has_left(netns_dir);
+fn sweep_here(kind: DataplaneKind, traces: &Traces) {
+    let networks = has_left(&traces.netns_dir);
     // Another node's, whose daemon is down at the moment, looks the same in the kernel.
-    if !networks && !holder_path.exists() {
+    if !networks && !traces.holder.exists() && !traces.ipsec.exists() {
         return;
     }
     if networks {
-        match try_sweep(kind, netns_dir.to_owned()) {
+        match try_sweep(kind, traces.netns_dir.clone()) {
             Ok(count) => tracing::info!(count, "networks of the kernel dataplane removed"),
             Err(error) => {
                 tracing::error!(%error, "networks of the kernel dataplane stay on this host");
@@ -222,11 +230,11 @@ fn sweep_here(kind: DataplaneKind, netns_dir: &Path, holder_path: &Path) {
             }
         }
     }
-    if let Err(error) = sweep_esp(kind) {
+    if let Err(error) = sweep_esp(kind, &traces.ipsec) {
         tracing::error!(%error, "associations and policies of the kernel dataplane stay on this host");
+        return;
     }
-    // Last: it tells that there was something.
-    end_holder(holder_path);
+    end_holder(&traces.holder);
 }
 
 /// Ends the process that has the port of ESP while this one is down, if one was left.
@@ -237,12 +245,17 @@ fn end_holder(path: &Path) {
     }
 }
 
-/// Removes what a kernel dataplane left of IPsec, behind its networks.
-fn sweep_esp(kind: DataplaneKind) -> anyhow::Result<()> {
+/// Removes what a kernel dataplane left of IPsec, behind its networks, and then what tells of it.
+fn sweep_esp(kind: DataplaneKind, trace: &Path) -> anyhow::Result<()> {
     // What belongs to another daemon that runs is not touched.
     let _seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose()?;
-    // Who lacks the kernel's IPsec, or the right to it, has left nothing there.
-    Leftovers::find().map_or(Ok(()), |left| Ok(left.remove()?))
+    if let Some(left) = Leftovers::find()? {
+        left.remove()?;
+    }
+    match fs::remove_file(trace) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn try_sweep(kind: DataplaneKind, netns_dir: PathBuf) -> anyhow::Result<usize> {
@@ -259,6 +272,8 @@ pub(crate) fn remove_all(dataplane: &mut impl Dataplane) -> Result<usize, Error>
     let ops = diff(&Desired::default(), &observed);
     // One that fails keeps no other from being removed.
     dataplane.apply(ops).into_iter().collect::<Result<Vec<()>, _>>()?;
+    // What goes behind the networks, and belongs to none, is tried once more, and said if it stays.
+    dataplane.observe()?;
     Ok(observed.networks.len())
 }
 

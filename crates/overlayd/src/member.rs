@@ -90,13 +90,8 @@ impl Member {
             start;
         let identity = tls.identity();
         let (netns_dir, data_path) = (config.netns_dir(), addresses.data_path);
-        let site = Site {
-            netns_dir: netns_dir.clone(),
-            data_path,
-            cluster: view.cluster().cloned(),
-            holder_path: config.holder_path(),
-            holder: choice.holder.clone(),
-        };
+        let (cluster, holder) = (view.cluster().cloned(), choice.holder.clone());
+        let site = Site { traces: config.traces(), data_path, cluster, holder };
         // On a user node this removes what is in the directory of namespaces, which the next looks at.
         let mesh = NodeMesh::start(choice.carriers.plain, config.mesh(), &Handle::current())?;
         let dataplane = NodeDataplane::start(choice.carriers, site).await?;

@@ -61,7 +61,7 @@ impl NodeBuilder {
         let Self { config, holder } = self;
         config.gateway()?;
         let mut choice = Choice::make(&config)?;
-        let path = config.holder_path();
+        let path = config.traces().holder;
         choice.holder = holder.map(|(program, arguments)| Holder { path, program, arguments });
         let disk = Disk::open(&config.data_dir)?;
         let inner = Inner {

@@ -3,6 +3,8 @@
 use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::ErrorKind,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
@@ -53,12 +55,16 @@ pub struct KernelConfig {
     /// Who has ESP in UDP taken in while this process is down; `None`: nobody, so that encrypted networks
     /// receive nothing then.
     pub holder: Option<Holder>,
+    /// A file that is there while there may be associations or policies of this process, for whoever is to
+    /// remove what it left: another process's look the same.
+    pub trace: Option<PathBuf>,
 }
 
 impl KernelConfig {
     /// Namespaces in `directory`, VXLAN from `data_path` on port 4789, no encrypted networks.
     pub fn new(directory: impl Into<PathBuf>, data_path: IpAddr) -> Self {
-        Self { directory: directory.into(), data_path, port: 4789, esp: None, holder: None }
+        let directory = directory.into();
+        Self { directory, data_path, port: 4789, esp: None, holder: None, trace: None }
     }
 }
 
@@ -84,6 +90,8 @@ pub struct KernelDataplane {
     pub(super) protection: Option<Protection>,
     /// Nothing gets around IPsec, as of the last look.
     pub(super) enforced: bool,
+    /// The file that tells of associations is there.
+    traced: bool,
     pub(super) short_way: ShortWay,
     pub(super) state: State,
     pub(super) programmed: BTreeMap<NetworkId, Programmed>,
@@ -100,6 +108,7 @@ impl KernelDataplane {
         Ok(Self {
             protection,
             enforced: false,
+            traced: false,
             directory: Directory::new(config.directory.clone()),
             host: RouteSocket::open().map_err(Error::unopened)?,
             config,
@@ -124,7 +133,26 @@ impl KernelDataplane {
 
     fn sealing(&mut self) -> Result<&mut Protection, Error> {
         let missing = Error::Unsupported("seal frames: the kernel has no ESP");
-        self.protection.as_mut().ok_or(missing)
+        let protection = self.protection.as_mut().ok_or(missing)?;
+        if let Some(path) = self.config.trace.as_ref().filter(|_| !self.traced) {
+            let failed = |source| Error::NamespaceFile { step: "make", path: path.clone(), source };
+            File::create(path).map_err(failed)?;
+            self.traced = true;
+        }
+        Ok(protection)
+    }
+
+    fn remove_trace(&mut self) -> Result<(), Error> {
+        let Some(path) = &self.config.trace else { return Ok(()) };
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::NamespaceFile { step: "remove", path: path.clone(), source })
+            }
+            _ => {
+                self.traced = false;
+                Ok(())
+            }
+        }
     }
 
     /// Has IPsec outlive this process while anything is sealed, and leaves nothing of it behind when
@@ -140,12 +168,14 @@ impl KernelDataplane {
         if networks.any(|settings| settings.mtu == 0) {
             return Ok(());
         }
-        protection.release();
-        if protection.is_idle() {
+        let is_idle = protection.is_idle();
+        if is_idle {
             self.enforced = false;
-            return protection.clear();
+            protection.clear()?;
         }
-        Ok(())
+        // Behind what it is there for.
+        protection.release();
+        if is_idle { self.remove_trace() } else { Ok(()) }
     }
 
     fn apply_one(&mut self, number: usize, op: Op) -> Result<(), Error> {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     Dataplane, Desired, Error, Op,
     conformance::{Candidate, check},
-    desired::{PortKind, RemoteEndpoint},
+    desired::{PortKind, RemoteEndpoint, Settings},
     diff,
 };
 
@@ -74,7 +74,8 @@ impl Lab {
     fn sealing_candidate(&self) -> Candidate<KernelDataplane> {
         let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::default() };
         let own = IpAddr::from([192, 0, 2, 1]);
-        let config = KernelConfig { esp: Some(esp), ..KernelConfig::new(&self.directory, own) };
+        let mut config = KernelConfig::new(&self.directory, own);
+        (config.esp, config.trace) = (Some(esp), Some(self.trace()));
         let start = || {
             let ports = Ports { plain: config.port, sealed: Some(esp.vxlan_port) };
             KernelDataplane::start(config, Box::new(NftFilter::open(ports)?))
@@ -83,6 +84,11 @@ impl Lab {
         self.host.ip("address add 192.0.2.1/32 dev lo").unwrap();
         let dataplane = self.host.enter(start).unwrap();
         Candidate { dataplane, encrypts: true, ..self.candidate() }
+    }
+
+    /// What tells of associations and policies.
+    fn trace(&self) -> PathBuf {
+        self.directory.with_extension("ipsec")
     }
 
     fn sample(&self) -> Desired {
@@ -185,6 +191,33 @@ fn d04_e06_sealing_kernel_dataplane_passes_the_conformance_suite_with_esp() {
         let last = labs.take().pop().unwrap();
         assert_eq!(last.host.ip("xfrm state").unwrap(), "");
         assert_eq!(last.host.ip("xfrm policy").unwrap(), "");
+    });
+}
+
+/// Also on a kernel without ESP, which has policies.
+#[test]
+fn d07_a_file_tells_of_associations_and_policies_for_as_long_as_they_are_there() {
+    in_lab(|lab| {
+        let (mut dataplane, trace) = (lab.sealing_candidate().dataplane, lab.trace());
+        let policies = || lab.host.ip("xfrm policy").unwrap();
+        dataplane.observe().unwrap();
+        assert!(!trace.exists());
+        for stays in [false, true] {
+            let settings = Settings { encrypted: true, ..fleet::network_settings(5000) };
+            let put = Op::PutNetwork(fleet::NETWORK, settings);
+            dataplane.apply(vec![put]).remove(0).unwrap();
+            assert!(!policies().is_empty() && trace.is_file());
+            if stays {
+                fs::remove_file(&trace).unwrap();
+                fs::create_dir(&trace).unwrap();
+            }
+            dataplane.apply(vec![Op::RemoveNetwork(fleet::NETWORK)]).remove(0).unwrap();
+            assert_eq!((policies(), trace.exists()), (String::new(), stays));
+        }
+        let told = dataplane.observe().unwrap_err().to_string();
+        assert!(told.contains(trace.to_str().unwrap()), "a leave says what stays: {told}");
+        fs::remove_dir(&trace).unwrap();
+        dataplane.observe().unwrap();
     });
 }
 

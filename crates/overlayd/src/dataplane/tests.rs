@@ -3,6 +3,7 @@ use overlay_dataplane::{
     desired::Settings,
     fake::FakeDataplane,
 };
+use overlay_testkit::lab::{self, Namespace};
 use overlay_types::Vni;
 
 use super::{
@@ -16,6 +17,40 @@ fn node(plain: DataplaneKind, encrypted: DataplaneKind) -> Fakes {
     let carriers = Carriers { plain, encrypted, opens_raw: true };
     let kernel = (plain == Kernel).then(FakeDataplane::new);
     NodeDataplane { user: FakeDataplane::new(), kernel, carriers, in_kernel: BTreeSet::new() }
+}
+
+/// A node in a namespace, and a folder for what tells of it.
+fn traces(folder: &tempfile::TempDir) -> Traces {
+    let path = |name| folder.path().join(name);
+    Traces { netns_dir: path("netns"), holder: path("socket.esp"), ipsec: path("socket.ipsec") }
+}
+
+/// As after a crash in the middle of a leave, of a node without encrypted networks. Also on a kernel without
+/// ESP, which has policies.
+#[test]
+fn d07_associations_and_policies_that_a_node_left_are_swept_by_the_file_that_tells_of_them() {
+    if lab::skip() {
+        return;
+    }
+    let (host, folder) = (Namespace::new().unwrap(), tempfile::tempdir().unwrap());
+    let traces = traces(&folder);
+    let esp = Esp { vxlan_port: 4788, encapsulation: Encapsulation::None };
+    let start = || Protection::start([127, 0, 0, 1].into(), esp, None).unwrap();
+    let left = || host.ip("xfrm policy").unwrap();
+    let sweep = || host.enter(|| sweep_here(User, &traces));
+    host.enter(|| start().enforce()).unwrap();
+    sweep();
+    assert_ne!(left(), "", "nothing tells whose they are");
+
+    // Another daemon that runs has the seat.
+    fs::write(&traces.ipsec, "").unwrap();
+    let other = host.enter(choice::take_seat).unwrap();
+    sweep();
+    assert!(!left().is_empty() && traces.ipsec.exists(), "they may be the other daemon's");
+    drop(other);
+    sweep();
+    assert_eq!(left(), "");
+    assert!(!traces.ipsec.exists());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a process that is gone has left, for a node that has no protection.
 
+use nix::errno::Errno;
 use overlay_types::Encapsulation;
 
 use super::{
@@ -19,8 +20,16 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks for it. Fails also where there is no IPsec in the kernel, or no right to it.
-    pub fn find() -> Result<Self, Error> {
+    /// Looks for it. There is nothing where the kernel has no IPsec, or this process no right to it.
+    pub fn find() -> Result<Option<Self>, Error> {
+        let is_lacking = |errno| matches!(errno, Errno::EPROTONOSUPPORT | Errno::EPERM);
+        match Self::try_find() {
+            Err(Error::Kernel { source, .. }) if is_lacking(source.errno) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    fn try_find() -> Result<Self, Error> {
         let socket = RouteSocket::open_xfrm().map_err(Error::unopened)?;
         let place = |payload: &[u8]| Found::parse(payload, 0, Encapsulation::None);
         let associations = socket.dump(association::list(), place);

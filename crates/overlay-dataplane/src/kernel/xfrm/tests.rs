@@ -289,7 +289,7 @@ fn d07_what_a_process_before_left_is_swept_and_nothing_of_others() {
     }
     drop(protection);
     assert_ne!(state(), before);
-    let sweep = || a.netns.enter(Leftovers::find).unwrap().remove().unwrap();
+    let sweep = || a.netns.enter(Leftovers::find).unwrap().unwrap().remove().unwrap();
     sweep();
     assert_eq!(state(), before);
     sweep();
