@@ -65,8 +65,9 @@ impl Site {
         self.netns.enter(|| Protection::start(own, esp, Some(holder)))
     }
 
+    /// What another test starts has this process's sockets, too, until it is another program.
     fn start(&self) -> Protection {
-        self.try_start(OWN).unwrap()
+        until("nobody else has the port", PATIENCE, || Ok(self.try_start(OWN)?)).unwrap()
     }
 
     /// As a daemon does, in its namespace.
@@ -85,9 +86,18 @@ impl Site {
         rows.map(|row| (row[9].to_owned(), octets(row[4]).unwrap())).collect()
     }
 
+    /// The only one. A listing may pass it over when another one is closed meanwhile.
+    fn socket(&self) -> (String, usize) {
+        until("there is one socket", PATIENCE, || {
+            let found = self.sockets();
+            anyhow::ensure!(found.len() == 1, "{found:?}");
+            Ok(found[0].clone())
+        })
+        .unwrap()
+    }
+
     fn inode(&self) -> String {
-        let [(inode, _)] = &self.sockets()[..] else { panic!("{:?}", self.sockets()) };
-        inode.clone()
+        self.socket().0
     }
 
     /// The holders on this host.
@@ -122,6 +132,17 @@ impl Site {
         .unwrap();
     }
 
+    /// Nobody else listens any more where a holder is to.
+    fn until_kept(&self, protection: &mut Protection) -> Pid {
+        until("a holder is started", PATIENCE, || {
+            self.keep(protection);
+            let found = self.holders();
+            anyhow::ensure!(found.len() == 1, "{found:?}");
+            Ok(found[0])
+        })
+        .unwrap()
+    }
+
     fn until_held(&self) -> Pid {
         until("a holder runs", PATIENCE, || {
             let found = self.holders();
@@ -154,10 +175,10 @@ fn d05_e05_the_socket_of_esp_outlives_the_daemon_and_is_taken_over() {
         drop(protection);
         assert_eq!(site.inode(), first);
         let sender = site.netns.enter(|| UdpSocket::bind((OWN, 0))).unwrap();
-        let before = site.sockets()[0].1;
+        let before = site.socket().1;
         sender.send_to(&NO_ESP, (OWN, PORT)).unwrap();
         until("what comes meanwhile is taken in", PATIENCE, || {
-            let queued = site.sockets()[0].1;
+            let queued = site.socket().1;
             anyhow::ensure!(queued > before, "{queued}");
             Ok(())
         })
@@ -195,10 +216,9 @@ fn d06_a_holder_that_is_killed_is_replaced() {
     let (first, inode) = (site.until_held(), site.inode());
     kill(first, Signal::SIGKILL).unwrap();
     let second = until("another one runs", PATIENCE, || {
-        site.keep(&mut protection);
-        let found = site.holders();
-        anyhow::ensure!(found.len() == 1 && found[0] != first, "{found:?}");
-        Ok(found[0])
+        let found = site.until_kept(&mut protection);
+        anyhow::ensure!(found != first, "{found}");
+        Ok(found)
     })
     .unwrap();
     assert_eq!(site.inode(), inode);
@@ -285,8 +305,7 @@ fn r08_a_holder_of_another_release_is_ended() {
     });
     let mut protection = site.start();
     assert_eq!(other.join().unwrap(), "end\n");
-    site.keep(&mut protection);
-    site.until_held();
+    site.until_kept(&mut protection);
 }
 
 /// It closes what it has while the daemon's connection waits to be accepted.
@@ -306,8 +325,7 @@ fn d06_a_holder_that_ends_as_it_is_asked_has_left_the_port() {
     });
     let mut protection = site.start();
     other.join().unwrap();
-    site.keep(&mut protection);
-    site.until_held();
+    site.until_kept(&mut protection);
 }
 
 /// The next daemon finds it by its name.
@@ -379,8 +397,7 @@ fn d06_a_program_that_holds_nothing_is_started_ever_more_seldom() {
     drop(protection);
     // The next daemon has a program that does.
     let mut protection = site.start();
-    site.keep(&mut protection);
-    site.until_held();
+    site.until_kept(&mut protection);
 }
 
 #[test]
