@@ -412,8 +412,9 @@ impl Worker {
         }
     }
 
-    /// Has the keys know what the dataplane was heard and used for, and returns what it carried.
-    fn notice(&mut self, shared: &Shared) -> BTreeMap<NodeId, PeerTraffic> {
+    /// Has the keys know who runs, and what the dataplane was heard and used for; returns what it carried.
+    fn notice(&mut self, shared: &Shared, now: Instant) -> BTreeMap<NodeId, PeerTraffic> {
+        self.keys.see(&shared.running.lock().unwrap_or_else(PoisonError::into_inner), now);
         let dataplane = shared.dataplane();
         let (came, used) = dataplane.noticed();
         self.keys.notice(came, used);
@@ -425,8 +426,7 @@ impl Worker {
     fn turn(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
-        let traffic = self.notice(&shared);
-        self.keys.see(&shared.running.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let traffic = self.notice(&shared, now);
         let (due, wait) = shared.viewer.read(|view| {
             self.keys.follow(view, control::now(), now);
             self.keys.step(view, now)
