@@ -9,19 +9,15 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use overlay_dataplane::desired::PortKind;
 use overlay_testkit::{
-    lab::{self, Namespace},
+    lab::Namespace,
     traffic::{is_refused, listen, resumed},
     until::until,
 };
 
 use crate::{
     probe::{any, ask, ask_again, exchange, is_silent},
-    site::{HOSTS, Site, outer, published, service},
+    site::{HOSTS, Site, in_lab, outer, published, service},
 };
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -8,18 +8,14 @@ use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
-    lab::{self, Namespace},
+    lab::Namespace,
     traffic::{resumed, strays},
 };
 
 use crate::{
     probe::{any, ask, is_silent},
-    site::{HOSTS, Site, gate, outer, service},
+    site::{HOSTS, Site, gate, in_lab, outer, service},
 };
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 /// Sends a datagram with this source, as a raw socket could.
 fn send_as(from: &Namespace, source: IpAddr, target: SocketAddr) -> Result<()> {

@@ -13,12 +13,8 @@ use overlay_testkit::{
 
 use crate::{
     probe::{any, exchange},
-    site::{HOSTS, Services, Site, outer, service, whole},
+    site::{HOSTS, Services, Site, in_lab, outer, service, whole},
 };
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 /// FORWARD drops by default, bridges hand packets to the firewall, and it reloads.
 #[test]

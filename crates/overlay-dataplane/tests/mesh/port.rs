@@ -8,23 +8,19 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
-    lab::{self, Namespace},
+    lab::Namespace,
     traffic::{listen, resumed},
 };
 use socket2::{Domain, Socket, Type};
 
 use crate::{
     probe::any,
-    site::{HOSTS, Site, outer, service},
+    site::{HOSTS, Site, in_lab, outer, service},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Of the client.
 const PORT: u16 = 40_000;
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 /// Connects from a port of the client, and returns both ends, and whom the server sees.
 fn connect(

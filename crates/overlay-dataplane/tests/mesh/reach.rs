@@ -12,12 +12,8 @@ use overlay_testkit::{
 
 use crate::{
     probe::{any, ask, exchange},
-    site::{HOSTS, Site, address, gate, inner, outer, service},
+    site::{HOSTS, Site, address, gate, in_lab, inner, outer, service},
 };
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 #[test]
 fn s10_s11_every_node_answers_and_the_task_sees_the_client() -> Result<()> {

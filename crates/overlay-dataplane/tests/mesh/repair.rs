@@ -16,12 +16,8 @@ use overlay_testkit::{
 
 use crate::{
     probe::{any, exchange},
-    site::{HOSTS, Services, Site, outer, service, whole},
+    site::{HOSTS, Services, Site, in_lab, outer, service, whole},
 };
-
-fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    if lab::skip() { Ok(()) } else { lab::isolated(test) }
-}
 
 fn all_nodes_answer(site: &Site) -> Result<()> {
     for ipv6 in [false, true] {

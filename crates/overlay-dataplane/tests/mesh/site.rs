@@ -27,7 +27,10 @@ use overlay_dataplane::{
     },
     user::{SwitchConfig, UserDataplane},
 };
-use overlay_testkit::{lab::Namespace, until::until};
+use overlay_testkit::{
+    lab::{self, Namespace},
+    until::until,
+};
 use overlay_types::{
     Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, PortSpec, ServiceId, Subnet, Vni,
 };
@@ -67,6 +70,11 @@ pub(crate) struct Published {
     pub(crate) tasks: Vec<usize>,
     pub(crate) draining: Vec<usize>,
     pub(crate) prefer_local: bool,
+}
+
+/// Runs a test where it may make namespaces.
+pub(crate) fn in_lab(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    if lab::skip() { Ok(()) } else { lab::isolated(test) }
 }
 
 /// An address on the wire.
