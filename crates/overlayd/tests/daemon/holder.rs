@@ -114,6 +114,13 @@ impl Site {
         holders.collect()
     }
 
+    /// The only one.
+    fn holder(&self) -> anyhow::Result<Pid> {
+        let found = self.holders();
+        anyhow::ensure!(found.len() == 1, "{found:?}");
+        Ok(found[0])
+    }
+
     /// One that was told to end has let go of everything before its process is gone.
     fn until_none_holds(&self) {
         until("no holder runs", PATIENCE, || {
@@ -136,20 +143,13 @@ impl Site {
     fn until_kept(&self, protection: &mut Protection) -> Pid {
         until("a holder is started", PATIENCE, || {
             self.keep(protection);
-            let found = self.holders();
-            anyhow::ensure!(found.len() == 1, "{found:?}");
-            Ok(found[0])
+            self.holder()
         })
         .unwrap()
     }
 
     fn until_held(&self) -> Pid {
-        until("a holder runs", PATIENCE, || {
-            let found = self.holders();
-            anyhow::ensure!(found.len() == 1, "{found:?}");
-            Ok(found[0])
-        })
-        .unwrap()
+        until("a holder runs", PATIENCE, || self.holder()).unwrap()
     }
 }
 
@@ -341,8 +341,8 @@ fn d06_a_holder_whose_name_was_removed_is_replaced() {
     fs::remove_file(site.path()).unwrap();
     site.keep(&mut protection);
     until("another one runs", PATIENCE, || {
-        let found = site.holders();
-        anyhow::ensure!(found.len() == 1 && found[0] != first, "{found:?}");
+        let found = site.holder()?;
+        anyhow::ensure!(found != first, "{found}");
         Ok(())
     })
     .unwrap();
