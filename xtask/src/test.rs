@@ -77,12 +77,19 @@ fn run_example(workspace: &Workspace, name: &str) -> Result<()> {
     bounded
         .args(["--foreground", "--kill-after=10", &EXAMPLE_BOUND_S.to_string()])
         .arg(program)
-        .stdin(Stdio::null());
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
     println!("$ {}", workspace::show(&bounded));
-    let status = bounded.status().context("could not start `timeout` (package coreutils)")?;
+    let mut child = bounded.spawn().context("could not start `timeout` (package coreutils)")?;
+    let said = io::read_to_string(child.stderr.take().context("no pipe")?)?;
+    let status = child.wait()?;
     match status.code() {
-        Some(0) => Ok(()),
-        Some(TIMED_OUT) => bail!("example {name} did not end within {EXAMPLE_BOUND_S} s"),
-        _ => bail!("example {name}: {status}"),
+        Some(0) => {
+            print!("{said}");
+            Ok(())
+        }
+        Some(TIMED_OUT) => bail!("example {name} did not end within {EXAMPLE_BOUND_S} s: {said}"),
+        _ => bail!("example {name}: {status}: {said}"),
     }
 }

@@ -87,13 +87,125 @@ fn removal(payload: &[u8], is_over: impl Fn(&Flow) -> bool) -> Option<Message> {
     if !is_over(&flow) {
         return None;
     }
-    let original = attributes.get(ORIGINAL)?;
+    // By its answers: as soon as it was listed, another one may have begun with the same questions, which goes
+    // elsewhere. Numbers do not tell them apart where the kernel keeps the one where it kept the other.
+    let reply = attributes.get(REPLY)?;
     let mut message =
-        Message::new(DELETE, NlmF::empty(), generic).nest(ORIGINAL, |tuple| tuple.append(original));
+        Message::new(DELETE, NlmF::empty(), generic).nest(REPLY, |tuple| tuple.append(reply));
     for kind in [ID, ZONE] {
         if let Some(value) = attributes.get(kind) {
             message = message.put(kind, value);
         }
     }
     Some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::{cell::OnceCell, net::SocketAddr, time::Duration};
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use overlay_testkit::{
+        lab::{self, Namespace},
+        traffic::listen,
+    };
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    const PORT: u16 = 80;
+    /// Longest wait for an octet.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An address that leads to the first or the second server, all in one namespace.
+    struct Ring {
+        netns: Namespace,
+        servers: [(IpAddr, TcpListener); 2],
+        client: SocketAddr,
+        target: SocketAddr,
+    }
+
+    impl Ring {
+        fn new(ipv6: bool) -> Self {
+            let netns = Namespace::new().unwrap();
+            netns.ip("link set lo up").unwrap();
+            let ip = |number: u16| -> IpAddr {
+                if ipv6 {
+                    [0xfd00, 0, 0, 0, 0, 0, 0, number].into()
+                } else {
+                    [127, 0, 1, number as u8].into()
+                }
+            };
+            if ipv6 {
+                for number in [1, 2, 3, 9] {
+                    netns.ip(&format!("address add {}/128 dev lo nodad", ip(number))).unwrap();
+                }
+            }
+            let servers =
+                [2, 3].map(|number| (ip(number), listen(&netns, ip(number), PORT).unwrap()));
+            let (client, target) = (ip(1), SocketAddr::new(ip(9), PORT));
+            Self { netns, servers, client: SocketAddr::new(client, 40_000), target }
+        }
+
+        /// Has new connections go to a server.
+        fn lead_to(&self, server: usize) {
+            let ip = if self.target.is_ipv6() { "ip6" } else { "ip" };
+            let rules = format!(
+                "table {ip} lead {{}}; delete table {ip} lead; table {ip} lead {{ chain output {{ \
+                 type nat hook output priority -100; {ip} daddr {} dnat to {}; }}; }}",
+                self.target.ip(),
+                self.servers[server].0,
+            );
+            self.netns.run(&["nft", &rules]).unwrap();
+        }
+
+        /// Both ends of a connection, always from the same port.
+        fn connect(&self, server: usize) -> (TcpStream, TcpStream) {
+            let near = self.netns.enter(|| {
+                let kind = Domain::for_address(self.target);
+                let near = Socket::new(kind, Type::STREAM, None).unwrap();
+                near.set_reuse_address(true).unwrap();
+                near.bind(&self.client.into()).unwrap();
+                near.connect(&self.target.into()).unwrap();
+                TcpStream::from(near)
+            });
+            (near, self.servers[server].1.accept().unwrap().0)
+        }
+    }
+
+    /// What has come since, from the same port to the same address, is another connection: and the kernel,
+    /// which puts it where the one before was in its memory, gives it the same number.
+    #[test]
+    fn s01_a_connection_that_takes_the_place_of_one_that_is_over_lives() {
+        if !lab::skip() {
+            lab::isolated(|| [false, true].map(replace_one_that_is_over));
+        }
+    }
+
+    fn replace_one_that_is_over(ipv6: bool) {
+        let ring = Ring::new(ipv6);
+        ring.lead_to(0);
+        let (mut near, far) = ring.connect(0);
+        drop(far);
+        assert_eq!(near.read(&mut [0]).unwrap(), 0);
+        drop(near);
+        ring.lead_to(1);
+        let socket = ring.netns.enter(RouteSocket::open_netfilter).unwrap();
+        let next = OnceCell::new();
+        let ended = end(&socket, |flow| {
+            let is_over = flow.from == (ring.servers[0].0, PORT);
+            if is_over {
+                next.get_or_init(|| ring.connect(1));
+            }
+            is_over
+        });
+        assert_eq!(ended.unwrap(), 1);
+        let (mut near, mut far) = next.into_inner().expect("the first one was listed");
+        far.write_all(b"?").unwrap();
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        near.read_exact(&mut [0]).expect("the next one goes on");
+    }
 }
