@@ -20,6 +20,7 @@
 //!   said about each
 //! - `netns`: namespaces as files; `inside`: sockets in one
 //! - `stations`: who is where, as a table and as changes to it; pure
+//! - `announce`: tells endpoints who has come
 //! - `scaffold`, `port`: the devices of a network and of an endpoint
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
@@ -34,6 +35,7 @@
 //! - `dataplane`, `observation`: operations, and reading back
 
 mod address;
+mod announce;
 pub mod capability;
 mod conntrack;
 mod dataplane;

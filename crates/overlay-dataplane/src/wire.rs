@@ -3,6 +3,7 @@
 //! A view exists only over bytes that hold the whole header with lengths that agree; its getters
 //! cannot fail. A `Repr` can only hold what may be on the wire and appends itself to a buffer.
 
+pub mod announcement;
 pub mod arp;
 pub mod checksum;
 pub mod dissection;

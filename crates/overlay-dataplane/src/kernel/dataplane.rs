@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
@@ -14,12 +14,14 @@ use nix::errno::Errno;
 use overlay_types::{EndpointId, NetworkId, Vni};
 
 use super::{
+    announce,
     directory::{Directory, NetworkFile},
     fence::{Fenced, ShortWay},
     inside::Inside,
     link::Vxlan,
     members::MemberFilter,
     netlink::{Refusal, RouteSocket},
+    netns::NetNs,
     nft::fence::Fence,
     port::{self, Board},
     scaffold,
@@ -32,6 +34,7 @@ use crate::{
     api::{Dataplane, Observed, Op},
     desired::{LocalEndpoint, Network, Settings},
     state::{State, check_vni},
+    wire::announcement::Announcement,
 };
 
 /// Smallest MTU of a device that carries IPv6 (RFC 8200 §5).
@@ -479,9 +482,14 @@ impl KernelDataplane {
                 failed.extend(first.map(|op| (op, error)));
                 changes.iter().map(|_| Err(Error::UnknownNetwork(*id))).collect()
             });
+            let mut newcomers = Vec::new();
             for (change, outcome) in changes.iter().zip(outcomes) {
                 programmed.stations.made(change, outcome.is_ok());
+                newcomers.extend(change.newcomer().filter(|_| outcome.is_ok()));
                 failed.extend(outcome.err().map(|error| (change.op, error)));
+            }
+            if let Err(error) = programmed.announce(&file, network, &newcomers) {
+                tracing::debug!(network = %id, %error, "who waits for a newcomer asks again");
             }
         }
         // Behind the backends that they lead to.
@@ -505,6 +513,22 @@ impl Programmed {
             self.fence.put(&mut inside.nft, fence)?;
         }
         Ok(program(&inside.route, id, changes))
+    }
+
+    /// Tells the endpoints of this node who has come.
+    fn announce(
+        &self,
+        file: &NetworkFile,
+        network: &Network,
+        newcomers: &[Announcement],
+    ) -> io::Result<()> {
+        let ports = self.fence.ports();
+        let ports = ports.filter_map(|(id, port)| Some((port, network.locals.get(&id)?.mac)));
+        let ports: Vec<_> = ports.collect();
+        if ports.is_empty() || newcomers.is_empty() {
+            return Ok(());
+        }
+        announce::tell(&NetNs::open(&file.path)?, &ports, newcomers)
     }
 }
 

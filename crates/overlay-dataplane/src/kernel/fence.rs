@@ -67,6 +67,11 @@ impl Fenced {
         self.ports.remove(&endpoint);
     }
 
+    /// The ports that endpoints are behind.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (EndpointId, u32)> {
+        self.ports.iter().map(|(endpoint, index)| (*endpoint, *index))
+    }
+
     /// The operation that wants it looked at, if any.
     pub(super) fn take_asked(&mut self) -> Option<usize> {
         self.asked.take()

@@ -16,7 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlay_types::{Addresses, EndpointId, MacAddr};
 
 use super::neighbor::{Content, Entry};
-use crate::desired::{LocalEndpoint, RemoteEndpoint};
+use crate::{
+    desired::{LocalEndpoint, RemoteEndpoint},
+    wire::announcement::Announcement,
+};
 
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -299,6 +302,16 @@ pub(super) struct Change {
     pub(super) removed: Vec<Entry>,
     /// Entries to have.
     pub(super) put: Vec<Entry>,
+}
+
+impl Change {
+    /// The address that it has somebody be reached by, and where that is.
+    pub(super) const fn newcomer(&self) -> Option<Announcement> {
+        match (self.key, self.new) {
+            (Key::Neighbor(address), Some(Value::At(mac))) => Some(Announcement { address, mac }),
+            _ => None,
+        }
+    }
 }
 
 /// What to tell the kernel. What replaces an entry is put without removing it first.

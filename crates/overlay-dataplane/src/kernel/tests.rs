@@ -9,10 +9,18 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
-use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, UdpSocket},
+    path::PathBuf,
+    time::Instant,
+};
 
 use overlay_testkit::lab::{self, Namespace};
-use overlay_types::{Addresses, Encapsulation, EndpointId, MacAddr, NetworkId, ServiceId};
+use overlay_types::{
+    Addresses, Encapsulation, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Subnet,
+};
 
 use super::{
     KernelConfig, KernelDataplane,
@@ -565,9 +573,9 @@ fn n12_an_endpoint_gets_ipv6_where_new_interfaces_have_none() {
         lab.container.enter(off).unwrap();
         let mut desired = lab.sample();
         let network = desired.networks.values_mut().next().unwrap();
-        let subnet = overlay_types::Subnet::parse("subnet", "fd00:1::/64").unwrap();
+        let subnet = Subnet::parse("subnet", "fd00:1::/64").unwrap();
         let gateway = "fd00:1::1".parse().unwrap();
-        network.settings.subnets.push(overlay_types::NetworkSubnet { subnet, gateway });
+        network.settings.subnets.push(NetworkSubnet { subnet, gateway });
         network.locals.values_mut().for_each(|l| l.addresses.v6 = "fd00:1::2".parse().ok());
         converge(&mut lab.start(), &desired);
         let shown = lab.container.ip("-6 address show dev eth0").unwrap();
@@ -621,6 +629,43 @@ fn a_namespace_that_vanished_takes_its_endpoint_along() {
         desired.networks.get_mut(&network).unwrap().locals.clear();
         converge(&mut dataplane, &desired);
         assert_eq!(lab.run(0, "ip neighbor show nud all").matches("10.0.1.2 ").count(), 0);
+    });
+}
+
+/// A minute before it would ask again.
+#[test]
+fn n12_who_asked_for_an_address_too_early_hears_at_once_when_it_comes() {
+    in_lab(|lab| {
+        let mut desired = lab.sample();
+        desired.networks.pop_last();
+        let network = desired.networks.values_mut().next().unwrap();
+        let subnet = Subnet::parse("subnet", "fd00:1::/64").unwrap();
+        let gateway = subnet.first();
+        network.settings.subnets.push(NetworkSubnet { subnet, gateway });
+        let v6 = |number| Some([0xfd00, 1, 0, 0, 0, 0, 0, number].into());
+        network.locals.values_mut().for_each(|local| local.addresses.v6 = v6(2));
+        network.remotes.values_mut().for_each(|remote| remote.addresses.v6 = v6(3));
+        let remotes = core::mem::take(&mut network.remotes);
+        let later = remotes.values().next().unwrap().addresses;
+        let mut dataplane = lab.start();
+        converge(&mut dataplane, &desired);
+        for version in ["ipv4", "ipv6"] {
+            let setting = format!("/proc/sys/net/{version}/neigh/eth0/retrans_time_ms");
+            lab.container.enter(|| fs::write(setting, "60000")).unwrap();
+        }
+        let known = || lab.container.ip("neighbor show").unwrap();
+        for address in later.iter() {
+            let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            let socket = lab.container.enter(|| UdpSocket::bind((any, 0))).unwrap();
+            socket.send_to(b"early", (address, 9)).unwrap();
+            eventually("it asks", || known().contains(&format!("{address} dev eth0 INCOMPLETE")));
+        }
+        desired.networks.values_mut().next().unwrap().remotes = remotes;
+        converge(&mut dataplane, &desired);
+        for address in later.iter() {
+            let found = format!("{address} dev eth0 lladdr");
+            eventually("it hears", || known().contains(&found));
+        }
     });
 }
 

@@ -138,8 +138,10 @@ impl Engine {
         Self { tables: Arc::default(), kept, next_sweep: None }
     }
 
-    /// Forwards by `tables` from now on. Flows whose backend they lack end with their next packet.
-    pub fn swap(&mut self, tables: Arc<Tables>) {
+    /// Forwards by `tables` from now on, and tells endpoints who has come. Flows whose backend they lack end
+    /// with their next packet.
+    pub fn swap(&mut self, tables: Arc<Tables>, out: &mut Batch) {
+        neighbor::announce(&self.tables, &tables, &self.kept.counters, out);
         self.tables = tables;
         self.kept.generation += 1;
     }

@@ -162,7 +162,10 @@ impl Runner {
                     *slot = None;
                 }
             }
-            Command::Swap(tables) => self.engine.swap(tables),
+            Command::Swap(tables) => {
+                self.engine.swap(tables, &mut self.batch);
+                self.flush();
+            }
             Command::Sas(work) => work(self.engine.sas_mut()),
             Command::Greet(peer) => {
                 self.engine.greet(peer, &mut self.batch);

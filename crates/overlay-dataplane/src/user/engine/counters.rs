@@ -115,6 +115,8 @@ counted! {
         DatagramsOut = "datagrams_out",
         /// ARP requests and neighbor solicitations answered.
         NeighborAnswers = "neighbor_answers",
+        /// Endpoints told of an address that is new, each time.
+        Announcements = "announcements",
         /// Pings to virtual and gateway addresses answered.
         EchoAnswers = "echo_answers",
         /// ICMP errors sent to endpoints.

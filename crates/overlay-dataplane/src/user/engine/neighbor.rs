@@ -1,21 +1,39 @@
-//! ARP requests and neighbor solicitations, answered from the tables: nothing is flooded.
+//! ARP requests and neighbor solicitations, answered from the tables: nothing is flooded. What the tables
+//! come to say is announced.
 
 use core::net::{IpAddr, Ipv6Addr};
 
 use overlay_types::MacAddr;
 
 use super::{
-    batch::Offload,
-    counters::{DropReason, Event},
+    batch::{Batch, Offload},
+    counters::{Counters, DropReason, Event},
     ingress::link_local,
-    tables::LocalPort,
+    tables::{LocalPort, Tables},
     transit::{Packet, Transit},
 };
 use crate::wire::{
+    announcement,
     arp::{ArpRepr, Operation},
     ethernet::{self, EthernetFrame, EthernetRepr, ethertype},
     ndp::{Advertisement, Solicitation},
 };
+
+/// Tells the endpoints of networks that change who has come.
+pub(super) fn announce(before: &Tables, now: &Tables, counters: &Counters, out: &mut Batch) {
+    let told = now.changed(before).flat_map(|(before, now)| {
+        let all =
+            now.newcomers(before).flat_map(|new| now.locals.iter().map(move |port| (new, port)));
+        all.filter(|(new, local)| new.mac != local.mac)
+    });
+    for (newcomer, local) in told.take(announcement::MOST) {
+        let (start, arena) = out.begin_frame();
+        newcomer.emit(arena);
+        out.commit_frame(start, local.binding.port, Offload::None);
+        counters.count(Event::Announcements);
+        counters.count(Event::FramesOut);
+    }
+}
 
 impl Transit<'_> {
     pub(super) fn answer_arp(

@@ -137,7 +137,8 @@ impl Node {
         node
     }
 
-    fn plan(&mut self, plans: &[&Plan]) {
+    /// What its endpoints are told of the change.
+    fn plan(&mut self, plans: &[&Plan]) -> Batch {
         let tables = plans.iter().map(|plan| {
             Arc::new(NetworkTable::build(&plan.on(self.number), |endpoint| {
                 let port = endpoint.to_u128() as u32;
@@ -145,7 +146,9 @@ impl Node {
             }))
         });
         let tables = Tables::new(tables.collect::<Vec<_>>());
-        self.engine.swap(Arc::new(tables));
+        let mut told = Batch::default();
+        self.engine.swap(Arc::new(tables), &mut told);
+        told
     }
 
     fn frame(&mut self, host: u8, frame: &[u8]) -> Batch {

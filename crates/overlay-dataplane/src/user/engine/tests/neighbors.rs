@@ -173,3 +173,46 @@ fn n17_the_switch_routes_between_subnets() {
     assert_checksums(&answer[0].1);
     assert_eq!(a.drops(), [(DropReason::NoRoute, 1)]);
 }
+
+#[test]
+fn n12_endpoints_are_told_who_has_come() {
+    let before = Plan::new(PLAIN, &[(1, 11), (1, 12)]);
+    let mut a = Node::new(1, &[&before]);
+    assert!(a.plan(&[&before]).is_empty(), "nobody has come");
+    let after = Plan::new(PLAIN, &[(1, 11), (1, 12), (2, 21)]).serve(100, &[21]);
+    let told = frames(&a.plan(&[&after]));
+    let mut seen = BTreeSet::new();
+    for (port, frame) in &told {
+        let ethernet = EthernetFrame::new_checked(frame).unwrap();
+        let address = if ethernet.ethertype() == EthernetProtocol::Arp {
+            let arp = ArpPacket::new_checked(ethernet.payload()).unwrap();
+            assert_eq!(ethernet.dst_addr(), EthernetAddress::BROADCAST);
+            assert_eq!(arp.source_protocol_addr(), arp.target_protocol_addr());
+            let at = EthernetAddress::from_bytes(arp.source_hardware_addr());
+            assert_eq!(at, ethernet.src_addr());
+            IpAddr::from(<[u8; 4]>::try_from(arp.source_protocol_addr()).unwrap())
+        } else {
+            assert_checksums(frame);
+            let ip = Ipv6Packet::new_checked(ethernet.payload()).unwrap();
+            let message = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+            assert_eq!(message.neighbor_flags(), NdiscNeighborFlags::OVERRIDE);
+            message.target_addr().into()
+        };
+        let mac = ethernet.src_addr();
+        seen.insert((*port, address, mac));
+    }
+    let mut wanted = BTreeSet::new();
+    for port in [11, 12] {
+        for (host, mac) in [(21, mac(21)), (100, ROUTER_MAC)] {
+            wanted.insert((port, v4(host).into(), hardware(mac)));
+            wanted.insert((port, v6(host).into(), hardware(mac)));
+        }
+    }
+    assert_eq!(seen, wanted);
+    assert_eq!(told.len(), wanted.len());
+    // One that comes here is no news to itself.
+    let moved = Plan::new(PLAIN, &[(1, 11), (1, 12), (1, 13), (2, 21)]).serve(100, &[21]);
+    let told = frames(&a.plan(&[&moved]));
+    assert_eq!(told.iter().map(|(port, _)| *port).collect::<BTreeSet<_>>(), [11, 12].into());
+    assert_eq!(told.len(), 4);
+}

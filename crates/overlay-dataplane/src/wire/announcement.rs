@@ -1,0 +1,58 @@
+//! What tells the hosts of a link who has come: a gratuitous ARP reply (RFC 5227 §3), an unsolicited
+//! advertisement (RFC 4861 §7.2.6).
+//!
+//! A host that asks for an address before its node knows whose that is gets no answer, and asks again a
+//! second later, with what it wants to send on hold: it answers somebody who has just come, or was quicker
+//! than the news. It takes the address from an announcement, too. Who did not ask ignores that.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+use overlay_types::MacAddr;
+
+use super::{
+    arp::{ArpRepr, Operation},
+    ethernet::{EthernetRepr, ethertype},
+    ndp::Advertisement,
+};
+
+/// Announcements at a time. A node that starts hears of thousands at once, which nobody waits for.
+pub(crate) const MOST: usize = 1024;
+
+const EVERYBODY: MacAddr = MacAddr([0xff; 6]);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+
+/// An address, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announcement {
+    /// The address.
+    pub address: IpAddr,
+    /// Where it is.
+    pub mac: MacAddr,
+}
+
+impl Announcement {
+    /// Appends the frame.
+    pub fn emit(self, out: &mut Vec<u8>) {
+        let Self { address, mac } = self;
+        match address {
+            IpAddr::V4(address) => {
+                let ethertype = ethertype::ARP;
+                EthernetRepr { destination: EVERYBODY, source: mac, ethertype }.emit(out);
+                ArpRepr {
+                    operation: Operation::Reply,
+                    sender_mac: mac,
+                    sender_ip: address,
+                    target_mac: EVERYBODY,
+                    target_ip: address,
+                }
+                .emit(out);
+            }
+            IpAddr::V6(target) => {
+                let ethertype = ethertype::IPV6;
+                EthernetRepr { destination: ALL_NODES_MAC, source: mac, ethertype }.emit(out);
+                Advertisement { target, mac, destination: ALL_NODES, solicited: false }.emit(out);
+            }
+        }
+    }
+}
