@@ -1,6 +1,6 @@
 //! Which requests were applied already.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use overlay_types::RequestId;
 
@@ -17,8 +17,8 @@ pub(super) const MAX_REQUESTS: usize = 16_384;
 pub(super) struct Requests {
     /// Oldest first, in one piece of memory: an answer is hundreds of bytes.
     answers: VecDeque<(RequestId, Response)>,
-    /// How many answers there were before that of a request.
-    places: BTreeMap<RequestId, u64>,
+    /// How many answers there were before that of a request. Looked up only, so that replicas need no order.
+    places: HashMap<RequestId, u64>,
     /// How many answers are forgotten.
     forgotten: u64,
 }
