@@ -32,11 +32,13 @@
 //! - `tally`: what the rules have dropped
 //! - `workshop`: where TAP devices of the switch in user space are made
 //! - [`mesh`]: published ports of services, on every node; beside the dataplane
-//! - `dataplane`, `observation`: operations, and reading back
+//! - `dataplane`, `observation`: operations, and reading back; `programmed`: what is there of a network
+//! - `config`: what it is started with
 
 mod address;
 mod announce;
 pub mod capability;
+mod config;
 mod conntrack;
 mod dataplane;
 mod directory;
@@ -54,6 +56,7 @@ pub mod nft;
 mod observation;
 mod policy;
 mod port;
+mod programmed;
 mod route;
 mod scaffold;
 mod services;
@@ -65,7 +68,8 @@ pub mod xfrm;
 #[cfg(test)]
 mod tests;
 
-pub use dataplane::{KernelConfig, KernelDataplane};
+pub use config::KernelConfig;
+pub use dataplane::KernelDataplane;
 pub use gateway::{GatewayConfig, KernelGateway};
 pub use mesh::{IngressMode, KernelMesh, MeshConfig};
 pub use netns::{NetNs, NetNsId, of_process, set_loopback_up};

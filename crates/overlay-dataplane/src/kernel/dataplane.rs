@@ -4,37 +4,31 @@ use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, ErrorKind},
-    path::PathBuf,
+    io::ErrorKind,
     sync::{Mutex, PoisonError},
     thread,
 };
 
-use nix::errno::Errno;
 use overlay_types::{EndpointId, NetworkId, Vni};
 
 use super::{
-    announce,
+    config::KernelConfig,
     directory::{Directory, NetworkFile},
-    fence::{Fenced, ShortWay},
-    inside::Inside,
+    fence::ShortWay,
     link::Vxlan,
     members::MemberFilter,
-    netlink::{Refusal, RouteSocket},
-    netns::NetNs,
-    nft::fence::Fence,
+    netlink::RouteSocket,
     port::{self, Board},
+    programmed::Programmed,
     scaffold,
     services::{Services, Site},
-    stations::{Change, Devices, Stations},
-    xfrm::{Esp, Protection, holder::Holder},
+    xfrm::Protection,
 };
 use crate::{
     Error,
     api::{Dataplane, Observed, Op},
     desired::{LocalEndpoint, Network, Settings},
     state::{State, check_vni},
-    wire::announcement::Announcement,
 };
 
 /// Smallest MTU of a device that carries IPv6 (RFC 8200 §5).
@@ -42,45 +36,6 @@ const MIN_MTU_V6: u16 = 1280;
 
 /// Threads that remove devices at once. They wait, they do not work.
 const REMOVERS: usize = 16;
-
-/// How a node's kernel dataplane is set up.
-#[derive(Debug, Clone)]
-pub struct KernelConfig {
-    /// Directory of the namespaces' files. What a restart takes over is what it finds there, so it
-    /// has to be on a file system that is empty after a boot, like `/run/overlayd/netns`.
-    pub directory: PathBuf,
-    /// Source address of VXLAN datagrams.
-    pub data_path: IpAddr,
-    /// UDP port of VXLAN.
-    pub port: u16,
-    /// How encrypted networks are sealed; `None` when the kernel cannot: then they are refused.
-    pub esp: Option<Esp>,
-    /// Who has ESP in UDP taken in while this process is down; `None`: nobody, so that encrypted networks
-    /// receive nothing then.
-    pub holder: Option<Holder>,
-    /// A file that is there while there may be associations or policies of this process, for whoever is to
-    /// remove what it left: another process's look the same.
-    pub trace: Option<PathBuf>,
-}
-
-impl KernelConfig {
-    /// Namespaces in `directory`, VXLAN from `data_path` on port 4789, no encrypted networks.
-    pub fn new(directory: impl Into<PathBuf>, data_path: IpAddr) -> Self {
-        let directory = directory.into();
-        Self { directory, data_path, port: 4789, esp: None, holder: None, trace: None }
-    }
-}
-
-/// A network's devices and entries, as they were last read or made.
-#[derive(Debug, Default)]
-pub(super) struct Programmed {
-    pub(super) bridge: u32,
-    pub(super) devices: Devices,
-    pub(super) stations: Stations,
-    pub(super) fence: Fenced,
-    /// Open sockets, if they are kept.
-    pub(super) inside: Option<Inside>,
-}
 
 /// A node's dataplane in the Linux kernel.
 #[derive(Debug)]
@@ -496,64 +451,6 @@ impl KernelDataplane {
         failed.extend(self.services.flush(&self.state.0.networks));
         failed
     }
-}
-
-impl Programmed {
-    /// Makes changes in a network's namespace, and says of each whether it is made. An error when none is.
-    fn change(
-        &mut self,
-        id: NetworkId,
-        file: &NetworkFile,
-        fence: Option<Fence>,
-        changes: &[Change],
-    ) -> Result<Vec<Result<(), Error>>, Error> {
-        let inside = file.enter(&mut self.inside)?;
-        // Before the entries that let frames of a port in.
-        if let Some(fence) = fence {
-            self.fence.put(&mut inside.nft, fence)?;
-        }
-        Ok(program(&inside.route, id, changes))
-    }
-
-    /// Tells the endpoints of this node who has come.
-    fn announce(
-        &self,
-        file: &NetworkFile,
-        network: &Network,
-        newcomers: &[Announcement],
-    ) -> io::Result<()> {
-        let ports = self.fence.ports();
-        let ports = ports.filter_map(|(id, port)| Some((port, network.locals.get(&id)?.mac)));
-        let ports: Vec<_> = ports.collect();
-        if ports.is_empty() || newcomers.is_empty() {
-            return Ok(());
-        }
-        announce::tell(&NetNs::open(&file.path)?, &ports, newcomers)
-    }
-}
-
-/// Tells the kernel: first what goes, then what comes, each in as few calls as there can be.
-fn program(inside: &RouteSocket, network: NetworkId, changes: &[Change]) -> Vec<Result<(), Error>> {
-    let removals = changes.iter().flat_map(|change| change.removed.iter().map(|e| e.remove()));
-    let mut removed = inside.batch(removals.collect()).into_iter().map(|result| match result {
-        // Of what is not there, nothing has to be removed.
-        Err(Refusal { errno: Errno::ENOENT | Errno::ESRCH | Errno::ENODEV, .. }) => Ok(()),
-        result => result,
-    });
-    let additions = changes.iter().flat_map(|change| change.put.iter().map(|e| e.put()));
-    let mut added = inside.batch(additions.collect()).into_iter();
-    let failed = |source| Error::Kernel {
-        step: "program an endpoint of",
-        subject: format!("network {network}"),
-        source,
-    };
-    let mut outcomes = Vec::with_capacity(changes.len());
-    for change in changes {
-        let mut results: Vec<_> = removed.by_ref().take(change.removed.len()).collect();
-        results.extend(added.by_ref().take(change.put.len()));
-        outcomes.push(results.into_iter().collect::<Result<(), _>>().map_err(failed));
-    }
-    outcomes
 }
 
 impl Dataplane for KernelDataplane {

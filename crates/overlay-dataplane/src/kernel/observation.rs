@@ -11,7 +11,7 @@ use overlay_types::{Addresses, EndpointId};
 
 use super::{
     address::{self, Assigned},
-    dataplane::{KernelDataplane, Programmed},
+    dataplane::KernelDataplane,
     directory::NetworkFile,
     fence::Fenced,
     inside::KEPT,
@@ -20,6 +20,7 @@ use super::{
     neighbor::{self, Entry},
     netlink::RouteSocket,
     port::Board,
+    programmed::Programmed,
     scaffold,
     stations::{NOWHERE, Stations},
 };
