@@ -2,7 +2,7 @@
 //! shall.
 
 use core::time::Duration;
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -31,15 +31,7 @@ const WORD: &[u8] = b"heard while nobody looks after it";
 
 /// The processes on a host that have the socket of ESP.
 fn holders(host: &Host) -> Result<Vec<Pid>> {
-    let namespace = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
-    let own = namespace(&host.netns.path());
-    let holders = fs::read_dir("/proc")?.flatten().filter_map(|process| {
-        let pid: i32 = process.file_name().to_str()?.parse().ok()?;
-        let name = fs::read_to_string(process.path().join("comm")).ok()?;
-        let here = namespace(&process.path().join("ns/net")) == own;
-        (name == "overlay-esp\n" && here).then(|| Pid::from_raw(pid))
-    });
-    Ok(holders.collect())
+    host.netns.processes("overlay-esp")
 }
 
 /// The only one.

@@ -11,8 +11,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
-    os::fd::{AsRawFd, OwnedFd},
+    fs::{self, File},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -22,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
+    unistd::Pid,
 };
 
 /// Where `ip netns` keeps namespaces, one file for each name.
@@ -190,6 +194,22 @@ impl Namespace {
         let name = program.as_ref().to_string_lossy().into_owned();
         let child = self.enter(move || command.spawn()).with_context(|| format!("run {name}"))?;
         Ok(Running { child: Some(child), name })
+    }
+
+    /// The processes in it that have this name.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn processes(&self, name: &str) -> Result<Vec<Pid>> {
+        let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+        let own = inode(&self.path());
+        let named = fs::read_dir("/proc")?.flatten().filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let comm = fs::read_to_string(process.path().join("comm")).ok()?;
+            let here = inode(&process.path().join("ns/net")) == own;
+            (comm.trim_end() == name && here).then(|| Pid::from_raw(pid))
+        });
+        Ok(named.collect())
     }
 
     /// Runs a command inside to its end and returns what it printed. Fails when it does.

@@ -102,16 +102,7 @@ impl Site {
 
     /// The holders on this host.
     fn holders(&self) -> Vec<Pid> {
-        let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
-        let own = inode(&self.netns.path());
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let holders = processes.filter_map(|process| {
-            let pid: i32 = process.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(process.path().join("comm")).ok()?;
-            let here = inode(&process.path().join("ns/net")) == own;
-            (name == "overlay-esp\n" && here).then(|| Pid::from_raw(pid))
-        });
-        holders.collect()
+        self.netns.processes("overlay-esp").unwrap()
     }
 
     /// The only one.
