@@ -78,7 +78,7 @@ fn engine(number: u8, encrypted: bool) -> Engine {
         Some(PortBinding { port: PortId(id.to_u128() as u32), offload: false })
     });
     let mut engine = Engine::new(Config::new(node(number), 1));
-    engine.swap(Arc::new(Tables::new([Arc::new(table)])), &mut Batch::default());
+    engine.swap(Arc::new(Tables::new([Arc::new(table)])));
     let sa = |from: u8| {
         let spi = Spi::new(0x1000 + u32::from(from)).expect("not reserved");
         let id = SaId { peer: NodeId::from_u128((3 - number).into()), epoch: Epoch::new(1), spi };

@@ -32,7 +32,7 @@ pub fn frame(bytes: &[u8]) -> bool {
 /// Whether something comes out of a fresh switch. What does must be where the batch says.
 fn run(input: impl FnOnce(&mut Engine, &mut Batch)) -> bool {
     let mut engine = Engine::new(Config { max_flows: 16, ..Config::new(HERE, 0) });
-    engine.swap(Arc::new(Tables::new([Arc::new(table())])), &mut Batch::default());
+    engine.swap(Arc::new(Tables::new([Arc::new(table())])));
     let mut out = Batch::default();
     input(&mut engine, &mut out);
     assert!(out.frames().all(|(port, frame, _)| port == PORT && !frame.is_empty()));

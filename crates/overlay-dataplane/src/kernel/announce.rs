@@ -1,4 +1,5 @@
-//! Tells the endpoints of a network who has come, through their ports.
+//! Tells the endpoints of a network who has come, through their ports; on a thread of its own, because the
+//! kernel waits when a packet socket is closed.
 
 #![allow(
     unsafe_code,
@@ -8,6 +9,8 @@
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
+    sync::mpsc,
+    thread,
 };
 
 use nix::{
@@ -21,31 +24,72 @@ use overlay_types::MacAddr;
 use super::netns::NetNs;
 use crate::wire::announcement::{Announcement, MOST};
 
-/// Tells the endpoints behind `ports`, of which each has its own address, in a network's namespace.
-/// Fails without `CAP_NET_RAW`.
-pub(super) fn tell(
-    netns: &NetNs,
-    ports: &[(u32, MacAddr)],
-    newcomers: &[Announcement],
-) -> io::Result<()> {
-    let pairs =
-        newcomers.iter().flat_map(|newcomer| ports.iter().map(move |port| (port, newcomer)));
-    let mut others =
-        pairs.filter(|((_, own), newcomer)| *own != newcomer.mac).take(MOST).peekable();
-    if others.peek().is_none() {
-        return Ok(());
+/// Networks whose endpoints wait to be told. Those of others are not: so many change at once when a node
+/// starts only.
+const NETWORKS: usize = 64;
+
+/// What the endpoints of a network are to be told.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) netns: NetNs,
+    /// Ports, and the Ethernet address behind each.
+    pub(super) ports: Vec<(u32, MacAddr)>,
+    pub(super) newcomers: Vec<Announcement>,
+}
+
+/// Who tells. It ends with its handle.
+#[derive(Debug)]
+pub(super) struct Announcer(mpsc::SyncSender<News>);
+
+impl Announcer {
+    pub(super) fn start() -> io::Result<Self> {
+        let (sender, news) = mpsc::sync_channel(NETWORKS);
+        let thread = thread::Builder::new().name("overlay-announce".to_owned());
+        thread.spawn(move || tell_all(&news))?;
+        Ok(Self(sender))
     }
-    let opened = netns.enter(|| {
-        Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?)
-    })?;
-    let (mut frame, mut outcome) = (Vec::new(), Ok(()));
-    for ((port, _), newcomer) in others {
-        frame.clear();
-        newcomer.emit(&mut frame);
-        // One that is just going keeps it from no other.
-        outcome = outcome.and(send(&opened, *port, &frame));
+
+    pub(super) fn tell(&self, news: News) {
+        // No room: whoever waits asks again.
+        let _ = self.0.try_send(news);
     }
-    outcome
+}
+
+fn tell_all(all: &mpsc::Receiver<News>) {
+    let mut warned = false;
+    for news in all {
+        let Err(error) = news.tell() else { continue };
+        if core::mem::replace(&mut warned, true) {
+            tracing::debug!(%error, "endpoints are not told who has come");
+        } else {
+            tracing::warn!(
+                %error,
+                "endpoints are not told who has come, and wait a second where they asked too early; it takes \
+                 CAP_NET_RAW, and a kernel with CONFIG_PACKET"
+            );
+        }
+    }
+}
+
+impl News {
+    fn tell(&self) -> io::Result<()> {
+        let socket = self.netns.enter(|| {
+            Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?)
+        })?;
+        let (mut frame, mut outcome) = (Vec::new(), Ok(()));
+        for newcomer in self.newcomers.iter().take(MOST) {
+            frame.clear();
+            newcomer.emit(&mut frame);
+            for (port, _) in self.ports.iter().filter(|(_, own)| *own != newcomer.mac) {
+                match send(&socket, *port, &frame) {
+                    // One that is just going keeps it from no other.
+                    Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
+                    sent => outcome = outcome.and(sent),
+                }
+            }
+        }
+        outcome
+    }
 }
 
 /// Puts a frame on the endpoint's side of a port.

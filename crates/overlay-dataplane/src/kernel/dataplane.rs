@@ -12,6 +12,7 @@ use std::{
 use overlay_types::{EndpointId, NetworkId, Vni};
 
 use super::{
+    announce::Announcer,
     config::KernelConfig,
     directory::{Directory, NetworkFile},
     fence::ShortWay,
@@ -50,6 +51,7 @@ pub struct KernelDataplane {
     pub(super) enforced: bool,
     /// The file that tells of associations is there.
     traced: bool,
+    announcer: Announcer,
     pub(super) short_way: ShortWay,
     pub(super) state: State,
     pub(super) programmed: BTreeMap<NetworkId, Programmed>,
@@ -71,6 +73,7 @@ impl KernelDataplane {
             host: RouteSocket::open().map_err(Error::unopened)?,
             config,
             filter,
+            announcer: Announcer::start().map_err(Error::Runtime)?,
             short_way: ShortWay::default(),
             state: State::default(),
             programmed: BTreeMap::new(),
@@ -443,9 +446,7 @@ impl KernelDataplane {
                 newcomers.extend(change.newcomer().filter(|_| outcome.is_ok()));
                 failed.extend(outcome.err().map(|error| (change.op, error)));
             }
-            if let Err(error) = programmed.announce(&file, network, &newcomers) {
-                tracing::debug!(network = %id, %error, "who waits for a newcomer asks again");
-            }
+            programmed.announce(&self.announcer, &file, network, newcomers);
         }
         // Behind the backends that they lead to.
         failed.extend(self.services.flush(&self.state.0.networks));

@@ -1,12 +1,10 @@
 //! A network's devices and entries in the kernel, and changes to them.
 
-use std::io;
-
 use nix::errno::Errno;
 use overlay_types::NetworkId;
 
 use super::{
-    announce,
+    announce::{Announcer, News},
     directory::NetworkFile,
     fence::Fenced,
     inside::Inside,
@@ -45,20 +43,25 @@ impl Programmed {
         Ok(program(&inside.route, id, changes))
     }
 
-    /// Tells the endpoints of this node who has come.
+    /// Has the endpoints of this node told who has come.
     pub(super) fn announce(
         &self,
+        announcer: &Announcer,
         file: &NetworkFile,
         network: &Network,
-        newcomers: &[Announcement],
-    ) -> io::Result<()> {
+        newcomers: Vec<Announcement>,
+    ) {
+        if newcomers.is_empty() {
+            return;
+        }
         let ports = self.fence.ports();
         let ports = ports.filter_map(|(id, port)| Some((port, network.locals.get(&id)?.mac)));
         let ports: Vec<_> = ports.collect();
-        if ports.is_empty() || newcomers.is_empty() {
-            return Ok(());
+        if !ports.is_empty()
+            && let Ok(netns) = NetNs::open(&file.path)
+        {
+            announcer.tell(News { netns, ports, newcomers });
         }
-        announce::tell(&NetNs::open(&file.path)?, &ports, newcomers)
     }
 }
 

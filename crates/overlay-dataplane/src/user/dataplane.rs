@@ -23,6 +23,9 @@ use crate::{
     state::State,
 };
 
+/// Announcements at a time: while they are made, nothing else is forwarded.
+const ANNOUNCEMENTS: usize = 1024;
+
 /// A node's dataplane in user space.
 #[derive(Debug)]
 pub struct UserDataplane {
@@ -221,16 +224,23 @@ impl UserDataplane {
 
     /// Builds the tables of the networks that changed and gives the switch all of them.
     fn swap(&mut self, changed: BTreeSet<NetworkId>) -> Result<(), Error> {
+        let mut told = Vec::new();
         for id in changed {
             match self.state.0.networks.get(&id) {
                 Some(network) => {
                     let table = NetworkTable::build(network, |e| self.ports.get(&e).copied());
-                    self.tables.insert(id, Arc::new(table));
+                    let table = Arc::new(table);
+                    let before = self.tables.insert(id, Arc::clone(&table));
+                    told.extend(before.iter().flat_map(|before| table.announcements(before)));
                 }
                 None => drop(self.tables.remove(&id)),
             }
         }
         self.switch.swap(Arc::new(Tables::new(self.tables.values().cloned())))?;
+        told.truncate(ANNOUNCEMENTS);
+        if !told.is_empty() {
+            self.switch.announce(told)?;
+        }
         if !self.released.is_empty() {
             // Devices that were unplugged are gone when this ends: others may want their names.
             self.switch.barrier()?;

@@ -48,7 +48,7 @@ pub use sealed::Sas;
 pub use tables::{NetworkTable, PortBinding, PortId, ROUTER_MAC, Tables};
 use transit::Transit;
 
-use crate::wire::vxlan;
+use crate::wire::{announcement::Announcement, vxlan};
 
 /// Time between two looks at expired flows.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -138,12 +138,21 @@ impl Engine {
         Self { tables: Arc::default(), kept, next_sweep: None }
     }
 
-    /// Forwards by `tables` from now on, and tells endpoints who has come. Flows whose backend they lack end
-    /// with their next packet.
-    pub fn swap(&mut self, tables: Arc<Tables>, out: &mut Batch) {
-        neighbor::announce(&self.tables, &tables, &self.kept.counters, out);
+    /// Forwards by `tables` from now on. Flows whose backend they lack end with their next packet.
+    pub fn swap(&mut self, tables: Arc<Tables>) {
         self.tables = tables;
         self.kept.generation += 1;
+    }
+
+    /// Appends frames that tell ports who has come.
+    pub fn announce(&self, told: &[(PortId, Announcement)], out: &mut Batch) {
+        for (port, newcomer) in told {
+            let (start, arena) = out.begin_frame();
+            newcomer.emit(arena);
+            out.commit_frame(start, *port, Offload::None);
+            self.kept.counters.count(Event::Announcements);
+            self.kept.counters.count(Event::FramesOut);
+        }
     }
 
     /// The security associations, to add and remove them.

@@ -162,8 +162,9 @@ impl Runner {
                     *slot = None;
                 }
             }
-            Command::Swap(tables) => {
-                self.engine.swap(tables, &mut self.batch);
+            Command::Swap(tables) => self.engine.swap(tables),
+            Command::Announce(told) => {
+                self.engine.announce(&told, &mut self.batch);
                 self.flush();
             }
             Command::Sas(work) => work(self.engine.sas_mut()),

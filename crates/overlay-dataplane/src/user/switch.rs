@@ -24,7 +24,7 @@ use super::{
     sockets::Sockets,
     wake::Wake,
 };
-use crate::Error;
+use crate::{Error, wire::announcement::Announcement};
 
 /// Commands that wait for the switch's thread. Whoever sends more waits too: changes are rare and
 /// must not be lost.
@@ -64,6 +64,8 @@ pub(super) enum Command {
     RemovePort(PortId),
     /// Forward by these tables.
     Swap(Arc<Tables>),
+    /// Tell these ports who has come.
+    Announce(Vec<(PortId, Announcement)>),
     Sas(SaWork),
     /// Send a greeting to this peer.
     Greet(NodeId),
@@ -119,6 +121,11 @@ impl Switch {
     /// Forwards by `tables` from now on.
     pub fn swap(&self, tables: Arc<Tables>) -> Result<(), Error> {
         self.command(Command::Swap(tables))
+    }
+
+    /// Tells ports who has come.
+    pub fn announce(&self, told: Vec<(PortId, Announcement)>) -> Result<(), Error> {
+        self.command(Command::Announce(told))
     }
 
     /// Does something with the security associations on the switch's thread, and waits for what

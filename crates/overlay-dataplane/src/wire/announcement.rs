@@ -1,9 +1,10 @@
-//! What tells the hosts of a link who has come: a gratuitous ARP reply (RFC 5227 §3), an unsolicited
+//! What tells the hosts of a link who has come: a gratuitous ARP reply (RFC 5944 §4.6), an unsolicited
 //! advertisement (RFC 4861 §7.2.6).
 //!
 //! A host that asks for an address before its node knows whose that is gets no answer, and asks again a
 //! second later, with what it wants to send on hold: it answers somebody who has just come, or was quicker
-//! than the news. It takes the address from an announcement, too. Who did not ask ignores that.
+//! than the news. It takes the address from an announcement, too. Who did not ask ignores that, as
+//! Linux does unless `arp_accept` or `accept_untracked_na` is set.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -15,12 +16,13 @@ use super::{
     ndp::Advertisement,
 };
 
-/// Announcements at a time. A node that starts hears of thousands at once, which nobody waits for.
-pub(crate) const MOST: usize = 1024;
+/// Addresses of a network that are announced at a time. A node that starts hears of thousands at once, which
+/// nobody waits for.
+pub(crate) const MOST: usize = 128;
 
-const EVERYBODY: MacAddr = MacAddr([0xff; 6]);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+/// All hosts of a link, and their Ethernet address (RFC 2464 §7).
+pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
 /// An address, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +40,12 @@ impl Announcement {
         match address {
             IpAddr::V4(address) => {
                 let ethertype = ethertype::ARP;
-                EthernetRepr { destination: EVERYBODY, source: mac, ethertype }.emit(out);
+                EthernetRepr { destination: MacAddr::BROADCAST, source: mac, ethertype }.emit(out);
                 ArpRepr {
                     operation: Operation::Reply,
                     sender_mac: mac,
                     sender_ip: address,
-                    target_mac: EVERYBODY,
+                    target_mac: mac,
                     target_ip: address,
                 }
                 .emit(out);

@@ -1,39 +1,20 @@
-//! ARP requests and neighbor solicitations, answered from the tables: nothing is flooded. What the tables
-//! come to say is announced.
+//! ARP requests and neighbor solicitations, answered from the tables: nothing is flooded.
 
 use core::net::{IpAddr, Ipv6Addr};
 
-use overlay_types::MacAddr;
-
 use super::{
-    batch::{Batch, Offload},
-    counters::{Counters, DropReason, Event},
+    batch::Offload,
+    counters::{DropReason, Event},
     ingress::link_local,
-    tables::{LocalPort, Tables},
+    tables::LocalPort,
     transit::{Packet, Transit},
 };
 use crate::wire::{
-    announcement,
+    announcement::{ALL_NODES, ALL_NODES_MAC},
     arp::{ArpRepr, Operation},
     ethernet::{self, EthernetFrame, EthernetRepr, ethertype},
     ndp::{Advertisement, Solicitation},
 };
-
-/// Tells the endpoints of networks that change who has come.
-pub(super) fn announce(before: &Tables, now: &Tables, counters: &Counters, out: &mut Batch) {
-    let told = now.changed(before).flat_map(|(before, now)| {
-        let all =
-            now.newcomers(before).flat_map(|new| now.locals.iter().map(move |port| (new, port)));
-        all.filter(|(new, local)| new.mac != local.mac)
-    });
-    for (newcomer, local) in told.take(announcement::MOST) {
-        let (start, arena) = out.begin_frame();
-        newcomer.emit(arena);
-        out.commit_frame(start, local.binding.port, Offload::None);
-        counters.count(Event::Announcements);
-        counters.count(Event::FramesOut);
-    }
-}
 
 impl Transit<'_> {
     pub(super) fn answer_arp(
@@ -93,9 +74,8 @@ impl Transit<'_> {
         let found = self.network.resolve(IpAddr::V6(target));
         let mac = found.ok_or(DropReason::NeighborDiscovery)?;
         // Someone who tests an address that is taken has none to be answered at (RFC 4861 §7.2.4).
-        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let (destination, destination_mac, solicited) = if source.is_unspecified() {
-            (all_nodes, MacAddr([0x33, 0x33, 0, 0, 0, 1]), false)
+            (ALL_NODES, ALL_NODES_MAC, false)
         } else {
             (source, local.mac, true)
         };

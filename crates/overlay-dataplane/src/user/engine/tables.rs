@@ -1,6 +1,6 @@
 //! Forwarding tables: immutable, built from the desired state, swapped whole.
 
-use core::{fmt, net::IpAddr, ptr};
+use core::{fmt, net::IpAddr};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -9,7 +9,10 @@ use std::{
 use overlay_types::{Addresses, EndpointId, MacAddr, Vni};
 
 use super::hash::{Seed, mix};
-use crate::{desired, wire::announcement::Announcement};
+use crate::{
+    desired,
+    wire::announcement::{Announcement, MOST},
+};
 
 /// A port of the switch; chosen by whoever opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,15 +178,19 @@ impl NetworkTable {
         endpoint.or_else(|| self.is_own(address).then_some(ROUTER_MAC))
     }
 
-    /// Addresses that resolve to something else than `before`, or did not there, and to what.
-    pub(super) fn newcomers<'a>(
-        &'a self,
-        before: &'a Self,
-    ) -> impl Iterator<Item = Announcement> + 'a {
+    /// What its ports are to be told: addresses that resolve to something else than `before`, or did not
+    /// there.
+    pub fn announcements(&self, before: &Self) -> Vec<(PortId, Announcement)> {
+        if self.locals.is_empty() {
+            return Vec::new();
+        }
         let virtuals = self.services.keys().map(|vip| (*vip, ROUTER_MAC));
         let all = self.neighbors.iter().map(|(address, mac)| (*address, *mac)).chain(virtuals);
         let new = all.filter(|(address, mac)| before.resolve(*address) != Some(*mac));
-        new.map(|(address, mac)| Announcement { address, mac })
+        let new = new.map(|(address, mac)| Announcement { address, mac }).take(MOST);
+        let told = new.flat_map(|new| self.locals.iter().map(move |local| (local, new)));
+        let others = told.filter(|(local, new)| local.mac != new.mac);
+        others.map(|(local, new)| (local.binding.port, new)).collect()
     }
 
     /// The gateway of `family_of`'s family, or `fallback`: who errors come from.
@@ -227,15 +234,6 @@ impl Tables {
             tables.networks.push(network);
         }
         tables
-    }
-
-    /// Each network that is in both and not the same, as it was before and is now.
-    pub(super) fn changed<'a>(
-        &'a self,
-        before: &'a Self,
-    ) -> impl Iterator<Item = (&'a NetworkTable, &'a NetworkTable)> {
-        let both = self.networks.iter().filter_map(|now| Some((before.network(now.vni)?, &**now)));
-        both.filter(|(old, now)| !ptr::eq(*old, *now))
     }
 
     pub(super) fn network(&self, vni: Vni) -> Option<&NetworkTable> {

@@ -137,8 +137,7 @@ impl Node {
         node
     }
 
-    /// What its endpoints are told of the change.
-    fn plan(&mut self, plans: &[&Plan]) -> Batch {
+    fn plan(&mut self, plans: &[&Plan]) {
         let tables = plans.iter().map(|plan| {
             Arc::new(NetworkTable::build(&plan.on(self.number), |endpoint| {
                 let port = endpoint.to_u128() as u32;
@@ -146,9 +145,7 @@ impl Node {
             }))
         });
         let tables = Tables::new(tables.collect::<Vec<_>>());
-        let mut told = Batch::default();
-        self.engine.swap(Arc::new(tables), &mut told);
-        told
+        self.engine.swap(Arc::new(tables));
     }
 
     fn frame(&mut self, host: u8, frame: &[u8]) -> Batch {
