@@ -23,13 +23,17 @@ const SHOWN: usize = 10;
 const LINES: usize = 1000;
 
 /// Seeds that found a bug once, and which.
-const FOUND_BUGS: [(u64, &str); 6] = [
+const FOUND_BUGS: [(u64, &str); 7] = [
     (23, "a manager that was demoted while it was away watched itself for ever"),
     (1_000_039, "a leader that had taken itself out of the group changed the group"),
     (1_000_178, "a node was told of what came just after its removal"),
     (7_001_346, "a watch of a manager that was demoted right after its start never ended"),
     (8_000_392, "a manager whose disk failed behind a snapshot that it received did not run again"),
     (8_001_502, "a manager that missed its demotion kept the others from choosing a leader"),
+    (
+        10_005_796,
+        "a leader that was being taken out of the group changed the group otherwise meanwhile",
+    ),
 ];
 
 fn from_environment(name: &str, otherwise: u64) -> u64 {

@@ -93,6 +93,10 @@ async fn step_membership(control: &Control) {
     tracing::info!(?step, "raft group changes");
     let raft = control.raft();
     let outcome = match step {
+        // To the later voters, and nobody besides.
+        Step::Settle => {
+            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
+        }
         Step::AddLearner(id, member) if group.voters.contains(&id) => {
             let change = ChangeMembers::SetNodes([(id, member)].into());
             raft.change_membership(change, false).await
@@ -119,6 +123,7 @@ fn group(control: &Control) -> Group {
     let matched = metrics.replication.unwrap_or_default().into_iter();
     Group {
         voters: membership.voter_ids().collect(),
+        joint: membership.get_joint_config().len() > 1,
         members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
         last: metrics.last_log_index.unwrap_or(0),
         matched: matched.filter_map(|(id, log_id)| Some((id, log_id?.index))).collect(),

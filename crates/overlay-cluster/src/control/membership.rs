@@ -4,6 +4,10 @@
 //!   node with role manager ──► learner ── caught up ──► voter
 //!   member that is no manager any more ───────────────► removed
 //! ```
+//!
+//! A change of the voters has two steps, and between them a quorum of those before and one of those after it
+//! are needed (Raft, §6). What a leader has left between them is ended first: another change from there would
+//! forget those before, and the leader may be one of them, who is in the group no more then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +23,8 @@ const CAUGHT_UP: u64 = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     pub(super) voters: BTreeSet<NodeId>,
+    /// A change of the voters is between its two steps.
+    pub(super) joint: bool,
     pub(super) members: BTreeMap<NodeId, Member>,
     /// Last log index, and how far each other member has the log.
     pub(super) last: u64,
@@ -28,6 +34,8 @@ pub(super) struct Group {
 /// One change of the group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Step {
+    /// End the change of the voters that is under way.
+    Settle,
     /// Add it, or note its new address.
     AddLearner(NodeId, Member),
     /// It has the log: let it vote.
@@ -42,6 +50,9 @@ pub(super) fn next_step<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     group: &Group,
 ) -> Option<Step> {
+    if group.joint {
+        return Some(Step::Settle);
+    }
     let managers: BTreeMap<NodeId, &Node> = nodes
         .into_iter()
         .filter(|node| node.role == Role::Manager)
@@ -88,6 +99,7 @@ mod tests {
         let [first, _, third] = nodes.each_ref().map(|n| n.id);
         let mut group = Group {
             voters: [first].into(),
+            joint: false,
             members: [(first, member(&nodes[0]))].into(),
             last: 1000,
             matched: [(first, 1000)].into(),
@@ -100,6 +112,9 @@ mod tests {
         assert_eq!(next_step(&nodes, &group), None);
         group.matched.insert(third, 990);
         assert_eq!(next_step(&nodes, &group), Some(Step::Promote(third)));
+        group.joint = true;
+        assert_eq!(next_step(&nodes, &group), Some(Step::Settle));
+        group.joint = false;
         group.voters.insert(third);
         assert_eq!(next_step(&nodes, &group), None);
     }
