@@ -22,7 +22,7 @@ use nix::{
 use overlay_types::MacAddr;
 
 use super::netns::NetNs;
-use crate::wire::announcement::{Announcement, MOST};
+use crate::wire::announcement::{Announcement, telling};
 
 /// Networks whose endpoints wait to be told. Those of others are not: so many change at once when a node
 /// starts only.
@@ -77,15 +77,13 @@ impl News {
             Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?)
         })?;
         let (mut frame, mut outcome) = (Vec::new(), Ok(()));
-        for newcomer in self.newcomers.iter().take(MOST) {
+        for (port, newcomer) in telling(&self.ports, self.newcomers.iter().copied()) {
             frame.clear();
             newcomer.emit(&mut frame);
-            for (port, _) in self.ports.iter().filter(|(_, own)| *own != newcomer.mac) {
-                match send(&socket, *port, &frame) {
-                    // One that is just going keeps it from no other.
-                    Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
-                    sent => outcome = outcome.and(sent),
-                }
+            match send(&socket, port, &frame) {
+                // One that is just going keeps it from no other.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
+                sent => outcome = outcome.and(sent),
             }
         }
         outcome

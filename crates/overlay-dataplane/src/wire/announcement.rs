@@ -18,7 +18,7 @@ use super::{
 
 /// Addresses of a network that are announced at a time. A node that starts hears of thousands at once, which
 /// nobody waits for.
-pub(crate) const MOST: usize = 128;
+const MOST: usize = 128;
 
 /// All hosts of a link, and their Ethernet address (RFC 2464 §7).
 pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -57,4 +57,16 @@ impl Announcement {
             }
         }
     }
+}
+
+/// Who is told what: everybody behind a port of a network but whoever has the address. `ports` have the
+/// Ethernet address that is behind each.
+pub(crate) fn telling<P: Copy>(
+    ports: &[(P, MacAddr)],
+    newcomers: impl Iterator<Item = Announcement>,
+) -> impl Iterator<Item = (P, Announcement)> {
+    newcomers.take(MOST).flat_map(move |newcomer| {
+        let others = ports.iter().filter(move |(_, own)| *own != newcomer.mac);
+        others.map(move |(port, _)| (*port, newcomer))
+    })
 }

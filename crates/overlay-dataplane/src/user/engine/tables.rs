@@ -11,7 +11,7 @@ use overlay_types::{Addresses, EndpointId, MacAddr, Vni};
 use super::hash::{Seed, mix};
 use crate::{
     desired,
-    wire::announcement::{Announcement, MOST},
+    wire::announcement::{Announcement, telling},
 };
 
 /// A port of the switch; chosen by whoever opens it.
@@ -187,10 +187,9 @@ impl NetworkTable {
         let virtuals = self.services.keys().map(|vip| (*vip, ROUTER_MAC));
         let all = self.neighbors.iter().map(|(address, mac)| (*address, *mac)).chain(virtuals);
         let new = all.filter(|(address, mac)| before.resolve(*address) != Some(*mac));
-        let new = new.map(|(address, mac)| Announcement { address, mac }).take(MOST);
-        let told = new.flat_map(|new| self.locals.iter().map(move |local| (local, new)));
-        let others = told.filter(|(local, new)| local.mac != new.mac);
-        others.map(|(local, new)| (local.binding.port, new)).collect()
+        let new = new.map(|(address, mac)| Announcement { address, mac });
+        let ports: Vec<_> = self.locals.iter().map(|l| (l.binding.port, l.mac)).collect();
+        telling(&ports, new).collect()
     }
 
     /// The gateway of `family_of`'s family, or `fallback`: who errors come from.
