@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use overlay_testkit::{lab::Namespace, traffic::resumed, until::until};
 use rstest::rstest;
 
@@ -17,7 +18,8 @@ use crate::{
     load::{self, Load, Plan},
     plane::{KERNELS, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
-    web::{PORT, Web, vip},
+    stranger::Stranger,
+    web::{Client, PORT, Web, vip},
 };
 
 /// Connections of [`s01_connections_spread_evenly`].
@@ -25,6 +27,8 @@ const CONNECTIONS: &str = "OVERLAY_TEST_CONNECTIONS";
 /// Flows of [`s01_flows_stay_with_their_task_through_updates`], on each of its tasks.
 const FLOWS: usize = 250;
 const UPDATES: usize = 50;
+/// Flows to each task while daemons go and come back.
+const FLOWS_WHILE_AWAY: usize = 30;
 
 fn service(lab: &Lab) -> Result<SocketAddr> {
     lab.ctl(1, "network create --attachable net")?;
@@ -138,11 +142,61 @@ impl Flow {
 }
 
 /// A task, and its listener, which waits for nobody.
-fn listening(lab: &Lab, node: u8) -> Result<(Container, TcpListener)> {
+fn listening(lab: &Lab, node: u8, network: &str) -> Result<(Container, TcpListener)> {
     let task = Container::on_no_network()?;
     let listener = task.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
     listener.set_nonblocking(true)?;
-    Ok((task.joined(lab, node, "net", &["--service", "web"])?, listener))
+    Ok((task.joined(lab, node, network, &["--service", "web"])?, listener))
+}
+
+/// Flows of a client to tasks on all nodes.
+struct Pinned {
+    tasks: Vec<Container>,
+    /// They hold the ports.
+    _listeners: Vec<TcpListener>,
+    flows: Vec<Flow>,
+}
+
+impl Pinned {
+    /// Opens so many for each task, to the targets by turns.
+    fn open(
+        lab: &Lab,
+        network: &str,
+        from: &Namespace,
+        targets: &[SocketAddr],
+        each: usize,
+    ) -> Result<Self> {
+        let (tasks, listeners): (Vec<_>, Vec<_>) = [1, 2, 3, 2]
+            .map(|node| listening(lab, node, network))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        for target in targets {
+            until("each task is known", PATIENCE, || {
+                for listener in &listeners {
+                    let connect = || TcpStream::connect_timeout(target, PATIENCE);
+                    drop(from.enter(connect)?);
+                    ensure!(resumed(|| listener.accept()).is_ok(), "not to each");
+                }
+                Ok(())
+            })?;
+        }
+        for listener in &listeners {
+            while resumed(|| listener.accept()).is_ok() {}
+        }
+        let targets = targets.iter().cycle().take(each * tasks.len());
+        let flows = targets.map(|target| Flow::open(from, *target, &listeners));
+        let flows = flows.collect::<Result<_>>()?;
+        Ok(Self { tasks, _listeners: listeners, flows })
+    }
+
+    /// All of them carry an octet in both directions.
+    fn carry(&self, octet: u8) -> Result<()> {
+        let mut flows = (1..).zip(&self.flows);
+        flows.try_for_each(|(number, flow)| {
+            let what = || format!("flow {number} of {} has moved or ended", self.flows.len());
+            flow.carries(octet).with_context(what)
+        })
+    }
 }
 
 #[rstest]
@@ -152,40 +206,69 @@ fn s01_flows_stay_with_their_task_through_updates(#[case] planes: [Plane; 3]) ->
     Cluster::of(&planes).run(|lab| {
         let target = service(lab)?;
         let client = lab.container(1, "net")?;
-        let (tasks, listeners): (Vec<_>, Vec<_>) =
-            [1, 2, 3, 2].map(|node| listening(lab, node)).into_iter().collect::<Result<_>>()?;
-        until("each task is known", PATIENCE, || {
-            for listener in &listeners {
-                let stream =
-                    client.netns.enter(|| TcpStream::connect_timeout(&target, PATIENCE))?;
-                drop(stream);
-                ensure!(resumed(|| listener.accept()).is_ok(), "not to each");
-            }
-            Ok(())
-        })?;
-        for listener in &listeners {
-            while resumed(|| listener.accept()).is_ok() {}
-        }
-        let mut flows = (0..FLOWS * tasks.len())
-            .map(|_| Flow::open(&client.netns, target, &listeners))
-            .collect::<Result<Vec<_>>>()?;
-        let (mut guest, mut moved) = (None, 0);
+        let pinned = Pinned::open(lab, "net", &client.netns, &[target], FLOWS)?;
+        let first = &pinned.tasks[0].endpoint;
+        let mut guest = None;
         for update in 0..UPDATES {
             match update % 5 {
-                0 => lab.ctl(1, &format!("endpoint drain {}", tasks[0].endpoint)).map(drop)?,
-                1 => guest = Some(listening(lab, 3)?),
+                0 => lab.ctl(1, &format!("endpoint drain {first}")).map(drop)?,
+                1 => guest = Some(listening(lab, 3, "net")?),
                 2 => lab.ctl(2, &format!("service update --label-add n={update} web")).map(drop)?,
-                3 => lab.ctl(1, &format!("endpoint ready {}", tasks[0].endpoint)).map(drop)?,
+                3 => lab.ctl(1, &format!("endpoint ready {first}")).map(drop)?,
                 _ => {
                     let guest = guest.take().context("a task that comes and goes")?;
                     lab.ctl(3, &format!("endpoint detach {}", guest.0.endpoint))?;
                 }
             }
-            let held = flows.len();
-            flows.retain(|flow| flow.carries(update as u8).is_ok());
-            moved += held - flows.len();
+            pinned.carry(update as u8)?;
         }
-        ensure!(moved == 0, "{moved} of {} flows have moved or ended", FLOWS * tasks.len());
+        Ok(())
+    })
+}
+
+/// For longer than the others take to say that it is dead, and shorter: a daemon is killed, or replaced by
+/// another release, and its node's connections live, those that come in by the node and those to its tasks.
+#[rstest]
+#[case::vip(Client::Inside)]
+#[case::mesh(Client::Outside)]
+fn s01_d05_flows_stay_with_their_task_while_daemons_are_away(#[case] client: Client) -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        let network = client.service(lab)?;
+        let (container, stranger);
+        let netns = match client {
+            Client::Inside => {
+                container = lab.container(1, network)?;
+                &container.netns
+            }
+            Client::Outside => {
+                stranger = Stranger::on_wire(lab)?;
+                &stranger.netns
+            }
+        };
+        let targets = client.targets(lab, &[1, 2, 3])?;
+        let pinned = Pinned::open(lab, network, netns, &targets, FLOWS_WHILE_AWAY)?;
+        for (node, signal, known) in [
+            (1, Signal::SIGKILL, None),
+            (2, Signal::SIGKILL, Some("dead")),
+            (3, Signal::SIGTERM, Some("left")),
+        ] {
+            let what = format!("node {node} went by {signal}");
+            lab.stop(node, signal)?;
+            if let Some(known) = known {
+                lab.until_known(node, known)?;
+                // What follows from that is there when what is written after it is.
+                let guest = listening(lab, 1 + node % 3, network)?;
+                until("a new task is known", PATIENCE, || {
+                    drop(netns.enter(|| TcpStream::connect_timeout(&targets[0], PATIENCE))?);
+                    ensure!(resumed(|| guest.1.accept()).is_ok(), "not yet");
+                    Ok(())
+                })?;
+            }
+            pinned.carry(node).with_context(|| what.clone())?;
+            lab.start(node)?;
+            lab.until_known(node, "alive")?;
+            pinned.carry(node).with_context(|| format!("{what}, and came back"))?;
+        }
         Ok(())
     })
 }

@@ -1,17 +1,12 @@
 //! A service under load while its tasks come and go, and while a node dies.
 #![expect(clippy::disallowed_methods, reason = "a test measures how long a failure disturbs")]
 
-use core::{net::SocketAddr, time::Duration};
+use core::time::Duration;
 use std::{net::UdpSocket, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use overlay_testkit::{
-    hosts::{CABLE, address_v4},
-    lab::Namespace,
-    traffic::resumed,
-    until::until,
-};
+use overlay_testkit::{hosts::CABLE, lab::Namespace, traffic::resumed, until::until};
 use rstest::rstest;
 
 use crate::{
@@ -19,10 +14,9 @@ use crate::{
     plane::{KERNELS, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
     stranger::Stranger,
-    web::{PORT, Web, vip},
+    web::{Client, PORT, Web, vip},
 };
 
-const PUBLISHED: u16 = 8080;
 /// Longest time of a request: one segment that is lost is sent again within it.
 const REQUEST: Duration = Duration::from_secs(5);
 /// The same while a node is dead, so that each request that went there counts.
@@ -30,32 +24,6 @@ const SHORT_REQUEST: Duration = Duration::from_secs(1);
 /// From the verdict on a node until its tasks get no connections, on a busy machine.
 const MASKED_WITHIN: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 4;
-
-/// Where the clients are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    /// In a container, asking the virtual address.
-    Inside,
-    /// On the wire, asking all nodes by turns.
-    Outside,
-}
-
-impl Client {
-    /// Makes the service `web`, and says what its network is.
-    fn service(self, lab: &Lab) -> Result<&'static str> {
-        match self {
-            Self::Inside => {
-                lab.ctl(1, "network create --attachable net")?;
-                lab.ctl(1, "service create --name web --network net")?;
-                Ok("net")
-            }
-            Self::Outside => {
-                lab.ctl(1, &format!("service create --name web --publish {PUBLISHED}:{PORT}"))?;
-                Ok("ingress")
-            }
-        }
-    }
-}
 
 /// Clients, and what they ask.
 struct Clients {
@@ -66,17 +34,17 @@ struct Clients {
 
 impl Clients {
     fn of(client: Client, lab: &Lab, nodes: &[u8], patience: Duration) -> Result<Self> {
-        let plan = |client, targets| Plan { targets, client, clients: CLIENTS, patience };
+        let targets = client.targets(lab, nodes)?;
+        let plan = |client| Plan { targets, client, clients: CLIENTS, patience };
         Ok(match client {
             Client::Inside => {
                 let container = lab.container(1, "net")?;
-                let plan = plan(container.address(), vec![(vip(lab)?, PORT).into()]);
+                let plan = plan(container.address());
                 Self { container: Some(container), stranger: None, plan }
             }
             Client::Outside => {
                 let stranger = Stranger::on_wire(lab)?;
-                let to = |node: &u8| SocketAddr::from((address_v4(*node), PUBLISHED));
-                let plan = plan(stranger.address.into(), nodes.iter().map(to).collect());
+                let plan = plan(stranger.address.into());
                 Self { container: None, stranger: Some(stranger), plan }
             }
         })
@@ -160,7 +128,7 @@ fn g04_requests_fail_only_until_the_death_of_a_node_is_detected(
         ensure_none_failed(&load.so_far())?;
 
         let killed_at = kill(lab, 3)?;
-        let detected_at = until_known(lab, 3, "dead")?;
+        let detected_at = lab.until_known(3, "dead")?;
         let before = load.so_far().count();
         until("the others answer", PATIENCE, || {
             ensure!(load.so_far().count() > before + 500, "{:?}", load.so_far().answered);
@@ -183,26 +151,11 @@ fn g04_requests_fail_only_until_the_death_of_a_node_is_detected(
 
 /// Takes a node away as a power failure does, once the others have heard of it.
 fn kill(lab: &mut Lab, node: u8) -> Result<Instant> {
-    until_known(lab, node, "alive")?;
+    lab.until_known(node, "alive")?;
     let killed_at = Instant::now();
     lab.host(node).netns.ip(&format!("link set {CABLE} down"))?;
     lab.stop(node, Signal::SIGKILL)?;
     Ok(killed_at)
-}
-
-/// Waits until the others know how it is with a node.
-fn until_known(lab: &Lab, node: u8, liveness: &str) -> Result<Instant> {
-    let name = lab.host(node).name();
-    for other in (1..=3).filter(|other| *other != node) {
-        until(&format!("node {node} is {liveness}"), PATIENCE, || {
-            let nodes = lab.json(other, "node ls")?;
-            let mut nodes = nodes.as_array().context("nodes")?.iter();
-            let shown = nodes.find(|node| node["name"] == *name).context("the node")?;
-            ensure!(shown["liveness"] == *liveness, "{shown}");
-            Ok(())
-        })?;
-    }
-    Ok(Instant::now())
 }
 
 #[rstest]
@@ -235,7 +188,7 @@ fn s12_g04_a_flow_of_datagrams_leaves_a_dead_node(#[case] planes: [Plane; 3]) ->
         let killed_at = kill(lab, 3)?;
         until("the flow goes to the other task", PATIENCE, || asked(&flow, staying))?;
         let moved_after = killed_at.elapsed();
-        let detected_after = until_known(lab, 3, "dead")? - killed_at;
+        let detected_after = lab.until_known(3, "dead")? - killed_at;
         tell(&format!("detected within {detected_after:?}, moved within {moved_after:?}"));
         ensure!(moved_after <= detected_after + MASKED_WITHIN);
         Ok(())

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::Child,
     sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -149,6 +150,22 @@ impl Lab {
     /// One document of `overlayctl`.
     pub(crate) fn json(&self, node: u8, line: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.ctl(node, &format!("--format json {line}"))?)?)
+    }
+
+    /// Waits until the other nodes know how it is with a node, and says when that was.
+    #[expect(clippy::disallowed_methods, reason = "a test measures how long a failure disturbs")]
+    pub(crate) fn until_known(&self, node: u8, liveness: &str) -> Result<Instant> {
+        let name = self.host(node).name();
+        for other in (1..=self.hosts.len() as u8).filter(|other| *other != node) {
+            until(&format!("{name} is {liveness}"), PATIENCE, || {
+                let nodes = self.json(other, "node ls")?;
+                let mut nodes = nodes.as_array().context("nodes")?.iter();
+                let shown = nodes.find(|node| node["name"] == *name).context("the node")?;
+                ensure!(shown["liveness"] == *liveness, "{shown}");
+                Ok(())
+            })?;
+        }
+        Ok(Instant::now())
     }
 
     /// A new container on a node, with an endpoint on a network.

@@ -1,10 +1,10 @@
 //! A service whose tasks come and go, as an orchestrator has them do.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::{collections::VecDeque, thread};
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::until::until;
+use overlay_testkit::{hosts::address_v4, until::until};
 
 use crate::{
     load::{Load, Server},
@@ -13,8 +13,46 @@ use crate::{
 
 /// Where tasks listen.
 pub(crate) const PORT: u16 = 80;
+/// Where nodes answer for them.
+const PUBLISHED: u16 = 8080;
 /// Nodes that tasks are on by turns.
 const NODES: u32 = 3;
+
+/// Where the clients are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// In a container, asking the virtual address.
+    Inside,
+    /// On the wire, asking all nodes by turns.
+    Outside,
+}
+
+impl Client {
+    /// Makes the service `web`, and says what its network is.
+    pub(crate) fn service(self, lab: &Lab) -> Result<&'static str> {
+        match self {
+            Self::Inside => {
+                lab.ctl(1, "network create --attachable net")?;
+                lab.ctl(1, "service create --name web --network net")?;
+                Ok("net")
+            }
+            Self::Outside => {
+                lab.ctl(1, &format!("service create --name web --publish {PUBLISHED}:{PORT}"))?;
+                Ok("ingress")
+            }
+        }
+    }
+
+    /// Where it is reached: through each of these nodes, from outside.
+    pub(crate) fn targets(self, lab: &Lab, nodes: &[u8]) -> Result<Vec<SocketAddr>> {
+        Ok(match self {
+            Self::Inside => vec![(vip(lab)?, PORT).into()],
+            Self::Outside => {
+                nodes.iter().map(|node| (address_v4(*node), PUBLISHED).into()).collect()
+            }
+        })
+    }
+}
 
 /// A task, and its program.
 pub(crate) struct Task {

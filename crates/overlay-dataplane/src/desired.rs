@@ -12,7 +12,7 @@ use std::{
 
 use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Vni};
 
-pub use derive::{Local, derive, mesh as derive_mesh};
+pub use derive::{Absence, Absences, Local, derive, mesh as derive_mesh};
 pub use mesh::{Mesh, MeshPort, MeshService};
 pub use uplink::{Publisher, Uplink, Uplinks, uplinks};
 

@@ -19,7 +19,8 @@
 //!   run; the wait for the last run to be over
 //! - `agent`, `backoff`: the watch; how soon managers are asked again; [`managers`], `patience`: which
 //!   one, and how long it may be silent
-//! - `liveness`: who is dead, from gossip and the view; `place`: where this node and the others are
+//! - `liveness`, `absence`: who is dead, from gossip and the view; which of them go on without their daemons
+//! - `place`: where this node and the others are
 //! - `reconcile`, `keys`, `clock`: from view, liveness and epochs to the dataplane; jumps of the time
 //! - `dataplane`: the switch in user space and the kernel as one; which of them a node runs; the way out
 //!   of containers and their published ports
@@ -35,6 +36,7 @@
 //! - `renewal`, `roots`: new certificates; what they are checked against
 //! - `lock`, `recovery`: the unlock key; backup, restore, and going on alone
 
+mod absence;
 mod adopt;
 mod agent;
 mod announce;

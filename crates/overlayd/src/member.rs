@@ -30,6 +30,7 @@ use tonic::Status;
 
 use crate::{
     Config, NodeError,
+    absence::Absent,
     agent::{self, Viewer},
     announce::{Announcer, Host},
     config::Addresses,
@@ -208,6 +209,14 @@ impl Member {
         let managers = &self.managers;
         let (shared, reconciler) = (Arc::clone(&self.shared), Arc::clone(&self.reconciler));
         tasks.spawn(vanished::release(managers.clone(), shared, reconciler));
+        let absent = Absent {
+            members: self.gossip.members(),
+            verdicts: self.control_plane.heard().verdicts.subscribe(),
+            viewer: self.viewer.clone(),
+            shared: Arc::clone(&self.shared),
+            reconciler: Arc::clone(&self.reconciler),
+        };
+        tasks.spawn(absent.keep());
         tasks.spawn(follow_members(Judged {
             members: self.gossip.members(),
             managers: managers.clone(),
@@ -363,7 +372,6 @@ async fn follow_members(judged: Judged) {
         let dead = liveness::dead(&judgement);
         viewer.set_dead(&dead);
         managers.avoid(&dead);
-        *shared.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
         let running = liveness::running(&judgement);
         *shared.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
         heard.alive.send_replace(liveness::alive(&judgement));

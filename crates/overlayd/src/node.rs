@@ -34,6 +34,7 @@ use crate::{
     keys::PeerKeys,
     lifecycle,
     listen::unix_listener,
+    liveness,
     member::Member,
     metrics,
 };
@@ -243,8 +244,7 @@ impl NodeHandle {
 
     /// Nodes that gossip says are dead or have left.
     pub fn dead(&self) -> Result<BTreeSet<NodeId>, NodeError> {
-        let member = self.member()?;
-        Ok(member.shared.dead.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(liveness::dead(&self.member()?.verdicts()))
     }
 
     /// What a name resolves to for an endpoint on these networks; `seed` decides the order.

@@ -3,7 +3,7 @@
 mod mesh;
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use overlay_types::{
     Encapsulation, Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View,
@@ -27,12 +27,25 @@ pub struct Local {
     pub underlay_mtu: u16,
 }
 
-/// The dataplane that `view` asks of a node, given which nodes are `dead`.
+/// What is left of a node whose daemon is not heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// Its dataplane goes on: its tasks keep the flows that they have, and get no new ones, because nobody
+    /// would know that one of them has ended.
+    Headless,
+    /// Nothing: flows to its tasks end.
+    Down,
+}
+
+/// The nodes whose daemons are not heard.
+pub type Absences = BTreeMap<NodeId, Absence>;
+
+/// The dataplane that `view` asks of a node, given which nodes are `absent`.
 ///
-/// Endpoints of dead nodes stay in the forwarding tables, so that traffic flows the moment the
-/// node is back, but services send nothing to them. Associations are left to the caller: their
+/// Endpoints of absent nodes stay in the forwarding tables, so that traffic flows the moment the
+/// node is back, but services send nothing new to them. Associations are left to the caller: their
 /// keys are not in the view.
-pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
+pub fn derive(view: &View, absent: &Absences, local: &Local) -> Desired {
     let mut desired = Desired::default();
     for network in view.networks().values() {
         // A gate alone is no reason to carry a network, as long as it is not plugged in.
@@ -50,7 +63,7 @@ pub fn derive(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Desired {
             subnets: network.subnets.clone(),
         });
         place_endpoints(view, network.id, local, &mut entry);
-        place_services(view, network.id, dead, &mut entry);
+        place_services(view, network.id, absent, &mut entry);
         desired.networks.insert(network.id, entry);
     }
     desired
@@ -77,10 +90,10 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
     }
 }
 
-fn place_services(view: &View, network: NetworkId, dead: &BTreeSet<NodeId>, entry: &mut Network) {
+fn place_services(view: &View, network: NetworkId, absent: &Absences, entry: &mut Network) {
     for service in view.services().values() {
         let Some(vips) = service.vips.get(&network).copied() else { continue };
-        let backends = backends(view, service.id, network, dead);
+        let backends = backends(view, service.id, network, absent);
         entry.services.insert(service.id, Service { vips, backends });
     }
 }
@@ -97,13 +110,16 @@ fn backends(
     view: &View,
     service: ServiceId,
     network: NetworkId,
-    dead: &BTreeSet<NodeId>,
+    absent: &Absences,
 ) -> BTreeMap<EndpointId, Backend> {
-    let tasks = view.tasks_of(service);
-    let alive = tasks.filter(|e| e.network == network && !dead.contains(&e.node));
-    let backends = alive.map(|e| {
-        let drained = view.nodes().get(&e.node).is_some_and(Node::is_drained);
-        (e.id, Backend { addresses: e.addresses, draining: drained || !e.is_ready() })
+    let tasks = view.tasks_of(service).filter(|e| e.network == network);
+    let backends = tasks.filter_map(|e| {
+        let takes_new = match absent.get(&e.node) {
+            Some(Absence::Down) => return None,
+            Some(Absence::Headless) => false,
+            None => e.is_ready() && !view.nodes().get(&e.node).is_some_and(Node::is_drained),
+        };
+        Some((e.id, Backend { addresses: e.addresses, draining: !takes_new }))
     });
     backends.collect()
 }

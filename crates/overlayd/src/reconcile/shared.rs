@@ -10,7 +10,7 @@ use std::{
 
 use overlay_dataplane::{
     Desired,
-    desired::{self, Local, Mesh, PortKind, Uplinks},
+    desired::{self, Absences, Local, Mesh, PortKind, Uplinks},
     kernel::Tally,
     user::{
         engine::{Counters, DropReason},
@@ -36,7 +36,8 @@ pub(crate) struct Shared {
     underlay_mtu: AtomicU16,
     pub(crate) ports: Ports,
     pub(crate) resolvers: Resolvers,
-    pub(crate) dead: Mutex<BTreeSet<NodeId>>,
+    /// Nodes whose daemons are not heard.
+    pub(crate) absent: Mutex<Absences>,
     /// Nodes that are known to run; of the others that are not dead nothing is known.
     pub(crate) running: Mutex<BTreeSet<NodeId>>,
     /// Those of the switch, to be read while a turn has the dataplane.
@@ -81,7 +82,7 @@ impl Shared {
             underlay_mtu: AtomicU16::new(underlay_mtu),
             ports,
             resolvers,
-            dead: Mutex::default(),
+            absent: Mutex::default(),
             running: Mutex::default(),
             counters: Arc::clone(dataplane.user().switch().counters()),
             dataplane: Mutex::new(dataplane),
@@ -176,7 +177,7 @@ impl Shared {
 
     pub(super) fn wanted(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> Wanted {
         let gate = self.gate();
-        let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
                 let network = view.networks().get(&view.endpoints().get(&id)?.network)?;
@@ -186,12 +187,12 @@ impl Shared {
             let mut ports = plugged.clone();
             ports.extend(gate);
             let local = Local { node: self.node, ports, underlay_mtu: self.underlay_mtu() };
-            let mut desired = desired::derive(view, &dead, &local);
+            let mut desired = desired::derive(view, &absent, &local);
             desired.sas = keys.sas().clone();
             // Another node has the peer's address: what is sealed for the one would go to the other.
             desired.sas.outbound.retain(|_, sa| !sa.address.is_unspecified());
             let uplinks = desired::uplinks(view, self.node, &plugged);
-            let mesh = desired::derive_mesh(view, &dead, &local);
+            let mesh = desired::derive_mesh(view, &absent, &local);
             let published = Published { uplinks, mesh, plugged };
             Wanted { revision: view.revision(), desired, published }
         })

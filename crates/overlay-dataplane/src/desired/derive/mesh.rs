@@ -1,18 +1,18 @@
 //! From the replicated view to one node's part of the routing mesh.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use overlay_types::{NodeId, Service, ServiceId, View};
+use overlay_types::{Service, ServiceId, View};
 
-use super::{Local, backends, local_endpoint, mtu};
+use super::{Absences, Local, backends, local_endpoint, mtu};
 use crate::desired::{Mesh, MeshPort, MeshService, uplink::subnets};
 
-/// The part of the mesh that `view` asks of a node, given which nodes are `dead`. `None` while the node
+/// The part of the mesh that `view` asks of a node, given which nodes are `absent`. `None` while the node
 /// has no gate that is plugged in, and where there is no ingress network.
 ///
-/// Gates of dead nodes stay, as their endpoints do: answers to what came through them find their way the
+/// Gates of absent nodes stay, as their endpoints do: answers to what came through them find their way the
 /// moment they are back.
-pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh> {
+pub fn mesh(view: &View, absent: &Absences, local: &Local) -> Option<Mesh> {
     let ingress = view.ingress()?;
     let network = ingress.id;
     let on_network = || view.endpoints_on(network);
@@ -31,7 +31,7 @@ pub fn mesh(view: &View, dead: &BTreeSet<NodeId>, local: &Local) -> Option<Mesh>
                 })
             })
             .collect();
-        let backends = backends(view, service.id, network, dead);
+        let backends = backends(view, service.id, network, absent);
         MeshService { ports, backends, prefer_local: service.spec.prefer_local }
     };
     let services = view.services_on(network).map(|s| (s.id, service(s)));

@@ -1,4 +1,5 @@
 use core::net::Ipv4Addr;
+use std::collections::BTreeSet;
 
 use overlay_types::{
     Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointRole,
@@ -114,7 +115,7 @@ fn of(number: u128) -> NetworkId {
 
 #[test]
 fn a_node_carries_the_networks_of_its_endpoints() {
-    let desired = derive(&view(), &BTreeSet::new(), &local());
+    let desired = derive(&view(), &Absences::new(), &local());
     assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [of(1), of(3)]);
     let plain = &desired.networks[&of(1)];
     let others = [2, 3].map(|number| IpAddr::from([192, 0, 2, number]));
@@ -127,9 +128,8 @@ fn a_node_carries_the_networks_of_its_endpoints() {
 
 #[test]
 fn g04_a_dead_node_leaves_the_services_and_stays_in_the_tables() {
-    let (alive, dead) = (BTreeSet::new(), BTreeSet::from([NodeId::from_u128(2)]));
-    let before = derive(&view(), &alive, &local());
-    let after = derive(&view(), &dead, &local());
+    let before = derive(&view(), &Absences::new(), &local());
+    let after = derive(&view(), &[(NodeId::from_u128(2), Absence::Down)].into(), &local());
     let backends = |desired: &Desired| {
         let service = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)];
         service.backends.keys().map(|e| e.to_u128()).collect::<Vec<_>>()
@@ -142,9 +142,18 @@ fn g04_a_dead_node_leaves_the_services_and_stays_in_the_tables() {
 }
 
 #[test]
+fn d05_g04_tasks_keep_their_flows_while_their_nodes_daemon_is_away() {
+    let absent = Absences::from([(NodeId::from_u128(2), Absence::Headless)]);
+    let desired = derive(&view(), &absent, &local());
+    let backends = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)].backends;
+    let draining: Vec<_> = backends.values().map(|backend| backend.draining).collect();
+    assert_eq!(draining, [false, true, false]);
+}
+
+#[test]
 fn an_endpoint_that_is_not_plugged_in_yet_is_not_there() {
     let none = Local { ports: BTreeMap::new(), ..local() };
-    let desired = derive(&view(), &BTreeSet::new(), &none);
+    let desired = derive(&view(), &Absences::new(), &none);
     assert_eq!(desired.networks[&of(1)].locals, BTreeMap::new());
 }
 
@@ -176,7 +185,7 @@ fn s13_only_who_is_ready_gets_new_flows() {
         task.readiness = readiness;
         view.apply(Revision::new(2), [Change::Put(Object::Endpoint(task))]);
     }
-    let desired = derive(&view, &BTreeSet::new(), &local());
+    let desired = derive(&view, &Absences::new(), &local());
     let backends = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)].backends;
     let draining: Vec<_> = backends.values().map(|backend| backend.draining).collect();
     assert_eq!(draining, [true, true, false]);
@@ -264,7 +273,7 @@ fn with_gate() -> Local {
 
 #[test]
 fn s10_a_nodes_part_of_the_mesh_is_who_publishes_and_who_answers() {
-    let dead = BTreeSet::from([NodeId::from_u128(3)]);
+    let dead = Absences::from([(NodeId::from_u128(3), Absence::Down)]);
     let mesh = mesh(&with_mesh(), &dead, &with_gate()).unwrap();
     assert_eq!((mesh.network, mesh.endpoint), (of(9), EndpointId::from_u128(191)));
     let gates: Vec<u128> = mesh.gates.keys().map(|id| id.to_u128()).collect();
@@ -284,7 +293,7 @@ fn s10_a_nodes_part_of_the_mesh_is_who_publishes_and_who_answers() {
 
 #[test]
 fn s10_without_a_gate_that_is_plugged_in_there_is_no_mesh() {
-    let alive = BTreeSet::new();
+    let alive = Absences::new();
     assert_eq!(mesh(&view(), &alive, &local()), None);
     assert_eq!(mesh(&with_mesh(), &alive, &local()), None);
     let mut gate_only = with_mesh();
@@ -298,7 +307,7 @@ fn s10_without_a_gate_that_is_plugged_in_there_is_no_mesh() {
 
 #[test]
 fn s11_only_the_gate_sends_for_others() {
-    let desired = derive(&with_mesh(), &BTreeSet::new(), &with_gate());
+    let desired = derive(&with_mesh(), &Absences::new(), &with_gate());
     let roles = desired.networks[&of(9)].locals.iter().map(|(id, e)| (id.to_u128(), e.role));
     let expected =
         [(91, DesiredRole::Station), (94, DesiredRole::Station), (191, DesiredRole::Gate)];
