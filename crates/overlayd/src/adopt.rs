@@ -24,6 +24,15 @@ pub(crate) fn spare(ops: &mut Vec<Op>, desired: &Desired, observed: &Observed) {
             members.extend(there.filter(|address| !address.is_unspecified()));
             true
         }
+        // Without one of them its connections end.
+        Op::PutService(id, service, wanted) => {
+            let network = observed.networks.get(id);
+            let there = network.and_then(|network| network.services.get(service));
+            for (task, backend) in there.into_iter().flat_map(|there| &there.backends) {
+                wanted.backends.entry(*task).or_insert(*backend);
+            }
+            true
+        }
         _ => true,
     });
 }
@@ -39,11 +48,11 @@ mod tests {
 
     use overlay_dataplane::{
         Dataplane,
-        desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
+        desired::{Backend, LocalEndpoint, Network, PortKind, RemoteEndpoint, Service, Settings},
         diff,
         fake::FakeDataplane,
     };
-    use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, Vni};
+    use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, ServiceId, Vni};
 
     use super::*;
 
@@ -85,6 +94,30 @@ mod tests {
         assert_eq!(found[&a], network(5001, &[1, 2, 3], &[1, 2, 4]));
         assert_eq!(found[&b], observed.networks[&b]);
         assert_eq!(found[&c], desired.networks[&c]);
+    }
+
+    #[test]
+    fn d05_s01_an_old_view_ends_no_connection_of_a_task() {
+        let (id, web) = (NetworkId::from_u128(1), ServiceId::from_u128(7));
+        let backend = |draining| Backend { addresses: Addresses::default(), draining };
+        let tasks = |tasks: &[(u128, bool)]| {
+            let tasks = tasks.iter().map(|(id, away)| (EndpointId::from_u128(*id), backend(*away)));
+            Service { backends: tasks.collect(), ..Service::default() }
+        };
+        let mut dataplane = FakeDataplane::new();
+        let mut there = network(5001, &[1], &[1]);
+        there.services.insert(web, tasks(&[(1, false), (2, true), (3, false)]));
+        dataplane.state_mut().networks.insert(id, there);
+        let mut desired = Desired::default();
+        let mut wanted = network(5001, &[1], &[1]);
+        wanted.services.insert(web, tasks(&[(1, true), (4, false)]));
+        desired.networks.insert(id, wanted);
+        let observed = dataplane.observe().unwrap();
+        let mut ops = diff(&desired, &observed);
+        spare(&mut ops, &desired, &observed);
+        assert!(dataplane.apply(ops).iter().all(Result::is_ok));
+        let found = &dataplane.observe().unwrap().networks[&id].services[&web];
+        assert_eq!(*found, tasks(&[(1, true), (2, true), (3, false), (4, false)]));
     }
 
     /// The kernel does not know ids: what it shows has others after a restart.
