@@ -33,8 +33,8 @@ pub(super) struct Task {
     events: broadcast::Sender<Event>,
     /// Messages being written; bounded, and aborted with the task.
     writers: JoinSet<Result<(), DropReason>>,
-    /// Members known when they were last published.
-    published: usize,
+    /// What makes no event, as it was last published.
+    published: (usize, u128),
 }
 
 /// What is known about all members, this node included.
@@ -43,6 +43,14 @@ pub(super) fn snapshot(gossip: &Gossip) -> Members {
     let me: NodeId = gossip.identity().node;
     members.insert(me, if gossip.is_gone() { MemberState::Left } else { MemberState::Alive });
     members
+}
+
+/// How many members are known, and who is suspected: other numbers where these are others.
+fn silent_news(gossip: &Gossip) -> (usize, u128) {
+    gossip.members().fold((0, 0), |(count, suspected), (id, state)| {
+        let is_suspect = state == MemberState::Suspect;
+        (count + 1, suspected ^ if is_suspect { id.node.to_u128() } else { 0 })
+    })
 }
 
 /// Where the other members are that are not dead.
@@ -60,7 +68,7 @@ impl Task {
         events: broadcast::Sender<Event>,
     ) -> Self {
         let writers = JoinSet::new();
-        Self { gossip, udp, local, members, addresses, events, writers, published: 0 }
+        Self { gossip, udp, local, members, addresses, events, writers, published: (0, 0) }
     }
 
     /// Runs until the node has left or its handle is gone.
@@ -115,8 +123,8 @@ impl Task {
                 Output::Gone => break None,
             }
         };
-        // The dead that were only heard of make no event, but are known.
-        let known = self.gossip.members().count();
+        // The dead that were only heard of make no event, nor do suspicions, but are known.
+        let known = silent_news(&self.gossip);
         if changed || known != self.published {
             self.published = known;
             self.members.send_replace(snapshot(&self.gossip));

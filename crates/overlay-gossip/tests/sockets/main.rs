@@ -61,7 +61,7 @@ async fn wait_for_counters(handle: &GossipHandle, what: impl Fn(&Counters) -> bo
     }
 }
 
-use MemberState::{Alive, Dead, Left};
+use MemberState::{Alive, Dead, Left, Suspect};
 
 #[rstest]
 #[case(["127.0.71.1:7946", "127.0.71.2:7946", "127.0.71.3:7946"])]
@@ -81,6 +81,7 @@ async fn g01_three_nodes_form_one_leaves_one_dies(#[case] addresses: [&str; 3]) 
     wait_for(&one, &[(1, Alive), (2, Left), (3, Alive)]).await;
     wait_for(&three, &[(1, Alive), (2, Left), (3, Alive)]).await;
     drop(three);
+    wait_for(&one, &[(1, Alive), (2, Left), (3, Suspect)]).await;
     wait_for(&one, &[(1, Alive), (2, Left), (3, Dead)]).await;
 }
 
