@@ -176,7 +176,7 @@ impl KernelDataplane {
             Op::SetOutboundSa { sa, greet } => {
                 let protection = self.sealing()?;
                 if protection.set_outbound(&sa)? && greet {
-                    return protection.greet(sa.id.peer);
+                    protection.greet(sa.id.peer);
                 }
                 Ok(())
             }

@@ -60,6 +60,8 @@ pub struct Protection {
     encapsulation: Option<EspSocket>,
     /// Sends greetings.
     greeter: UdpSocket,
+    /// Peers whose greeting did not leave.
+    ungreeted: BTreeSet<NodeId>,
     inbound: BTreeMap<SaId, Place>,
     outbound: BTreeMap<NodeId, (SaId, Place)>,
     found: BTreeMap<Place, Found>,
@@ -102,6 +104,7 @@ impl Protection {
             sealed: BTreeMap::new(),
             opened: BTreeMap::new(),
             predecessors: BTreeSet::new(),
+            ungreeted: BTreeSet::new(),
         };
         // What an earlier process has left is known before anything takes its place.
         protection.observe()?;
@@ -161,7 +164,8 @@ impl Protection {
         Ok(())
     }
 
-    /// Reads all associations anew. Removes those of an earlier process that nobody needs any more.
+    /// Reads all associations anew. Removes those of an earlier process that nobody needs any more, and
+    /// sends greetings that did not leave.
     pub fn observe(&mut self) -> Result<(), Error> {
         let found = self.socket.dump(association::list(), |payload| self.parse(payload));
         let found = found.map_err(|source| kernel("list", "associations", source))?;
@@ -178,6 +182,9 @@ impl Protection {
         }
         if !self.predecessors.is_empty() {
             self.predecessors = self.find_predecessors();
+        }
+        for peer in core::mem::take(&mut self.ungreeted) {
+            self.greet(peer);
         }
         Ok(())
     }
@@ -282,6 +289,7 @@ impl Protection {
         let Some((_, place)) = self.outbound.get(&peer).copied() else { return Ok(()) };
         self.remove(place)?;
         self.outbound.remove(&peer);
+        self.ungreeted.remove(&peer);
         Ok(())
     }
 
@@ -291,15 +299,23 @@ impl Protection {
         self.sealed.insert(id, last - LEAP);
     }
 
-    /// Sends the peer an empty datagram, so that it hears the association.
-    pub fn greet(&self, peer: NodeId) -> Result<(), Error> {
-        let Some((_, place)) = self.outbound.get(&peer) else { return Ok(()) };
-        let address = SocketAddr::new(place.destination, self.esp.vxlan_port);
-        match self.greeter.send_to(&[], address) {
-            // What a former greeting met at its end.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
-            sent => sent.map(drop).map_err(|source| Error::Socket { address, source }),
+    /// Sends the peer an empty datagram, so that it hears the association. One that the host's rules or
+    /// routes do not let out is sent again when associations are read.
+    pub fn greet(&mut self, peer: NodeId) {
+        if !self.send_greeting(peer) {
+            self.ungreeted.insert(peer);
         }
+    }
+
+    /// Whether it has left, or is not to.
+    fn send_greeting(&self, peer: NodeId) -> bool {
+        let Some((_, place)) = self.outbound.get(&peer) else { return true };
+        let address = SocketAddr::new(place.destination, self.esp.vxlan_port);
+        let sent = self.greeter.send_to(&[], address);
+        if let Err(error) = &sent {
+            tracing::debug!(%peer, %address, %error, "the greeting has to wait");
+        }
+        sent.is_ok()
     }
 
     const fn policies(&self) -> [Policy; 2] {

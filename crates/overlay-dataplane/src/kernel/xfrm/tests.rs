@@ -135,6 +135,27 @@ fn protect(a: &Host, b: &Host) -> [Protection; 2] {
     })
 }
 
+/// As where the rules of the host are made anew at that moment.
+#[test]
+fn e03_a_greeting_that_could_not_leave_is_sent_again_with_esp() {
+    if lab::skip() || lab::skip_without_esp() {
+        return;
+    }
+    let [a, b] = hosts(false);
+    let [mut near, _far] = protect(&a, &b);
+    let hearing = b.socket();
+    let rule = format!(
+        "table ip shut {{ chain out {{ type filter hook output priority 0; udp dport {PORT} drop; }}; }}"
+    );
+    a.netns.run(&["nft", &rule]).unwrap();
+    near.greet(b.node);
+    a.netns.run(&["nft", "delete table ip shut"]).unwrap();
+    near.observe().unwrap();
+    assert_eq!(hearing.recv(&mut [0; 8]).unwrap(), 0, "the greeting");
+    near.observe().unwrap();
+    sends(&a.socket(), &hearing, b"nothing else was sent");
+}
+
 /// A nonce that is used twice gives the plaintext away (RFC 4106 §3).
 #[test]
 fn e01_what_somebody_flushes_comes_back_behind_its_last_number_with_esp() {
