@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test measures how long a failure disturbs")]
 
 use core::time::Duration;
-use std::{net::UdpSocket, time::Instant};
+use std::{net::UdpSocket, thread, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -158,40 +158,74 @@ fn kill(lab: &mut Lab, node: u8) -> Result<Instant> {
     Ok(killed_at)
 }
 
+/// A flow of datagrams to a service whose tasks are on nodes 2 and 3.
+struct Datagrams {
+    flow: UdpSocket,
+    /// The server that it does not go to, and the one that it does, on node 3.
+    servers: [UdpSocket; 2],
+    _containers: [Container; 3],
+}
+
+impl Datagrams {
+    fn to_node_3(lab: &Lab) -> Result<Self> {
+        lab.ctl(1, "network create --attachable net")?;
+        lab.ctl(1, "service create --name web --network net")?;
+        let client = lab.container(1, "net")?;
+        let task = |node| -> Result<_> {
+            let flags = ["--service", "web"];
+            let task = Container::on_no_network()?.joined(lab, node, "net", &flags)?;
+            let socket = task.netns.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))?;
+            socket.set_nonblocking(true)?;
+            Ok((task, socket))
+        };
+        let ((near, other), (far, server)) = (task(2)?, task(3)?);
+        let vip = vip(lab)?;
+        let flow = until("a flow goes to node 3", PATIENCE, || {
+            let flow = client.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+            flow.connect((vip, PORT))?;
+            until("it arrives there", Duration::from_millis(200), || asked(&flow, &server))?;
+            Ok(flow)
+        })?;
+        // All that was said before.
+        while other.recv(&mut [0; 8]).is_ok() {}
+        Ok(Self { flow, servers: [other, server], _containers: [client, near, far] })
+    }
+
+    fn until_at(&self, server: usize) -> Result<()> {
+        until("the flow goes there", PATIENCE, || asked(&self.flow, &self.servers[server]))
+    }
+}
+
 #[rstest]
 #[case::kernel(KERNELS)]
 #[case::user(USERS)]
 fn s12_g04_a_flow_of_datagrams_leaves_a_dead_node(#[case] planes: [Plane; 3]) -> Result<()> {
     Cluster::of(&planes).run(|lab| {
-        lab.ctl(1, "network create --attachable net")?;
-        lab.ctl(1, "service create --name web --network net")?;
-        let client = lab.container(1, "net")?;
-        let mut servers = Vec::new();
-        for node in [2, 3] {
-            let flags = ["--service", "web"];
-            let task = Container::on_no_network()?.joined(lab, node, "net", &flags)?;
-            let socket = task.netns.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))?;
-            socket.set_nonblocking(true)?;
-            servers.push((task, socket));
-        }
-        let (staying, dying) = (&servers[0].1, &servers[1].1);
-        let vip = vip(lab)?;
-        let flow = until("a flow goes to the node that dies", PATIENCE, || {
-            let flow = client.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
-            flow.connect((vip, PORT))?;
-            until("it arrives there", Duration::from_millis(200), || asked(&flow, dying))?;
-            Ok(flow)
-        })?;
-        // All that was said before.
-        while staying.recv(&mut [0; 8]).is_ok() {}
-
+        let datagrams = Datagrams::to_node_3(lab)?;
         let killed_at = kill(lab, 3)?;
-        until("the flow goes to the other task", PATIENCE, || asked(&flow, staying))?;
-        let moved_after = killed_at.elapsed();
-        let detected_after = lab.until_known(3, "dead")? - killed_at;
+        let lab = &*lab;
+        let (moved_after, detected_after) = thread::scope(|scope| {
+            let detected = scope.spawn(|| lab.until_known(3, "dead"));
+            datagrams.until_at(0)?;
+            let moved_after = killed_at.elapsed();
+            anyhow::Ok((moved_after, detected.join().expect("no panic")? - killed_at))
+        })?;
         tell(&format!("detected within {detected_after:?}, moved within {moved_after:?}"));
         ensure!(moved_after <= detected_after + MASKED_WITHIN);
         Ok(())
+    })
+}
+
+#[test]
+fn s12_d05_a_flow_of_datagrams_leaves_a_host_that_follows_its_daemon() -> Result<()> {
+    Cluster::of(&KERNELS).run(|lab| {
+        let datagrams = Datagrams::to_node_3(lab)?;
+        lab.stop(3, Signal::SIGKILL)?;
+        lab.until_known(3, "dead")?;
+        datagrams.until_at(1).context("its host is there")?;
+        ensure!(datagrams.servers[0].recv(&mut [0; 8]).is_err(), "some went elsewhere");
+        lab.host(3).netns.ip(&format!("link set {CABLE} down"))?;
+        datagrams.until_at(0)
     })
 }
 

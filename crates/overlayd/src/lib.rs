@@ -7,7 +7,7 @@
 //!  overlayctl, orchestrators ──unix socket──► api ──► this node, or a manager over mutual TLS
 //!                                                                 │ watch
 //!                  ┌───────────────── member ─────────────────────▼──────┐
-//!                  │  gossip ──dead nodes──► reconcile ◄── view ◄── agent │──► view on disk
+//!                  │  gossip ──► absence ──► reconcile ◄── view ◄── agent │──► view on disk
 //!                  │  key rotation ─────────►   │            └──► names   │
 //!                  └────────────────────────────▼────────────────────────┘
 //!                                     dataplane ──► UDP 4789, 4500

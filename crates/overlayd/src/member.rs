@@ -215,6 +215,7 @@ impl Member {
             viewer: self.viewer.clone(),
             shared: Arc::clone(&self.shared),
             reconciler: Arc::clone(&self.reconciler),
+            from: addresses.listen,
         };
         tasks.spawn(absent.keep());
         tasks.spawn(follow_members(Judged {

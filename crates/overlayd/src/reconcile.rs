@@ -1,4 +1,4 @@
-//! The loop that makes the dataplane what it should be: from the view, who is dead, how endpoints
+//! The loop that makes the dataplane what it should be: from the view, who is absent, how endpoints
 //! are plugged in, and the keys. Runs on a thread of its own, because a dataplane may block.
 //!
 //! - this file: the handle to it, and what it tells

@@ -32,7 +32,10 @@ pub struct Local {
 pub enum Absence {
     /// Its dataplane goes on: its tasks keep the flows that they have, and get no new ones, because nobody
     /// would know that one of them has ended.
-    Headless,
+    Headless {
+        /// On encrypted networks, too; else it is down there.
+        encrypted: bool,
+    },
     /// Nothing: flows to its tasks end.
     Down,
 }
@@ -63,7 +66,7 @@ pub fn derive(view: &View, absent: &Absences, local: &Local) -> Desired {
             subnets: network.subnets.clone(),
         });
         place_endpoints(view, network.id, local, &mut entry);
-        place_services(view, network.id, absent, &mut entry);
+        place_services(view, network, absent, &mut entry);
         desired.networks.insert(network.id, entry);
     }
     desired
@@ -90,9 +93,14 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
     }
 }
 
-fn place_services(view: &View, network: NetworkId, absent: &Absences, entry: &mut Network) {
+fn place_services(
+    view: &View,
+    network: &overlay_types::Network,
+    absent: &Absences,
+    entry: &mut Network,
+) {
     for service in view.services().values() {
-        let Some(vips) = service.vips.get(&network).copied() else { continue };
+        let Some(vips) = service.vips.get(&network.id).copied() else { continue };
         let backends = backends(view, service.id, network, absent);
         entry.services.insert(service.id, Service { vips, backends });
     }
@@ -109,14 +117,14 @@ fn local_endpoint(endpoint: &Endpoint, local: &Local) -> Option<LocalEndpoint> {
 fn backends(
     view: &View,
     service: ServiceId,
-    network: NetworkId,
+    network: &overlay_types::Network,
     absent: &Absences,
 ) -> BTreeMap<EndpointId, Backend> {
-    let tasks = view.tasks_of(service).filter(|e| e.network == network);
+    let tasks = view.tasks_of(service).filter(|e| e.network == network.id);
     let backends = tasks.filter_map(|e| {
         let takes_new = match absent.get(&e.node) {
-            Some(Absence::Down) => return None,
-            Some(Absence::Headless) => false,
+            Some(Absence::Headless { encrypted }) if *encrypted || !network.spec.encrypted => false,
+            Some(_) => return None,
             None => e.is_ready() && !view.nodes().get(&e.node).is_some_and(Node::is_drained),
         };
         Some((e.id, Backend { addresses: e.addresses, draining: !takes_new }))

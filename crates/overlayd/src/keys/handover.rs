@@ -103,6 +103,11 @@ impl Keys {
         self.handover.predecessors = predecessors;
     }
 
+    /// Whether what goes to a peer can be sealed: with an association of this run or of one before.
+    pub(crate) fn seals_for(&self, peer: NodeId) -> bool {
+        self.sas.outbound.contains_key(&peer) || self.handover.held.contains_key(&peer)
+    }
+
     /// Nodes that are known to run.
     pub(crate) fn see(&mut self, running: &BTreeSet<NodeId>, now: Instant) {
         let known = &mut self.handover.running;

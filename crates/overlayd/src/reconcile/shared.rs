@@ -10,7 +10,7 @@ use std::{
 
 use overlay_dataplane::{
     Desired,
-    desired::{self, Absences, Local, Mesh, PortKind, Uplinks},
+    desired::{self, Absence, Absences, Local, Mesh, PortKind, Uplinks},
     kernel::Tally,
     user::{
         engine::{Counters, DropReason},
@@ -177,7 +177,12 @@ impl Shared {
 
     pub(super) fn wanted(&self, keys: &Keys, ports: BTreeMap<EndpointId, Port>) -> Wanted {
         let gate = self.gate();
-        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (node, absence) in &mut absent {
+            if let Absence::Headless { encrypted } = absence {
+                *encrypted &= keys.seals_for(*node);
+            }
+        }
         self.viewer.read(|view| {
             let kind = |(id, port): (EndpointId, Port)| {
                 let network = view.networks().get(&view.endpoints().get(&id)?.network)?;

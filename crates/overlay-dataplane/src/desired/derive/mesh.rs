@@ -31,7 +31,7 @@ pub fn mesh(view: &View, absent: &Absences, local: &Local) -> Option<Mesh> {
                 })
             })
             .collect();
-        let backends = backends(view, service.id, network, absent);
+        let backends = backends(view, service.id, ingress, absent);
         MeshService { ports, backends, prefer_local: service.spec.prefer_local }
     };
     let services = view.services_on(network).map(|s| (s.id, service(s)));

@@ -143,11 +143,23 @@ fn g04_a_dead_node_leaves_the_services_and_stays_in_the_tables() {
 
 #[test]
 fn d05_g04_tasks_keep_their_flows_while_their_nodes_daemon_is_away() {
-    let absent = Absences::from([(NodeId::from_u128(2), Absence::Headless)]);
-    let desired = derive(&view(), &absent, &local());
-    let backends = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)].backends;
-    let draining: Vec<_> = backends.values().map(|backend| backend.draining).collect();
-    assert_eq!(draining, [false, true, false]);
+    let plain = view();
+    let mut sealed = view();
+    let mut network = sealed.networks()[&of(1)].clone();
+    let mut draft = network.spec.into_draft();
+    draft.encrypted = true;
+    network.spec = draft.try_into().unwrap();
+    sealed.apply(Revision::new(2), [Change::Put(Object::Network(network))]);
+    let backends = |view: &View, encrypted: bool| {
+        let absent = [(NodeId::from_u128(2), Absence::Headless { encrypted })].into();
+        let desired = derive(view, &absent, &local());
+        let backends = &desired.networks[&of(1)].services[&ServiceId::from_u128(7)].backends;
+        let backends = backends.iter().map(|(id, backend)| (id.to_u128(), backend.draining));
+        backends.collect::<Vec<_>>()
+    };
+    let kept = [(11, false), (21, true), (31, false)];
+    assert_eq!((backends(&plain, false), backends(&sealed, true)), (kept.into(), kept.into()));
+    assert_eq!(backends(&sealed, false), [kept[0], kept[2]]);
 }
 
 #[test]
