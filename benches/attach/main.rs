@@ -7,6 +7,7 @@
 //!
 //! - a network is created: answered once it is on the disks of a quorum
 //! - an endpoint is attached: from the call to the first answer to a ping from another host
+//! - a service is made: from the call to the first answer to a question for its name on another host
 //! - one change of a network with 10 000 endpoints elsewhere: what a turn of the daemon's loop takes, as
 //!   its figures say
 //!
@@ -15,6 +16,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 mod figures;
+mod named;
 mod pinger;
 #[path = "../../tests/lab/programs.rs"]
 mod programs;
@@ -128,14 +130,21 @@ async fn networks(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-async fn attach(
-    channel: &Channel,
-    network: &str,
-    netns: Option<&Namespace>,
-) -> Result<v1::Endpoint> {
+async fn attach(channel: &Channel, request: v1::AttachEndpointRequest) -> Result<v1::Endpoint> {
     let mut client = EndpointsClient::new(channel.clone());
-    let answer = client.attach_endpoint(endpoint(network, netns)).await?.into_inner();
+    let answer = client.attach_endpoint(request).await?.into_inner();
     answer.endpoint.context("an endpoint")
+}
+
+/// Before their namespaces end, and others get their paths.
+async fn detach(channel: &Channel, endpoints: impl IntoIterator<Item = &String>) -> Result<()> {
+    let mut client = EndpointsClient::new(channel.clone());
+    for endpoint in endpoints {
+        let request =
+            v1::DetachEndpointRequest { endpoint: endpoint.clone(), ..Default::default() };
+        client.detach_endpoint(request).await?;
+    }
+    Ok(())
 }
 
 /// From the call to the first ping that is answered, and to the answer of the call.
@@ -143,12 +152,12 @@ async fn attachments(near: &Channel, far: &Channel) -> Result<()> {
     let mut client = NetworksClient::new(near.clone());
     client.create_network(network("pinged", Some("10.200.0.0/16"))).await?;
     let from = Namespace::new()?;
-    let asking = attach(far, "pinged", Some(&from)).await?;
+    let asking = attach(far, endpoint("pinged", Some(&from))).await?;
     let (mut calls, mut pings, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ATTACHED {
         let container = Namespace::new()?;
         let begin = Instant::now();
-        let attached = attach(near, "pinged", Some(&container)).await?;
+        let attached = attach(near, endpoint("pinged", Some(&container))).await?;
         calls.push(millis(begin));
         let address = attached.addresses.first().context("an address")?.parse()?;
         Pinger::inside(&from)?.until_answered(address, PATIENCE)?;
@@ -157,12 +166,8 @@ async fn attachments(near: &Channel, far: &Channel) -> Result<()> {
     }
     tell("the call answered", calls, "");
     tell("an endpoint attached, to the first ping from another host", pings, "<= 30");
-    // Their namespaces end, and others get their paths.
-    for (channel, endpoint) in kept.iter().map(|(_, id)| (near, id)).chain([(far, &asking.id)]) {
-        let detach = v1::DetachEndpointRequest { endpoint: endpoint.clone(), ..Default::default() };
-        EndpointsClient::new(channel.clone()).detach_endpoint(detach).await?;
-    }
-    Ok(())
+    detach(near, kept.iter().map(|(_, id)| id)).await?;
+    detach(far, [&asking.id]).await
 }
 
 /// Changes of a network with many endpoints elsewhere.
@@ -172,9 +177,9 @@ async fn changes(cluster: &Cluster, near: &Channel, crowd: &Channel) -> Result<(
     let mut client = NetworksClient::new(near.clone());
     client.create_network(network("crowd", Some("10.201.0.0/16"))).await?;
     let container = Namespace::new()?;
-    attach(near, "crowd", Some(&container)).await?;
+    attach(near, endpoint("crowd", Some(&container))).await?;
     let begin = Instant::now();
-    let attached = stream::iter(0..remotes).map(|_| attach(crowd, "crowd", None));
+    let attached = stream::iter(0..remotes).map(|_| attach(crowd, endpoint("crowd", None)));
     let attached: Vec<_> = attached.buffer_unordered(AT_ONCE).collect().await;
     attached.into_iter().collect::<Result<Vec<_>>>()?;
     println!(
@@ -185,7 +190,7 @@ async fn changes(cluster: &Cluster, near: &Channel, crowd: &Channel) -> Result<(
     let (mut turns, mut comparisons) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         let before = figures::look(host)?;
-        attach(crowd, "crowd", None).await?;
+        attach(crowd, endpoint("crowd", None)).await?;
         let after = until("the change is in the kernel", PATIENCE, || {
             let now = figures::look(host)?;
             anyhow::ensure!(now.revision > before.revision, "not yet");
@@ -208,6 +213,7 @@ async fn run() -> Result<()> {
     }
     networks(&channels[0]).await?;
     attachments(&channels[0], &channels[1]).await?;
+    named::services(&channels[0], &channels[1]).await?;
     changes(&cluster, &channels[0], &channels[2]).await
 }
 

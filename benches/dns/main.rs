@@ -2,9 +2,8 @@
 //! the same names from their local data.
 //!
 //! Each server has one core, and `dnsperf` the other. They are asked by turns, so that other load on the
-//! machine meets all alike; what is told is the median over rounds of the ratio within a round. Needs
-//! `taskset`, and from Debian `dnsperf`, `dnsmasq-base` and `unbound`. `OVERLAY_DNS_ROUNDS` is the number
-//! of rounds.
+//! machine meets all alike; what is told is the median over rounds of the ratio within a round.
+//! `cargo xtask bench dns` installs the others. `OVERLAY_DNS_ROUNDS` is the number of rounds.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
 #![expect(clippy::print_stdout, reason = "a bench prints its results")]

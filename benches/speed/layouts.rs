@@ -4,17 +4,9 @@ use core::net::IpAddr;
 use std::{any::Any, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use overlay_dataplane::{
-    Dataplane, Desired,
-    desired::{LocalEndpoint, Network, PortKind, RemoteEndpoint, Settings},
-    diff,
-    kernel::{KernelConfig, KernelDataplane, filter::NftFilter},
-    mtu,
-};
 use overlay_testkit::lab::Namespace;
-use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, Subnet, Vni};
 
-const VNI: u32 = 5000;
+pub(crate) const VNI: u32 = 5000;
 
 /// Two ends that reach each other.
 pub(crate) struct Pair {
@@ -24,14 +16,26 @@ pub(crate) struct Pair {
     /// Of the server.
     pub(crate) address: IpAddr,
     /// What has to stay for that.
-    _rest: Box<dyn Any + Send + Sync>,
+    _rest: Box<dyn Any>,
 }
 
-fn node(number: u8) -> IpAddr {
+impl Pair {
+    /// Of containers: the server is at 10.0.1.2.
+    pub(crate) fn of_containers(
+        name: &'static str,
+        [client, server]: [Namespace; 2],
+        rest: impl Any,
+    ) -> Self {
+        Self { name, client, server, address: [10, 0, 1, 2].into(), _rest: Box::new(rest) }
+    }
+}
+
+pub(crate) fn node(number: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, number])
 }
 
-fn hosts() -> Result<[Namespace; 2]> {
+/// Two hosts on a cable.
+pub(crate) fn hosts() -> Result<[Namespace; 2]> {
     let hosts = [Namespace::new()?, Namespace::new()?];
     hosts[0].connect("cable", &hosts[1], "cable")?;
     for (number, host) in (1..).zip(&hosts) {
@@ -61,14 +65,12 @@ fn by_hand(
         container.ip("link set eth0 mtu 1450 up")?;
         container.ip(&format!("address add 10.0.1.{number}/24 dev eth0"))?;
     }
-    let [client, server] = containers;
-    let address = [10, 0, 1, 2].into();
-    Ok(Pair { name, client, server, address, _rest: Box::new(hosts) })
+    Ok(Pair::of_containers(name, containers, hosts))
 }
 
 /// The VXLAN device is the container's interface.
-pub(crate) fn bare() -> Result<Pair> {
-    by_hand("bare VXLAN", |host, container| {
+pub(crate) fn bare(name: &'static str) -> Result<Pair> {
+    by_hand(name, |host, container| {
         host.ip(&format!("link set vx netns {} name eth0", container.path().display())).map(drop)
     })
 }
@@ -83,49 +85,6 @@ pub(crate) fn bridged() -> Result<Pair> {
         }
         host.ip("link set bridge0 up").map(drop)
     })
-}
-
-/// The kernel dataplane.
-pub(crate) fn ours() -> Result<Pair> {
-    let (hosts, containers) = (hosts()?, [Namespace::new()?, Namespace::new()?]);
-    for (number, (host, container)) in (1..).zip(hosts.iter().zip(&containers)) {
-        let config = KernelConfig::new(format!("/run/speed{number}"), node(number));
-        let start = || KernelDataplane::start(config, Box::new(NftFilter::open(4789)?));
-        let mut dataplane = host.enter(start)?;
-        let ops = diff(&desired(number, container)?, &dataplane.observe()?);
-        dataplane.apply(ops).into_iter().collect::<Result<Vec<_>, _>>()?;
-    }
-    let [client, server] = containers;
-    let address = [10, 0, 1, 2].into();
-    Ok(Pair { name: "ours", client, server, address, _rest: Box::new(hosts) })
-}
-
-fn desired(number: u8, container: &Namespace) -> Result<Desired> {
-    let other = 3 - number;
-    let mut network = Network::new(Settings {
-        vni: Vni::for_overlay(VNI)?,
-        encrypted: false,
-        multicast: false,
-        mtu: mtu::overlay(1500, false, None),
-        subnets: vec![NetworkSubnet {
-            subnet: Subnet::parse("subnet", "10.0.1.0/24")?,
-            gateway: IpAddr::from([10, 0, 1, 254]),
-        }],
-    });
-    let station = |number: u8| {
-        let v4 = [10, 0, 1, number].into();
-        (MacAddr::from_ipv4(v4), Addresses { v4: Some(v4), v6: None })
-    };
-    let (mac, addresses) = station(number);
-    let port = PortKind::Veth { name: "eth0".into(), netns: container.path() };
-    network.locals.insert(EndpointId::from_u128(1), LocalEndpoint::new(mac, addresses, port));
-    let (mac, addresses) = station(other);
-    let remote = RemoteEndpoint { mac, addresses, node: node(other) };
-    network.remotes.insert(EndpointId::from_u128(2), remote);
-    network.members.insert(node(other));
-    let mut desired = Desired::default();
-    desired.networks.insert(NetworkId::from_u128(1), network);
-    Ok(desired)
 }
 
 /// Ends the peer when the bench does.

@@ -64,7 +64,8 @@ fn busy() -> Result<f64> {
 }
 
 fn listen(pair: &Pair) -> Result<(TcpListener, SocketAddr)> {
-    let listener = pair.server.enter(|| TcpListener::bind((pair.address, 0)))?;
+    let address = pair.address;
+    let listener = pair.server.enter(|| TcpListener::bind((address, 0)))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
@@ -100,7 +101,8 @@ pub(crate) fn stream(pair: &Pair, flows: usize) -> Result<(f64, f64)> {
 
 /// Datagrams of that size that arrive in a second, of as many as one thread can send.
 pub(crate) fn datagrams(pair: &Pair, size: usize) -> Result<f64> {
-    let receiver = pair.server.enter(|| UdpSocket::bind((pair.address, 0)))?;
+    let address = pair.address;
+    let receiver = pair.server.enter(|| UdpSocket::bind((address, 0)))?;
     receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
     let address = receiver.local_addr()?;
     let sender = pair.client.enter(|| -> Result<_> {

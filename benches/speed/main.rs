@@ -1,16 +1,20 @@
 //! How fast containers on two hosts talk, side by side in one run: over the hosts' cable itself, over
-//! VXLAN as one sets it up by hand, and over the kernel dataplane with its filter of members.
+//! VXLAN as one sets it up by hand, over our dataplanes, and over tunnels of others.
 //!
 //! | | |
 //! |---|---|
 //! | cable | from host to host: what there is to lose |
 //! | bare VXLAN | a VXLAN device moved into each container: the plainest, for one container on each host |
 //! | bridged VXLAN | a VXLAN device, a bridge and veth pairs: how one connects containers by hand |
-//! | ours | the kernel dataplane: the same devices in a namespace of their own, and a fence |
+//! | kernel dataplane | the same devices in a namespace of their own, and a fence |
+//! | user dataplane | TAP devices and a switch in user space |
+//! | user dataplane, encrypted | the same, and ESP with AES-256-GCM |
+//! | wireguard-go, boringtun | from host to host by WireGuard in user space, ChaCha20-Poly1305 |
 //! | peer | what the command in `OVERLAY_SPEED_PEER` sets up, if it is set; see `layouts.rs` |
 //!
 //! All are measured by turns, so that other load on the machine meets all of them alike; what is told is
-//! the median over rounds of the ratio within a round. On a machine with few cores run it with real-time
+//! the median over rounds of the ratio within a round. WireGuard has less to do than the user dataplane: its
+//! device is the host's own, and there is no switch and no frame. On a machine with few cores run it with real-time
 //! priority (`chrt -f 10 cargo bench --bench speed`). `OVERLAY_SPEED_ROUNDS` is the number of rounds.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
@@ -19,6 +23,8 @@
 
 mod layouts;
 mod load;
+mod ours;
+mod wireguard;
 
 use anyhow::Result;
 use overlay_testkit::lab;
@@ -53,20 +59,53 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Targets of ours next to each of the others.
-fn target(other: &str) -> &'static str {
-    match other {
-        "bare VXLAN" | "bridged VXLAN" => ">= 1",
-        "peer" => ">= 1.2",
-        _ => "",
-    }
+/// Which of ours is told next to which other, with the target of each ratio.
+const COMPARISONS: [(&str, &str, Target); 9] = [
+    (KERNEL, "cable", none),
+    (KERNEL, BARE, |_| ">= 1"),
+    (KERNEL, "bridged VXLAN", |_| ">= 1"),
+    (KERNEL, "peer", |_| ">= 1.2"),
+    (PLAIN, BARE, |figure| of_streams(figure, ">= 0.5")),
+    (SEALED, BARE, |figure| of_streams(figure, ">= 0.4")),
+    (SEALED, PLAIN, none),
+    (SEALED, "wireguard-go", |figure| of_streams(figure, ">= 8")),
+    (SEALED, "boringtun", |figure| of_streams(figure, ">= 8")),
+];
+
+const BARE: &str = "bare VXLAN";
+const KERNEL: &str = "kernel dataplane";
+const PLAIN: &str = "user dataplane";
+const SEALED: &str = "user dataplane, encrypted";
+
+/// Of a figure.
+type Target = fn(&str) -> &'static str;
+
+fn none(_: &str) -> &'static str {
+    ""
+}
+
+fn of_streams(figure: &str, target: &'static str) -> &'static str {
+    if figure.starts_with("TCP") { target } else { "" }
+}
+
+fn layouts() -> Result<Vec<Pair>> {
+    let mut pairs = vec![
+        layouts::cable()?,
+        layouts::bare(BARE)?,
+        layouts::bridged()?,
+        ours::kernel(KERNEL)?,
+        ours::user(PLAIN, false)?,
+        ours::user(SEALED, true)?,
+        wireguard::in_go()?,
+        wireguard::in_rust()?,
+    ];
+    pairs.extend(layouts::peer()?);
+    Ok(pairs)
 }
 
 fn run() -> Result<()> {
     let rounds = std::env::var("OVERLAY_SPEED_ROUNDS").ok().and_then(|text| text.parse().ok());
-    let mut pairs =
-        vec![layouts::cable()?, layouts::bare()?, layouts::bridged()?, layouts::ours()?];
-    pairs.extend(layouts::peer()?);
+    let pairs = layouts()?;
     // The first turn finds neighbours, and caches as they will be.
     pairs.iter().try_for_each(|pair| round(pair).map(drop))?;
     let mut measured = vec![Vec::new(); pairs.len()];
@@ -82,14 +121,15 @@ fn run() -> Result<()> {
             println!("speed: {figure}, {}\t{value:.digits$}\t{unit}\t", pair.name);
         }
     }
-    let ours = pairs.iter().position(|pair| pair.name == "ours").unwrap_or_default();
-    for (pair, all) in pairs.iter().zip(&measured).filter(|(pair, _)| pair.name != "ours") {
+    let find = |name| pairs.iter().position(|pair| pair.name == name);
+    for (ours, other, target) in COMPARISONS {
+        let (Some(one), Some(two)) = (find(ours), find(other)) else { continue };
         for (at, (figure, _, more_is_better)) in FIGURES.iter().enumerate() {
             let ratio = |(a, b): (&[f64; FIGURES.len()], &[f64; FIGURES.len()])| {
                 if *more_is_better { a[at] / b[at] } else { b[at] / a[at] }
             };
-            let value = median(measured[ours].iter().zip(all).map(ratio).collect());
-            println!("speed: ours to {}, {figure}\t{value:.2}\t\t{}", pair.name, target(pair.name));
+            let value = median(measured[one].iter().zip(&measured[two]).map(ratio).collect());
+            println!("speed: {ours} to {other}, {figure}\t{value:.2}\t\t{}", target(figure));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! like `<= 1.25`. What it prints without a tab is for the reader, and passed on as it comes.
 
 mod measurement;
+mod peers;
 mod table;
 
 use std::{
@@ -40,8 +41,10 @@ pub(crate) fn run(workspace: &Workspace, names: &[String], save: Option<&Path>) 
 }
 
 fn measure(workspace: &Workspace, name: &str) -> Result<Vec<Measurement>> {
+    peers::provide(workspace, name)?;
     let mut command = workspace.cargo();
     command.args(["bench", "--locked", "--quiet", "--package", "overlay", "--bench", name]);
+    command.env("PATH", peers::path(workspace)?);
     println!("$ {}", workspace::show(&command));
     let mut bench = command.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
     let stdout = bench.stdout.take().context("a piped stdout")?;

@@ -14,7 +14,7 @@ pub(crate) struct SystemPackage {
     pub(crate) needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 9] = [
+const PACKAGES: [SystemPackage; 7] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -36,11 +36,6 @@ const PACKAGES: [SystemPackage; 9] = [
         needed_by: "hosts whose FORWARD chain drops by default, as Docker leaves it",
     },
     SystemPackage {
-        name: "iperf3",
-        program: "iperf3",
-        needed_by: "the bench of TCP over TAP next to kernel VXLAN",
-    },
-    SystemPackage {
         name: "tshark",
         program: "tshark",
         needed_by: "dissecting our VXLAN and ESP with a decoder that is not ours",
@@ -55,11 +50,6 @@ const PACKAGES: [SystemPackage; 9] = [
         program: "openssl",
         needed_by: "reading and checking our certificates with code that is not ours",
     },
-    SystemPackage {
-        name: "etcd-server",
-        program: "etcd",
-        needed_by: "the bench of committed writes next to etcd",
-    },
 ];
 
 /// No progress bars, which a log cannot show.
@@ -68,7 +58,7 @@ const QUIET: [&str; 3] = ["-qq", "--option", "Dpkg::Use-Pty=0"];
 /// Installs what is missing. Where that is not allowed it says what to run, which is an error
 /// only in CI: a developer's tests that need a missing program fail by its name.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing(&PACKAGES);
+    let missing = missing(PACKAGES.iter());
     if missing.is_empty() {
         println!("setup: nothing to do, {} packages are present", PACKAGES.len());
         return Ok(());
@@ -86,7 +76,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Installs what is missing of `packages`, or says how to.
-pub(crate) fn provide(packages: &'static [SystemPackage]) -> Result<()> {
+pub(crate) fn provide(packages: impl Iterator<Item = &'static SystemPackage>) -> Result<()> {
     let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
@@ -95,8 +85,8 @@ pub(crate) fn provide(packages: &'static [SystemPackage]) -> Result<()> {
     install(&missing)
 }
 
-fn missing(packages: &'static [SystemPackage]) -> Vec<&'static SystemPackage> {
-    packages.iter().filter(|package| workspace::find_program(package.program).is_none()).collect()
+fn missing(packages: impl Iterator<Item = &'static SystemPackage>) -> Vec<&'static SystemPackage> {
+    packages.filter(|package| workspace::find_program(package.program).is_none()).collect()
 }
 
 fn tell(missing: &[&SystemPackage]) {

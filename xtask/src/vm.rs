@@ -108,7 +108,7 @@ pub(crate) fn run(workspace: &Workspace, args: &VmArgs) -> Result<()> {
         text.split_once('=').with_context(|| format!("--env {text:?} is not NAME=VALUE"))
     });
     let variables = variables.collect::<Result<Vec<_>>>()?;
-    setup::provide(&PACKAGES)?;
+    setup::provide(PACKAGES.iter())?;
     let kernel = kernel::provide(&workspace.target().join("vm"), &args.kernel)?;
     let status = Boot {
         kernel: &kernel,
@@ -131,7 +131,7 @@ pub(crate) fn test(workspace: &Workspace, scope: Scope) -> Result<()> {
         println!("SKIPPED: the virtual machine needs root");
         return Ok(());
     }
-    setup::provide(&PACKAGES)?;
+    setup::provide(PACKAGES.iter())?;
     let kernel = kernel::provide(&workspace.target().join("vm"), KERNEL)?;
     let daemons = (scope == Scope::All).then_some(DAEMONS);
     let programs = Programs::build(workspace)?;
