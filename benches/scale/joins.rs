@@ -11,7 +11,7 @@ use overlay_cluster::ca::JoinToken;
 use overlay_types::Revision;
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::{
@@ -42,8 +42,7 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
             let _turn = turns.acquire().await?;
             let agent = Agent::join(&token, &remotes, NET, number).await?;
             let (revision, _) = watch::channel(Revision::ZERO);
-            tokio::spawn(agent.clone().follow(heard, revision));
-            anyhow::Ok(agent)
+            anyhow::Ok(tokio::spawn(agent.follow(heard, revision)))
         });
     }
     let mut agents = Vec::new();
@@ -92,5 +91,7 @@ pub(crate) async fn run(folder: &Path) -> Result<()> {
         "",
     );
     failover::run(&mut managers, &heard, all).await?;
+    // They would look for managers while others are measured.
+    agents.iter().for_each(JoinHandle::abort);
     managers.stop().await
 }

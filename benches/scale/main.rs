@@ -28,9 +28,9 @@ mod joins;
 mod managers;
 mod watchers;
 
-use std::{fmt::Display, path::Path, time::Duration};
+use std::{fmt::Display, path::Path, process::Command, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Longest wait for anything; whoever waits longer has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -89,8 +89,14 @@ async fn part(name: &str, folder: &Path) -> Result<()> {
 async fn main() -> Result<()> {
     // Cargo adds a flag of its own.
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let all = ["joins", "watchers", "endpoints"].map(str::to_owned);
-    for name in if named.is_empty() { all.to_vec() } else { named } {
+    if named.is_empty() {
+        // Each in a process of its own, which has no memory of the others.
+        for name in ["joins", "watchers", "endpoints"] {
+            let status = Command::new(std::env::current_exe()?).arg(name).status()?;
+            ensure!(status.success(), "part {name}: {status}");
+        }
+    }
+    for name in named {
         // Benches run in the package's folder: the disk of the project, not a file system in memory.
         let folder = tempfile::tempdir_in("target").context("a folder in target/")?;
         part(&name, folder.path()).await.with_context(|| format!("part {name}"))?;

@@ -40,7 +40,7 @@ fn pair(name: &'static str, program: &[&str]) -> Result<Pair> {
         let file = file.to_str().context("a path in UTF-8")?;
         let port = PORT.to_string();
         host.run(&["wg", "set", &device, "private-key", file, "listen-port", &port])?;
-        keys.push(host.run(&["wg", "show", &device, "public-key"])?);
+        keys.push(host.run(&["sh", "-c", "exec wg pubkey <\"$0\"", file])?);
         host.ip(&format!("address add 10.0.1.{number}/24 dev {device}"))?;
         host.ip(&format!("link set {device} mtu {MTU} up"))?;
     }

@@ -3,7 +3,7 @@
 mod mesh;
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_types::{
     Encapsulation, Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View,
@@ -50,14 +50,11 @@ pub type Absences = BTreeMap<NodeId, Absence>;
 /// keys are not in the view.
 pub fn derive(view: &View, absent: &Absences, local: &Local) -> Desired {
     let mut desired = Desired::default();
-    for network in view.networks().values() {
-        // A gate alone is no reason to carry a network, as long as it is not plugged in.
-        let here = |e: &Endpoint| {
-            e.node == local.node && (!e.is_mesh() || local.ports.contains_key(&e.id))
-        };
-        if !view.endpoints_on(network.id).any(here) {
-            continue;
-        }
+    // A gate alone is no reason to carry a network, as long as it is not plugged in.
+    let own = view.endpoints_at(local.node);
+    let own = own.filter(|e| !e.is_mesh() || local.ports.contains_key(&e.id));
+    let here: BTreeSet<NetworkId> = own.map(|e| e.network).collect();
+    for network in view.networks().values().filter(|network| here.contains(&network.id)) {
         let mut entry = Network::new(Settings {
             vni: network.vni,
             encrypted: network.spec.encrypted,

@@ -1,5 +1,4 @@
 use core::net::Ipv4Addr;
-use std::collections::BTreeSet;
 
 use overlay_types::{
     Addresses, Availability, Capabilities, Change, DataplaneKind, Endpoint, EndpointRole,
