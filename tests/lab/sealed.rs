@@ -341,7 +341,7 @@ fn moby_45635(planes: &[Plane]) -> Result<()> {
     for port in [5789, 4788] {
         let init = format!("--data-path-port {port}");
         Cluster { init: &init, ..Cluster::of(planes) }.run(|lab| {
-            let watch = Watch::over(&lab.wire, WORD)?;
+            let watch = Watch::over_all(&lab.wire, WORD)?;
             lab.ctl(1, "network create --attachable --opt encrypted secret")?;
             lab.ctl(1, "network create --attachable plain")?;
             let last = planes.len() as u8;

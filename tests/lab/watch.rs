@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
-use overlay_testkit::lab::Namespace;
+use overlay_testkit::{hosts::CABLE, lab::Namespace};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::ear::{EVERYTHING, READ};
@@ -42,8 +42,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Looks for a word in every frame on the cable of a host and its other devices.
+    ///
+    /// The cable carries no batches from now on, which are not in one piece of memory: the kernel that
+    /// receives ESP in UDP opens the other pieces where they are, and the watchman would see that.
+    pub(crate) fn over(host: &Namespace, word: &'static [u8]) -> Result<Self> {
+        host.run(&["ethtool", "--features", CABLE, "scatter-gather", "off"])?;
+        Self::over_all(host, word)
+    }
+
     /// Looks for a word in every frame.
-    pub(crate) fn over(netns: &Namespace, word: &'static [u8]) -> Result<Self> {
+    pub(crate) fn over_all(netns: &Namespace, word: &'static [u8]) -> Result<Self> {
         let protocol = Some(Protocol::from(EVERYTHING));
         let socket = netns.enter(|| -> Result<Socket> {
             let socket = Socket::new(Domain::PACKET, Type::RAW, protocol)?;

@@ -14,7 +14,7 @@ pub(crate) struct SystemPackage {
     pub(crate) needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 7] = [
+const PACKAGES: [SystemPackage; 8] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -34,6 +34,11 @@ const PACKAGES: [SystemPackage; 7] = [
         name: "iptables",
         program: "iptables-nft",
         needed_by: "hosts whose FORWARD chain drops by default, as Docker leaves it",
+    },
+    SystemPackage {
+        name: "ethtool",
+        program: "ethtool",
+        needed_by: "cables on which what is captured is what was sent",
     },
     SystemPackage {
         name: "tshark",
