@@ -250,8 +250,10 @@ fn place(view: &View, node: NodeId) -> Option<Place> {
     Some(Place { host, encrypted })
 }
 
+/// Those that may be dead: verdicts follow what gossip says a moment later, and what was found out of a
+/// suspected node meanwhile is not forgotten.
 fn suspected(members: &Members) -> BTreeSet<NodeId> {
-    let suspected = members.iter().filter(|(_, state)| **state == MemberState::Suspect);
+    let suspected = members.iter().filter(|(_, state)| **state != MemberState::Alive);
     suspected.map(|(node, _)| *node).collect()
 }
 
@@ -344,6 +346,21 @@ mod tests {
         absentees.follow(&nodes([1001]), &nodes([]), place, now);
         absentees.answered(node(1), Answer::Silence, now);
         assert_eq!(absentees.absences(), Absences::from([(node(1001), Absence::Down)]));
+    }
+
+    #[test]
+    fn g04_what_was_found_out_of_a_suspected_node_holds_when_it_is_dead() {
+        let (mut absentees, mut now) = (Absentees::new(SPREAD), Instant::now());
+        for (state, dead) in
+            [(MemberState::Suspect, None), (MemberState::Dead, None), (MemberState::Dead, Some(1))]
+        {
+            let members = Members::from([(node(1), state), (node(2), MemberState::Alive)]);
+            absentees.follow(&nodes(dead), &suspected(&members), place, now);
+            now = asked(&mut absentees, now, SILENCE + PATIENCE, |_| Answer::Silence);
+        }
+        assert_eq!(absentees.absences(), [(node(1), Absence::Down)].into());
+        let after_all = absentees.nodes[&node(1)].silent_since.unwrap();
+        assert!(now - after_all >= SILENCE * 3, "it was asked from the suspicion on");
     }
 
     #[test]
