@@ -25,7 +25,6 @@ use crate::{
     load::{self, Load, Plan},
     plane::{KERNELS, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
-    stranger::Stranger,
     web::{Client, PORT, Web, vip},
 };
 
@@ -252,19 +251,9 @@ fn s01_flows_stay_with_their_task_through_updates(#[case] planes: [Plane; 3]) ->
 fn s01_d05_flows_stay_with_their_task_while_daemons_are_away(#[case] client: Client) -> Result<()> {
     Cluster::of(&KERNELS).run(|lab| {
         let network = client.service(lab)?;
-        let (container, stranger);
-        let netns = match client {
-            Client::Inside => {
-                container = lab.container(1, network)?;
-                &container.netns
-            }
-            Client::Outside => {
-                stranger = Stranger::on_wire(lab)?;
-                &stranger.netns
-            }
-        };
+        let (netns, _) = client.place(lab)?;
         let targets = client.targets(lab, &[1, 2, 3])?;
-        let pinned = Pinned::open(lab, network, netns, &targets, FLOWS_WHILE_AWAY)?;
+        let pinned = Pinned::open(lab, network, &netns, &targets, FLOWS_WHILE_AWAY)?;
         for (node, signal, known) in [
             (1, Signal::SIGKILL, None),
             (2, Signal::SIGKILL, Some("dead")),

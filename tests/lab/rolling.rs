@@ -13,7 +13,6 @@ use crate::{
     load::{Load, Plan, Told},
     plane::{KERNELS, Plane, USERS},
     setup::{Cluster, Container, Lab, PATIENCE},
-    stranger::Stranger,
     web::{Client, PORT, Web, vip},
 };
 
@@ -27,43 +26,25 @@ const CLIENTS: usize = 4;
 
 /// Clients, and what they ask.
 struct Clients {
-    container: Option<Container>,
-    stranger: Option<Stranger>,
+    netns: Namespace,
     plan: Plan,
 }
 
 impl Clients {
     fn of(client: Client, lab: &Lab, nodes: &[u8], patience: Duration) -> Result<Self> {
         let targets = client.targets(lab, nodes)?;
-        let plan = |client| Plan { targets, client, clients: CLIENTS, patience };
-        Ok(match client {
-            Client::Inside => {
-                let container = lab.container(1, "net")?;
-                let plan = plan(container.address());
-                Self { container: Some(container), stranger: None, plan }
-            }
-            Client::Outside => {
-                let stranger = Stranger::on_wire(lab)?;
-                let plan = plan(stranger.address.into());
-                Self { container: None, stranger: Some(stranger), plan }
-            }
-        })
-    }
-
-    fn netns(&self) -> Result<&Namespace> {
-        let container = self.container.as_ref().map(|container| &container.netns);
-        container.or(self.stranger.as_ref().map(|stranger| &stranger.netns)).context("a client")
+        let (netns, client) = client.place(lab)?;
+        Ok(Self { netns, plan: Plan { targets, client, clients: CLIENTS, patience } })
     }
 
     /// Waits until each target answers, and starts the load.
     fn start(&self) -> Result<Load> {
-        let netns = self.netns()?;
         for target in &self.plan.targets {
             until(&format!("{target} answers"), PATIENCE, || {
-                netns.enter(|| crate::load::ask(*target, self.plan.patience))
+                self.netns.enter(|| crate::load::ask(*target, self.plan.patience))
             })?;
         }
-        Ok(Load::start(netns, &self.plan))
+        Ok(Load::start(&self.netns, &self.plan))
     }
 }
 

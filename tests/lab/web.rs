@@ -4,11 +4,12 @@ use core::net::{IpAddr, SocketAddr};
 use std::{collections::VecDeque, thread};
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::{hosts::address_v4, until::until};
+use overlay_testkit::{hosts::address_v4, lab::Namespace, until::until};
 
 use crate::{
     load::{Load, Server},
     setup::{Container, Lab, PATIENCE},
+    stranger::Stranger,
 };
 
 /// Where tasks listen.
@@ -41,6 +42,21 @@ impl Client {
                 Ok("ingress")
             }
         }
+    }
+
+    /// A namespace to ask from, and its address.
+    pub(crate) fn place(self, lab: &Lab) -> Result<(Namespace, IpAddr)> {
+        Ok(match self {
+            Self::Inside => {
+                let container = lab.container(1, "net")?;
+                let address = container.address();
+                (container.netns, address)
+            }
+            Self::Outside => {
+                let stranger = Stranger::on_wire(lab)?;
+                (stranger.netns, stranger.address.into())
+            }
+        })
     }
 
     /// Where it is reached: through each of these nodes, from outside.
