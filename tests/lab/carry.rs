@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::{lab, until::until};
+use overlay_testkit::{hosts::CABLE, lab, until::until};
 use rstest::rstest;
 
 use Travel::{Clear, Esp, EspInUdp};
@@ -12,11 +12,14 @@ use Travel::{Clear, Esp, EspInUdp};
 use crate::{
     plane::{KERNEL_PAIR, KERNELS, MIXED, MIXED_PAIR, Plane, USERS},
     probe::{ping, transfer},
-    setup::{Cluster, Container, PATIENCE},
+    setup::{Cluster, Container, Lab, PATIENCE},
 };
 
 /// Octets of one transfer by TCP; on clusters for the virtual machine a tenth.
 const TRANSFER: usize = 4_000_000;
+/// What networks have their subnets from.
+const POOLS: &str = "--default-addr-pool 10.0.0.0/8,fd66::/48";
+
 /// How frames travel between nodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Travel {
@@ -46,37 +49,43 @@ const fn mtu(over_ipv6: bool, travel: Travel) -> usize {
 
 /// Networks of one family and of both, each with containers on all nodes.
 fn carry(planes: &[Plane], over_ipv6: bool, travel: Travel) -> Result<()> {
-    let mut init = "--default-addr-pool 10.0.0.0/8,fd66::/48".to_owned();
+    let mut init = POOLS.to_owned();
     if travel == Esp {
         init += " --esp-over-ip";
     }
     Cluster { over_ipv6, init: &init, ..Cluster::of(planes) }.run(|lab| {
-        let mtu = mtu(over_ipv6, travel);
         let options = if travel == Clear { "" } else { "--opt encrypted" };
         lab.ctl(1, &format!("network create --attachable {options} four"))?;
         let last = planes.len() as u8;
         lab.ctl(2, &format!("network create --attachable {options} --ipv6 both"))?;
         lab.ctl(last, &format!("network create --attachable {options} --ipv6 --ipv4=false six"))?;
-        // Their namespaces have to be there for as long as they are attached.
-        let mut all = Vec::new();
-        for (network, families) in [("four", 1), ("both", 2), ("six", 1)] {
-            // On each node, and one more on the first.
-            let nodes = (1..=last).chain([1]);
-            let containers: Vec<_> =
-                nodes.map(|node| lab.container(node, network)).collect::<Result<_>>()?;
-            for container in &containers {
-                ensure!(container.addresses.len() == families, "{:?}", container.addresses);
-            }
-            let octets = if planes.len() > 2 { TRANSFER } else { TRANSFER / 10 };
-            meet(&containers, mtu, octets).with_context(|| format!("on network {network}"))?;
-            all.push(containers);
-        }
+        let networks = [("four", 1), ("both", 2), ("six", 1)];
+        meet_on(lab, &networks, mtu(over_ipv6, travel))?;
         for host in lab.hosts.iter().filter(|_| travel == Esp) {
             let sockets = host.netns.run(&["ss", "--udp", "--listening", "--numeric"])?;
             ensure!(!sockets.contains(":4500"), "{} takes ESP in UDP: {sockets}", host.name());
         }
         Ok(())
     })
+}
+
+/// Containers of networks, whose numbers of families are given: on each node, and one more on the first.
+fn meet_on(lab: &Lab, networks: &[(&str, usize)], mtu: usize) -> Result<()> {
+    // Their namespaces have to be there for as long as they are attached.
+    let mut all = Vec::new();
+    let last = lab.hosts.len() as u8;
+    for (network, families) in networks {
+        let nodes = (1..=last).chain([1]);
+        let containers: Vec<_> =
+            nodes.map(|node| lab.container(node, network)).collect::<Result<_>>()?;
+        for container in &containers {
+            ensure!(container.addresses.len() == *families, "{:?}", container.addresses);
+        }
+        let octets = if last > 2 { TRANSFER } else { TRANSFER / 10 };
+        meet(&containers, mtu, octets).with_context(|| format!("on network {network}"))?;
+        all.push(containers);
+    }
+    Ok(())
 }
 
 fn meet(containers: &[Container], mtu: usize, octets: usize) -> Result<()> {
@@ -149,6 +158,24 @@ fn d01_d02_d03_n09_n12_both_families_over_ipv4(#[case] planes: [Plane; 3]) -> Re
 #[case::mixed(MIXED)]
 fn d01_d02_d03_n09_n12_both_families_over_ipv6(#[case] planes: [Plane; 3]) -> Result<()> {
     carry(&planes, true, Clear)
+}
+
+/// Cards that leave checksums to the kernel. What it finds out of a datagram, it hands on with what was in
+/// there, and has to take off again what it took off.
+#[rstest]
+#[case::kernel(KERNEL_PAIR)]
+#[case::mixed(MIXED_PAIR)]
+fn d01_d02_cards_that_leave_checksums_to_the_kernel(
+    #[case] planes: [Plane; 2],
+    #[values(false, true)] over_ipv6: bool,
+) -> Result<()> {
+    Cluster { over_ipv6, init: POOLS, ..Cluster::of(&planes) }.run(|lab| {
+        for host in &lab.hosts {
+            host.netns.run(&["ethtool", "--offload", CABLE, "tx", "off"])?;
+        }
+        lab.ctl(1, "network create --attachable --ipv6 both")?;
+        meet_on(lab, &[("both", 2)], mtu(over_ipv6, Clear))
+    })
 }
 
 /// Without ESP in the kernel, its nodes seal in user space.

@@ -7,8 +7,8 @@
 //!                                ├───► ARP, neighbour discovery about itself ────────────────────┴─► bridge
 //!                                └───► anything else: dropped, and counted by its reason
 //!
-//! VXLAN device ─► IP to a port here ─► that port
-//!             └─► anything else ─────► bridge
+//! VXLAN device ─► a VLAN tag? ─► dropped, and counted
+//!             └─► anything else ─► bridge
 //! ```
 //!
 //! The table is in the network's namespace. A chain of a device can have no device added on kernels
@@ -20,6 +20,10 @@
 //!
 //! What takes the short way is handed from device to device as it is, super-frames and checksums that
 //! are still to be made included. Without these rules the bridge sends the same frames to the same places.
+//! What the VXLAN device receives does not take it: where the kernel itself had to check the datagram that a
+//! frame came in, it has the sum of all octets from the packet on, and `fwd` puts the Ethernet header back in
+//! front of it without adding that (net/netfilter/nf_dup_netdev.c of Linux 6.12). A veth pair then takes off
+//! what was never added, and the endpoint's kernel refuses every UDP datagram.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -136,7 +140,7 @@ impl Fence {
         }
         let (tunnel, _) = &self.tunnel;
         let chains = [
-            (tunnel.as_str(), Some(at(tunnel)), self.at_tunnel()),
+            (tunnel.as_str(), Some(at(tunnel)), at_tunnel()),
             (FRAMES, None, frames()),
             (DISCOVERY, None, discovery()),
             (ARP_CHAIN, None, arp()),
@@ -222,13 +226,6 @@ impl Fence {
         rules.push(refuse([], OTHER_MAC));
         rules
     }
-
-    /// What the VXLAN device receives. It answers for neighbours by the same way.
-    fn at_tunnel(&self) -> Vec<Rule> {
-        let short = self.shortens.then(|| Rule::new(to_port()).comment("to a port"));
-        let tagged = refuse([link(12, 2), within(TAGS, R0)], TAGGED_THERE);
-        short.into_iter().chain([tagged]).collect()
-    }
 }
 
 const SEND: Expr = Expr::Forward { device: R0 };
@@ -236,6 +233,11 @@ const SEND: Expr = Expr::Forward { device: R0 };
 fn at(device: &str) -> Hook {
     let device = Some(device.to_owned());
     Hook { device, ..Hook::new(ChainKind::Filter, HookPoint::Ingress, 0) }
+}
+
+/// What the VXLAN device receives.
+fn at_tunnel() -> Vec<Rule> {
+    vec![refuse([link(12, 2), within(TAGS, R0)], TAGGED_THERE)]
 }
 
 /// What a port sends under its own Ethernet address.
