@@ -6,11 +6,15 @@
 //!    from one network to another.
 //! 3. Members and endpoints come before the services that send to them.
 
+use std::collections::BTreeMap;
+
+use itertools::{EitherOrBoth, Itertools as _};
+use overlay_types::NetworkId;
+
 use crate::{
     api::{Observed, Op},
     desired::{Desired, Network, Settings},
 };
-use overlay_types::NetworkId;
 
 /// Whether settings differ. Subnets have no order: a kernel does not remember one.
 fn are_others(new: &Settings, old: &Settings) -> bool {
@@ -104,29 +108,40 @@ fn remove_sas(desired: &Desired, observed: &Observed, ops: &mut Vec<Op>) {
 }
 
 fn change_network(id: NetworkId, new: &Network, old: &Network, ops: &mut Vec<Op>) {
-    for service in old.services.keys().filter(|s| !new.services.contains_key(s)) {
-        ops.push(Op::RemoveService(id, *service));
-    }
-    for endpoint in old.remotes.keys().filter(|e| !new.remotes.contains_key(e)) {
-        ops.push(Op::RemoveRemote(id, *endpoint));
-    }
+    let services = Changes::between(&new.services, &old.services);
+    let remotes = Changes::between(&new.remotes, &old.remotes);
+    ops.extend(services.gone.into_iter().map(|service| Op::RemoveService(id, *service)));
+    ops.extend(remotes.gone.into_iter().map(|endpoint| Op::RemoveRemote(id, *endpoint)));
     if new.members != old.members {
         ops.push(Op::SetMembers(id, new.members.clone()));
     }
-    for (endpoint, after) in &new.locals {
-        if old.locals.get(endpoint) != Some(after) {
-            ops.push(Op::PutLocal(id, *endpoint, after.clone()));
-        }
+    for (endpoint, after) in Changes::between(&new.locals, &old.locals).put {
+        ops.push(Op::PutLocal(id, *endpoint, after.clone()));
     }
-    for (endpoint, after) in &new.remotes {
-        if old.remotes.get(endpoint) != Some(after) {
-            ops.push(Op::PutRemote(id, *endpoint, *after));
-        }
+    ops.extend(remotes.put.into_iter().map(|(e, after)| Op::PutRemote(id, *e, *after)));
+    for (service, after) in services.put {
+        ops.push(Op::PutService(id, *service, after.clone()));
     }
-    for (service, after) in &new.services {
-        if old.services.get(service) != Some(after) {
-            ops.push(Op::PutService(id, *service, after.clone()));
+}
+
+/// What makes one map the other.
+struct Changes<'a, K, V> {
+    gone: Vec<&'a K>,
+    put: Vec<(&'a K, &'a V)>,
+}
+
+impl<'a, K: Ord, V: PartialEq> Changes<'a, K, V> {
+    /// Walks both side by side: they are large, and nearly the same.
+    fn between(new: &'a BTreeMap<K, V>, old: &'a BTreeMap<K, V>) -> Self {
+        let (mut gone, mut put) = (Vec::new(), Vec::new());
+        for pair in new.iter().merge_join_by(old, |(new, _), (old, _)| new.cmp(old)) {
+            match pair {
+                EitherOrBoth::Both((_, after), (_, before)) if after == before => {}
+                EitherOrBoth::Both(new, _) | EitherOrBoth::Left(new) => put.push(new),
+                EitherOrBoth::Right((key, _)) => gone.push(key),
+            }
         }
+        Self { gone, put }
     }
 }
 

@@ -3,7 +3,7 @@
 mod mesh;
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use overlay_types::{
     Encapsulation, Endpoint, EndpointId, NetworkId, Node, NodeId, ServiceId, View,
@@ -79,15 +79,18 @@ fn mtu(view: &View, network: &overlay_types::Network, local: &Local) -> u16 {
 }
 
 fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut Network) {
-    for endpoint in view.endpoints_on(network) {
-        let (mac, addresses) = (endpoint.mac, endpoint.addresses);
-        if endpoint.node == local.node {
-            entry.locals.extend(local_endpoint(endpoint, local).map(|here| (endpoint.id, here)));
-        } else if let Some(node) = data_path(view, endpoint.node) {
-            entry.members.insert(node);
-            entry.remotes.insert(endpoint.id, RemoteEndpoint { mac, addresses, node });
-        }
-    }
+    let (here, there): (Vec<_>, Vec<_>) =
+        view.endpoints_on(network).partition(|endpoint| endpoint.node == local.node);
+    let plugged = |e: &Endpoint| Some((e.id, local_endpoint(e, local)?));
+    entry.locals = here.into_iter().filter_map(plugged).collect();
+    let reachable = |e: &Endpoint| {
+        let remote = |node| RemoteEndpoint { mac: e.mac, addresses: e.addresses, node };
+        Some((e.id, remote(data_path(view, e.node)?)))
+    };
+    // All at once: there may be tens of thousands, in the order of the map.
+    entry.remotes = there.into_iter().filter_map(reachable).collect();
+    let members: HashSet<_> = entry.remotes.values().map(|remote| remote.node).collect();
+    entry.members = members.into_iter().collect();
 }
 
 fn place_services(
