@@ -23,7 +23,6 @@ mod programs;
 
 use std::{
     path::Path,
-    process::Child,
     time::{Duration, Instant},
 };
 
@@ -34,7 +33,7 @@ use overlay_api::{
     v1::{self, endpoints_client::EndpointsClient, networks_client::NetworksClient},
 };
 use overlay_testkit::{
-    hosts::{self, Host},
+    cluster::Cluster,
     lab::{self, Namespace},
     until::until,
 };
@@ -51,39 +50,12 @@ const REMOTES: u32 = 10_000;
 const AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Cluster {
-    hosts: Vec<Host>,
-    daemons: Vec<Child>,
-    _wire: Namespace,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            // It may have ended by itself.
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
-}
-
 fn start(folder: &Path) -> Result<Cluster> {
-    let programs = programs::programs()?;
-    let wire = Namespace::new()?;
-    hosts::lay_wire(&wire)?;
-    let (mut started, mut daemons) = (Vec::new(), Vec::new());
-    for (number, plane) in [(1, "kernel"), (2, "kernel"), (3, "user")] {
-        let mut host = Host::new(number, Namespace::new()?, &wire, folder, programs.clone())?;
-        let metrics = format!("127.0.0.1:{}", figures::PORT);
-        host.flags = ["--dataplane", plane, "--metrics-addr", &metrics].map(str::to_owned).into();
-        let mut daemon = host.start()?;
-        let answers = host.until_answers(&mut daemon);
-        daemons.push(daemon);
-        started.push(host);
-        answers?;
-    }
-    hosts::form(&started.iter().collect::<Vec<_>>(), &[])?;
-    Ok(Cluster { hosts: started, daemons, _wire: wire })
+    let metrics = format!("127.0.0.1:{}", figures::PORT);
+    let flags =
+        |plane| ["--dataplane", plane, "--metrics-addr", &metrics].map(str::to_owned).into();
+    let flags = ["kernel", "kernel", "user"].map(flags);
+    Cluster::start(folder, &programs::programs()?, &flags)
 }
 
 fn network(name: &str, subnet: Option<&str>) -> v1::CreateNetworkRequest {

@@ -1,32 +1,39 @@
 //! Two containers on two hosts, connected in several ways.
 
 use core::net::IpAddr;
-use std::{any::Any, process::Command};
+use std::{any::Any, process::Command, rc::Rc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use overlay_testkit::lab::Namespace;
 
 pub(crate) const VNI: u32 = 5000;
 
 /// Two ends that reach each other.
 pub(crate) struct Pair {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
-    /// Of the server.
+    /// Where clients find the server.
     pub(crate) address: IpAddr,
+    /// The port that they ask for, and the one that is the server's then; without any, what the server has.
+    pub(crate) ports: Option<(u16, u16)>,
     /// What has to stay for that.
-    _rest: Box<dyn Any>,
+    _rest: Rc<dyn Any>,
 }
 
 impl Pair {
-    /// Of containers: the server is at 10.0.1.2.
-    pub(crate) fn of_containers(
-        name: &'static str,
+    pub(crate) fn new(
+        name: &str,
         [client, server]: [Namespace; 2],
-        rest: impl Any,
+        (address, ports): (IpAddr, Option<(u16, u16)>),
+        rest: Rc<dyn Any>,
     ) -> Self {
-        Self { name, client, server, address: [10, 0, 1, 2].into(), _rest: Box::new(rest) }
+        Self { name: name.to_owned(), client, server, address, ports, _rest: rest }
+    }
+
+    /// Of containers: the server is at 10.0.1.2.
+    pub(crate) fn of_containers(name: &str, ends: [Namespace; 2], rest: impl Any) -> Self {
+        Self::new(name, ends, ([10, 0, 1, 2].into(), None), Rc::new(rest))
     }
 }
 
@@ -46,15 +53,11 @@ pub(crate) fn hosts() -> Result<[Namespace; 2]> {
 
 /// From host to host.
 pub(crate) fn cable() -> Result<Pair> {
-    let [client, server] = hosts()?;
-    Ok(Pair { name: "cable", client, server, address: node(2), _rest: Box::new(()) })
+    Ok(Pair::new("cable", hosts()?, (node(2), None), Rc::new(())))
 }
 
 /// Two containers, each with a device on its host that `make` makes, and an address on it.
-fn by_hand(
-    name: &'static str,
-    make: impl Fn(&Namespace, &Namespace) -> Result<()>,
-) -> Result<Pair> {
+fn by_hand(name: &str, make: impl Fn(&Namespace, &Namespace) -> Result<()>) -> Result<Pair> {
     let (hosts, containers) = (hosts()?, [Namespace::new()?, Namespace::new()?]);
     for (number, (host, container)) in (1..).zip(hosts.iter().zip(&containers)) {
         let (own, other) = (node(number), node(3 - number));
@@ -69,7 +72,7 @@ fn by_hand(
 }
 
 /// The VXLAN device is the container's interface.
-pub(crate) fn bare(name: &'static str) -> Result<Pair> {
+pub(crate) fn bare(name: &str) -> Result<Pair> {
     by_hand(name, |host, container| {
         host.ip(&format!("link set vx netns {} name eth0", container.path().display())).map(drop)
     })
@@ -97,24 +100,28 @@ impl Drop for Peer {
     }
 }
 
-/// What the command in `OVERLAY_SPEED_PEER` connects. Called with `up`, it prints three words: the files
-/// of the namespaces that the client and the server are in, and the server's address. Called with
-/// `down`, it removes them.
-pub(crate) fn peer() -> Result<Option<Pair>> {
-    let Ok(command) = std::env::var("OVERLAY_SPEED_PEER") else { return Ok(None) };
-    let rest = Peer(command.clone());
-    let output = Command::new(&command).arg("up").output().context("start the peer")?;
+/// What the command in `OVERLAY_SPEED_PEER` connects. Called with `up` and the name of the layouts that are
+/// measured, it prints a line of four words for each that it has: its name, with `_` for spaces, the files of
+/// the namespaces that the client and the server are in, and where the client finds the server: an address, or
+/// an address, a port, and the port that the server has, as `192.0.2.1:8080:80`. Called with `down`, it removes
+/// them.
+pub(crate) fn peer(layouts: &str) -> Result<Vec<Pair>> {
+    let Ok(command) = std::env::var("OVERLAY_SPEED_PEER") else { return Ok(Vec::new()) };
+    let rest = Rc::new(Peer(command.clone()));
+    let output = Command::new(&command).args(["up", layouts]).output().context("start the peer")?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(output.status.success(), "{command} up ended with {}", output.status);
-    let words: Vec<_> = text.split_whitespace().collect();
-    let [.., client, server, address] = words[..] else {
-        anyhow::bail!("{command} up printed {text:?}");
+    let line = |line: &str| -> Result<Pair> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [name, client, server, place] = words[..] else { bail!("{command} printed {line:?}") };
+        let parts: Vec<_> = place.split(':').collect();
+        let (address, ports) = match parts[..] {
+            [address, asked, own] => (address, Some((asked.parse()?, own.parse()?))),
+            _ => (place, None),
+        };
+        let ends = [Namespace::open(client.as_ref())?, Namespace::open(server.as_ref())?];
+        let name = name.replace('_', " ");
+        Ok(Pair::new(&name, ends, (address.parse()?, ports), Rc::<Peer>::clone(&rest)))
     };
-    Ok(Some(Pair {
-        name: "peer",
-        client: Namespace::open(client.as_ref())?,
-        server: Namespace::open(server.as_ref())?,
-        address: address.parse()?,
-        _rest: Box::new(rest),
-    }))
+    text.lines().map(line).collect()
 }

@@ -5,8 +5,8 @@ use core::{
     time::Duration,
 };
 use std::{
-    io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Instant,
 };
@@ -64,10 +64,21 @@ fn busy() -> Result<f64> {
 }
 
 fn listen(pair: &Pair) -> Result<(TcpListener, SocketAddr)> {
-    let address = pair.address;
-    let listener = pair.server.enter(|| TcpListener::bind((address, 0)))?;
-    let address = listener.local_addr()?;
+    let own = listens(pair);
+    let listener = pair.server.enter(|| TcpListener::bind(own))?;
+    let address = asked(pair, listener.local_addr()?);
     Ok((listener, address))
+}
+
+/// Where the server listens: it need not have the address that clients ask for.
+fn listens(pair: &Pair) -> SocketAddr {
+    let any = if pair.address.is_ipv4() { IpAddr::from([0; 4]) } else { [0_u16; 8].into() };
+    SocketAddr::new(any, pair.ports.map_or(0, |(_, own)| own))
+}
+
+/// What clients ask for when the server listens there.
+fn asked(pair: &Pair, own: SocketAddr) -> SocketAddr {
+    SocketAddr::new(pair.address, pair.ports.map_or(own.port(), |(asked, _)| asked))
 }
 
 fn connect(pair: &Pair, address: SocketAddr) -> Result<TcpStream> {
@@ -101,13 +112,12 @@ pub(crate) fn stream(pair: &Pair, flows: usize) -> Result<(f64, f64)> {
 
 /// Datagrams of that size that arrive in a second, of as many as one thread can send.
 pub(crate) fn datagrams(pair: &Pair, size: usize) -> Result<f64> {
-    let address = pair.address;
-    let receiver = pair.server.enter(|| UdpSocket::bind((address, 0)))?;
+    let own = listens(pair);
+    let receiver = pair.server.enter(|| UdpSocket::bind(own))?;
     receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let address = receiver.local_addr()?;
+    let address = asked(pair, receiver.local_addr()?);
     let sender = pair.client.enter(|| -> Result<_> {
-        let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
-        let socket = UdpSocket::bind(any)?;
+        let socket = UdpSocket::bind(SocketAddr::new(own.ip(), 0))?;
         socket.connect(address)?;
         Ok(socket)
     })?;
@@ -134,59 +144,41 @@ pub(crate) fn datagrams(pair: &Pair, size: usize) -> Result<f64> {
 }
 
 /// Time between a request and its response of one octet each, in µs: half of them, and 99 of 100,
-/// take no longer.
+/// take no longer. One thread is both ends: what is measured is the way, and not when the scheduler of a
+/// machine with few cores lets the other end run.
 pub(crate) fn exchanges(pair: &Pair) -> Result<(f64, f64)> {
     let (listener, address) = listen(pair)?;
-    let mut client = connect(pair, address)?;
-    let (mut server, _) = listener.accept()?;
+    let client = connect(pair, address)?;
+    let (server, _) = listener.accept()?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut octet = [0];
-            while server.read_exact(&mut octet).is_ok() && server.write_all(&octet).is_ok() {}
-        });
-        let (begin, mut times) = (Instant::now(), Vec::new());
-        while begin.elapsed() < SHORT {
-            let asked = Instant::now();
-            client.write_all(&[1])?;
-            client.read_exact(&mut [0])?;
-            times.push(asked.elapsed().as_secs_f64() * 1e6);
+    let (begin, mut times) = (Instant::now(), Vec::new());
+    while begin.elapsed() < SHORT {
+        let asked = Instant::now();
+        for (mut from, mut to) in [(&client, &server), (&server, &client)] {
+            from.write_all(&[1])?;
+            to.read_exact(&mut [0])?;
         }
-        drop(client);
-        times.sort_by(f64::total_cmp);
-        Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
-    })
+        times.push(asked.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
 }
 
-/// Connections that one client opens and closes in a second.
+/// Connections that are opened, taken and closed in a second, by one thread too.
 pub(crate) fn connections(pair: &Pair) -> Result<f64> {
     let (listener, address) = listen(pair)?;
-    let meter = Meter::default();
-    let meter = &meter;
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            while meter.goes_on() {
-                // A connection that its client has given up is none.
-                let _ = listener.accept();
+    pair.client.enter(|| -> Result<f64> {
+        let (begin, mut count) = (Instant::now(), 0_u32);
+        while begin.elapsed() < SHORT {
+            let client = TcpStream::connect(address)?;
+            let (server, _) = listener.accept()?;
+            for end in [client, server] {
+                // Nothing is left to wait for: ports come free at once.
+                SockRef::from(&end).set_linger(Some(Duration::ZERO))?;
             }
-        });
-        pair.client.enter(|| -> Result<f64> {
-            let (begin, mut count) = (Instant::now(), 0_u32);
-            while begin.elapsed() < SHORT {
-                match TcpStream::connect(address) {
-                    // Nothing is left to wait for: ports come free at once.
-                    Ok(stream) => SockRef::from(&stream).set_linger(Some(Duration::ZERO))?,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error.into()),
-                }
-                count += 1;
-            }
-            let rate = f64::from(count) / begin.elapsed().as_secs_f64();
-            meter.stop.store(true, Ordering::Relaxed);
-            // Wakes who waits for one more.
-            drop(TcpStream::connect(address));
-            Ok(rate)
-        })
+            count += 1;
+        }
+        Ok(f64::from(count) / begin.elapsed().as_secs_f64())
     })
 }

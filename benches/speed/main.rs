@@ -12,6 +12,9 @@
 //! | wireguard-go, boringtun | from host to host by WireGuard in user space, ChaCha20-Poly1305 |
 //! | peer | what the command in `OVERLAY_SPEED_PEER` sets up, if it is set; see `layouts.rs` |
 //!
+//! `-- services` measures a service on the kernel dataplane instead: its task's own address, its virtual
+//! address, and its published port on a node without a task, next to those of a peer.
+//!
 //! All are measured by turns, so that other load on the machine meets all of them alike; what is told is
 //! the median over rounds of the ratio within a round. WireGuard has less to do than the user dataplane: its
 //! device is the host's own, and there is no switch and no frame. On a machine with few cores run it with real-time
@@ -24,6 +27,9 @@
 mod layouts;
 mod load;
 mod ours;
+#[path = "../../tests/lab/programs.rs"]
+mod programs;
+mod services;
 mod wireguard;
 
 use anyhow::Result;
@@ -60,7 +66,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Which of ours is told next to which other, with the target of each ratio.
-const COMPARISONS: [(&str, &str, Target); 9] = [
+const COMPARISONS: [(&str, &str, Target); 14] = [
     (KERNEL, "cable", none),
     (KERNEL, BARE, |_| ">= 1"),
     (KERNEL, "bridged VXLAN", |_| ">= 1"),
@@ -70,6 +76,11 @@ const COMPARISONS: [(&str, &str, Target); 9] = [
     (SEALED, PLAIN, none),
     (SEALED, "wireguard-go", |figure| of_streams(figure, ">= 8")),
     (SEALED, "boringtun", |figure| of_streams(figure, ">= 8")),
+    (services::VIRTUAL, services::DIRECT, |figure| of_streams(figure, ">= 0.95")),
+    (services::MESH, services::DIRECT, none),
+    (services::DIRECT, "peer task", none),
+    (services::VIRTUAL, "peer virtual address", none),
+    (services::MESH, "peer mesh", none),
 ];
 
 const BARE: &str = "bare VXLAN";
@@ -88,7 +99,15 @@ fn of_streams(figure: &str, target: &'static str) -> &'static str {
     if figure.starts_with("TCP") { target } else { "" }
 }
 
+/// What is measured when this is an argument.
+const SERVICES: &str = "services";
+
 fn layouts() -> Result<Vec<Pair>> {
+    if std::env::args().any(|argument| argument == SERVICES) {
+        let mut pairs = services::ours()?;
+        pairs.extend(layouts::peer(SERVICES)?);
+        return Ok(pairs);
+    }
     let mut pairs = vec![
         layouts::cable()?,
         layouts::bare(BARE)?,
@@ -99,7 +118,7 @@ fn layouts() -> Result<Vec<Pair>> {
         wireguard::in_go()?,
         wireguard::in_rust()?,
     ];
-    pairs.extend(layouts::peer()?);
+    pairs.extend(layouts::peer("containers")?);
     Ok(pairs)
 }
 

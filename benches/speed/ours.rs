@@ -25,7 +25,7 @@ use overlay_types::{
 use crate::layouts::{Pair, VNI, hosts, node};
 
 /// Containers have one end of a veth pair.
-pub(crate) fn kernel(name: &'static str) -> Result<Pair> {
+pub(crate) fn kernel(name: &str) -> Result<Pair> {
     let (hosts, containers) = (hosts()?, [Namespace::new()?, Namespace::new()?]);
     for (number, (host, container)) in (1..).zip(hosts.iter().zip(&containers)) {
         let config = KernelConfig::new(format!("/run/speed{number}"), node(number));
@@ -38,7 +38,7 @@ pub(crate) fn kernel(name: &'static str) -> Result<Pair> {
 }
 
 /// Containers have TAP devices.
-pub(crate) fn user(name: &'static str, encrypted: bool) -> Result<Pair> {
+pub(crate) fn user(name: &str, encrypted: bool) -> Result<Pair> {
     let (hosts, containers) = (hosts()?, [Namespace::new()?, Namespace::new()?]);
     let mut dataplanes = Vec::new();
     for (number, (host, container)) in (1..).zip(hosts.iter().zip(&containers)) {

@@ -27,7 +27,7 @@ pub(crate) fn in_rust() -> Result<Pair> {
 }
 
 /// Two hosts with a device each. Both programs take its name last, and `wg` finds them by it.
-fn pair(name: &'static str, program: &[&str]) -> Result<Pair> {
+fn pair(name: &str, program: &[&str]) -> Result<Pair> {
     let (hosts, folder) = (hosts()?, tempfile::tempdir()?);
     let mut running = Vec::new();
     let mut keys = Vec::new();

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - [`cargo`]: cargo, started by what cargo has started
+//! - [`cluster`]: a cluster of hosts, for benches
 //! - [`hosts`]: hosts on a wire, with real daemons; also what `cargo xtask lab up` is made of
 //! - [`lab`]: network namespaces that tests make, gone when the test is
 //! - [`objects`]: a node and a cluster to begin with
@@ -14,6 +15,7 @@
 //! - [`until`]: waiting for what other processes do
 
 pub mod cargo;
+pub mod cluster;
 pub mod hosts;
 pub mod lab;
 pub mod objects;

@@ -1,0 +1,51 @@
+//! A cluster of hosts on one wire, for as long as it is wanted.
+
+use std::{path::Path, process::Child};
+
+use anyhow::Result;
+
+use crate::{
+    hosts::{self, Host, Programs},
+    lab::Namespace,
+};
+
+/// Hosts whose daemons run and have formed a cluster. Its daemons end with it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its hosts, by their numbers.
+    pub hosts: Vec<Host>,
+    /// What all are plugged into.
+    pub wire: Namespace,
+    daemons: Vec<Child>,
+}
+
+impl Cluster {
+    /// Starts a daemon on a host for each of these `flags`, with folders in `folder`.
+    pub fn start(folder: &Path, programs: &Programs, flags: &[Vec<String>]) -> Result<Self> {
+        let wire = Namespace::new()?;
+        hosts::lay_wire(&wire)?;
+        let mut cluster = Self { hosts: Vec::new(), wire, daemons: Vec::new() };
+        for (number, flags) in (1..).zip(flags) {
+            let (netns, wire) = (Namespace::new()?, &cluster.wire);
+            let mut host = Host::new(number, netns, wire, folder, programs.clone())?;
+            host.flags.clone_from(flags);
+            let mut daemon = host.start()?;
+            let answers = host.until_answers(&mut daemon);
+            cluster.daemons.push(daemon);
+            cluster.hosts.push(host);
+            answers?;
+        }
+        hosts::form(&cluster.hosts.iter().collect::<Vec<_>>(), &[])?;
+        Ok(cluster)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            // It may have ended by itself.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
