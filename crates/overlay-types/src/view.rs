@@ -4,7 +4,7 @@
 //! manager ── snapshot, then Change… ──► View ──► names, dataplane, keys
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Change, Cluster, Endpoint, EndpointId, Epoch, GossipKeys, KeyEpoch, Network, NetworkId, Node,
@@ -22,35 +22,65 @@ pub struct View {
     networks: BTreeMap<NetworkId, Network>,
     ingress: Option<NetworkId>,
     services: BTreeMap<ServiceId, Service>,
-    /// Boxed: a tree that changes at random keeps a third of its places empty, and an empty place
-    /// should cost a pointer, not an endpoint.
-    endpoints: BTreeMap<EndpointId, Box<Endpoint>>,
+    /// Apart: a tree that changes at random keeps a third of its places empty, and an empty place
+    /// should cost a pointer, not an endpoint. Shared with the indexes: whoever goes through the thousands
+    /// of a network looks none of them up.
+    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     key_epochs: BTreeMap<Epoch, KeyEpoch>,
     node_keys: BTreeMap<(Epoch, NodeId), NodeKey>,
     gossip_keys: Option<GossipKeys>,
-    by_network: Index<NetworkId>,
-    by_service: Index<ServiceId>,
-    by_node: Index<NodeId>,
+    by_network: Index<NetworkId, Arc<Endpoint>>,
+    by_service: Index<ServiceId, Arc<Endpoint>>,
+    by_node: Index<NodeId, Arc<Endpoint>>,
     services_by_network: Index<NetworkId, ServiceId>,
 }
 
 /// Objects by what they belong to, in the order of their ids. A vector each: endpoints are many,
 /// and move seldom.
-type Index<K, I = EndpointId> = BTreeMap<K, Vec<I>>;
+type Index<K, V> = BTreeMap<K, Vec<V>>;
 
-fn add<K: Ord, I: Ord>(index: &mut Index<K, I>, key: K, id: I) {
-    let ids = index.entry(key).or_default();
-    if let Err(place) = ids.binary_search(&id) {
-        ids.insert(place, id);
+/// What an index holds.
+trait Entry {
+    type Id: Ord;
+
+    fn id(&self) -> Self::Id;
+}
+
+impl Entry for ServiceId {
+    type Id = Self;
+
+    fn id(&self) -> Self {
+        *self
     }
 }
 
-fn take_out<K: Ord, I: Ord>(index: &mut Index<K, I>, key: &K, id: I) {
-    if let Some(ids) = index.get_mut(key)
-        && let Ok(place) = ids.binary_search(&id)
+impl Entry for Arc<Endpoint> {
+    type Id = EndpointId;
+
+    fn id(&self) -> EndpointId {
+        self.id
+    }
+}
+
+fn add<K: Ord, V: Entry>(index: &mut Index<K, V>, key: K, entry: V) {
+    let entries = index.entry(key).or_default();
+    match entries.binary_search_by_key(&entry.id(), V::id) {
+        Ok(place) => entries[place] = entry,
+        Err(place) => entries.insert(place, entry),
+    }
+}
+
+/// The endpoints that an index has for a key.
+fn listed<K: Ord>(index: &Index<K, Arc<Endpoint>>, key: K) -> impl Iterator<Item = &Endpoint> {
+    index.get(&key).into_iter().flatten().map(Arc::as_ref)
+}
+
+fn take_out<K: Ord, V: Entry>(index: &mut Index<K, V>, key: &K, id: &V::Id) {
+    if let Some(entries) = index.get_mut(key)
+        && let Ok(place) = entries.binary_search_by_key(id, V::id)
     {
-        ids.remove(place);
-        if ids.is_empty() {
+        entries.remove(place);
+        if entries.is_empty() {
             index.remove(key);
         }
     }
@@ -64,17 +94,17 @@ impl View {
         let mut endpoints = Vec::new();
         for object in objects {
             match object {
-                Object::Endpoint(endpoint) => endpoints.push((endpoint.id, Box::new(endpoint))),
+                Object::Endpoint(endpoint) => endpoints.push((endpoint.id, Arc::new(endpoint))),
                 other => view.put(other),
             }
         }
         // The tree is built from sorted leaves, all of them full. Of equal ids the last counts.
         view.endpoints = endpoints.into_iter().collect();
         for endpoint in view.endpoints.values() {
-            view.by_network.entry(endpoint.network).or_default().push(endpoint.id);
-            view.by_node.entry(endpoint.node).or_default().push(endpoint.id);
+            view.by_network.entry(endpoint.network).or_default().push(Arc::clone(endpoint));
+            view.by_node.entry(endpoint.node).or_default().push(Arc::clone(endpoint));
             if let Some(service) = endpoint.service {
-                view.by_service.entry(service).or_default().push(endpoint.id);
+                view.by_service.entry(service).or_default().push(Arc::clone(endpoint));
             }
         }
         view.by_network.values_mut().for_each(Vec::shrink_to_fit);
@@ -115,7 +145,7 @@ impl View {
     }
 
     /// Endpoints by id.
-    pub const fn endpoints(&self) -> &BTreeMap<EndpointId, Box<Endpoint>> {
+    pub const fn endpoints(&self) -> &BTreeMap<EndpointId, Arc<Endpoint>> {
         &self.endpoints
     }
 
@@ -136,30 +166,23 @@ impl View {
 
     /// Endpoints on a network, in the order of their ids.
     pub fn endpoints_on(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints_of(self.by_network.get(&network))
+        listed(&self.by_network, network)
     }
 
     /// Endpoints that are tasks of a service, in the order of their ids.
     pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints_of(self.by_service.get(&service))
+        listed(&self.by_service, service)
     }
 
     /// Endpoints of a node, in the order of their ids.
     pub fn endpoints_at(&self, node: NodeId) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints_of(self.by_node.get(&node))
+        listed(&self.by_node, node)
     }
 
     /// Services that are on a network or ask to be, in the order of their ids.
     pub fn services_on(&self, network: NetworkId) -> impl Iterator<Item = &Service> {
         let ids = self.services_by_network.get(&network).into_iter().flatten();
         ids.filter_map(|id| self.services.get(id))
-    }
-
-    fn endpoints_of<'a>(
-        &'a self,
-        ids: Option<&'a Vec<EndpointId>>,
-    ) -> impl Iterator<Item = &'a Endpoint> {
-        ids.into_iter().flatten().filter_map(|id| self.endpoints.get(id).map(Box::as_ref))
     }
 
     /// Every object, in an order in which each comes after those it refers to.
@@ -247,27 +270,28 @@ impl View {
     fn remove_service(&mut self, id: ServiceId) {
         if let Some(old) = self.services.remove(&id) {
             for network in old.networks() {
-                take_out(&mut self.services_by_network, &network, id);
+                take_out(&mut self.services_by_network, &network, &id);
             }
         }
     }
 
     fn put_endpoint(&mut self, endpoint: Endpoint) {
         self.remove_endpoint(endpoint.id);
-        add(&mut self.by_network, endpoint.network, endpoint.id);
-        add(&mut self.by_node, endpoint.node, endpoint.id);
+        let endpoint = Arc::new(endpoint);
+        add(&mut self.by_network, endpoint.network, Arc::clone(&endpoint));
+        add(&mut self.by_node, endpoint.node, Arc::clone(&endpoint));
         if let Some(service) = endpoint.service {
-            add(&mut self.by_service, service, endpoint.id);
+            add(&mut self.by_service, service, Arc::clone(&endpoint));
         }
-        self.endpoints.insert(endpoint.id, Box::new(endpoint));
+        self.endpoints.insert(endpoint.id, endpoint);
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) {
         if let Some(old) = self.endpoints.remove(&id) {
-            take_out(&mut self.by_network, &old.network, id);
-            take_out(&mut self.by_node, &old.node, id);
+            take_out(&mut self.by_network, &old.network, &id);
+            take_out(&mut self.by_node, &old.node, &id);
             if let Some(service) = old.service {
-                take_out(&mut self.by_service, &service, id);
+                take_out(&mut self.by_service, &service, &id);
             }
         }
     }
@@ -327,12 +351,12 @@ mod tests {
             }
             for number in 0..3 {
                 let (network, service) = (NetworkId::from_u128(number), ServiceId::from_u128(number));
-                let on: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.network == network).collect();
+                let on: Vec<_> = view.endpoints().values().map(Arc::as_ref).filter(|e| e.network == network).collect();
                 prop_assert_eq!(view.endpoints_on(network).collect::<Vec<_>>(), on);
-                let of: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.service == Some(service)).collect();
+                let of: Vec<_> = view.endpoints().values().map(Arc::as_ref).filter(|e| e.service == Some(service)).collect();
                 prop_assert_eq!(view.tasks_of(service).collect::<Vec<_>>(), of);
                 let node = NodeId::from_u128(number);
-                let at: Vec<_> = view.endpoints().values().map(Box::as_ref).filter(|e| e.node == node).collect();
+                let at: Vec<_> = view.endpoints().values().map(Arc::as_ref).filter(|e| e.node == node).collect();
                 prop_assert_eq!(view.endpoints_at(node).collect::<Vec<_>>(), at);
             }
             let mut copy = View::default();

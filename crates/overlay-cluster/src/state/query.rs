@@ -1,7 +1,10 @@
 //! Look-ups: by name, by id, by unique prefix of an id; who is on a network; addresses in use.
 
 use core::{fmt, ops::RangeInclusive};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use overlay_ipam::{NetworkIpam, SubnetUsage};
 use overlay_types::{
@@ -24,7 +27,7 @@ impl State {
 
     /// The endpoint with this id.
     pub fn endpoint(&self, id: EndpointId) -> Result<&Endpoint, Rejection> {
-        let endpoint = self.view.endpoints().get(&id).map(Box::as_ref);
+        let endpoint = self.view.endpoints().get(&id).map(Arc::as_ref);
         endpoint.ok_or_else(|| Rejection::not_found(Kind::Endpoint, id))
     }
 
@@ -161,7 +164,7 @@ trait Label {
     fn name(&self) -> Option<&str>;
 }
 
-impl<T: Label> Label for Box<T> {
+impl<T: Label> Label for Arc<T> {
     fn name(&self) -> Option<&str> {
         (**self).name()
     }

@@ -1,6 +1,6 @@
 //! The list of endpoints.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use overlay_api::{convert, v1};
 use overlay_types::{Endpoint, EndpointRole, NetworkId, NodeId, Readiness, ServiceId, SpecError};
@@ -89,7 +89,7 @@ impl EndpointList {
                 few.extend(self.some_of(view.endpoints_on(*network), from, &wanted));
             }
         } else {
-            let all = self.ids.walk(view.endpoints(), from).map(Box::as_ref);
+            let all = self.ids.walk(view.endpoints(), from).map(Arc::as_ref);
             return Ok(fill(&mut all.filter(|endpoint| self.fits(endpoint, &wanted))));
         }
         few.sort_by_key(|endpoint| endpoint.id);
