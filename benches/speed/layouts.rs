@@ -100,11 +100,12 @@ impl Drop for Peer {
     }
 }
 
-/// What the command in `OVERLAY_SPEED_PEER` connects. Called with `up` and the name of the layouts that are
-/// measured, it prints a line of four words for each that it has: its name, with `_` for spaces, the files of
-/// the namespaces that the client and the server are in, and where the client finds the server: an address, or
-/// an address, a port, and the port that the server has, as `192.0.2.1:8080:80`. Called with `down`, it removes
-/// them.
+/// What the command in `OVERLAY_SPEED_PEER` connects.
+///
+/// Called with `up containers`, it prints a line for `peer`, and with `up services` one each for `peer_task`,
+/// `peer_virtual_address` and `peer_mesh`: its name, the files of the namespaces that the client and the server
+/// are in, and where the client finds the server, which is an address, or an address, a port, and the port that
+/// the server has, as `192.0.2.1:8080:80`. Called with `down`, it removes all of it.
 pub(crate) fn peer(layouts: &str) -> Result<Vec<Pair>> {
     let Ok(command) = std::env::var("OVERLAY_SPEED_PEER") else { return Ok(Vec::new()) };
     let rest = Rc::new(Peer(command.clone()));
@@ -114,10 +115,11 @@ pub(crate) fn peer(layouts: &str) -> Result<Vec<Pair>> {
     let line = |line: &str| -> Result<Pair> {
         let words: Vec<_> = line.split_whitespace().collect();
         let [name, client, server, place] = words[..] else { bail!("{command} printed {line:?}") };
-        let parts: Vec<_> = place.split(':').collect();
+        let parts: Vec<_> = place.rsplitn(3, ':').collect();
         let (address, ports) = match parts[..] {
-            [address, asked, own] => (address, Some((asked.parse()?, own.parse()?))),
-            _ => (place, None),
+            _ if place.parse::<IpAddr>().is_ok() => (place, None),
+            [own, asked, address] => (address, Some((asked.parse()?, own.parse()?))),
+            _ => bail!("{command} printed {place:?} for a place"),
         };
         let ends = [Namespace::open(client.as_ref())?, Namespace::open(server.as_ref())?];
         let name = name.replace('_', " ");

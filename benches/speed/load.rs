@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use socket2::SockRef;
 
 use crate::layouts::Pair;
@@ -139,7 +139,9 @@ pub(crate) fn datagrams(pair: &Pair, size: usize) -> Result<f64> {
                 }
             }
         });
-        Ok(meter.measure(SHORT)?.0)
+        let (arrived, _) = meter.measure(SHORT)?;
+        ensure!(arrived > 0.0, "{}: no datagram of {size} octets arrives", pair.name);
+        Ok(arrived)
     })
 }
 

@@ -160,8 +160,8 @@ fn d01_d02_d03_n09_n12_both_families_over_ipv6(#[case] planes: [Plane; 3]) -> Re
     carry(&planes, true, Clear)
 }
 
-/// Cards that leave checksums to the kernel. What it finds out of a datagram, it hands on with what was in
-/// there, and has to take off again what it took off.
+/// Cards that leave checksums to the kernel: the receiver's sums up each datagram, keeps the sum for what is
+/// inside, and UDP in there has to agree with it.
 #[rstest]
 #[case::kernel(KERNEL_PAIR)]
 #[case::mixed(MIXED_PAIR)]

@@ -193,6 +193,17 @@ mod tests {
                 let plugs = |op: &Op| matches!(op, Op::PutLocal(..));
                 let first = ops.iter().position(plugs).unwrap_or(ops.len());
                 prop_assert!(!ops[first..].iter().any(unplugs), "{:?}", ops);
+                for id in desired.networks.keys() {
+                    let of_network = ops.iter().filter_map(|op| match op {
+                        Op::RemoveService(network, _) if network == id => Some(0),
+                        Op::RemoveRemote(network, _) if network == id => Some(1),
+                        Op::SetMembers(network, _) if network == id => Some(2),
+                        Op::PutLocal(network, ..) | Op::PutRemote(network, ..) if network == id => Some(3),
+                        Op::PutService(network, ..) if network == id => Some(4),
+                        _ => None,
+                    });
+                    prop_assert!(of_network.is_sorted(), "{:?}", ops);
+                }
                 for result in dataplane.apply(ops) {
                     prop_assert!(result.is_ok());
                 }

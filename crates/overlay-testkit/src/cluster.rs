@@ -1,15 +1,17 @@
 //! A cluster of hosts on one wire, for as long as it is wanted.
 
-use std::{path::Path, process::Child};
+use std::{fs, path::Path, process::Child};
 
 use anyhow::Result;
+use nix::mount::{MntFlags, umount2};
 
 use crate::{
     hosts::{self, Host, Programs},
     lab::Namespace,
 };
 
-/// Hosts whose daemons run and have formed a cluster. Its daemons end with it.
+/// Hosts whose daemons run and have formed a cluster. They and what they made end with it, unless this process
+/// is ended by a signal.
 #[derive(Debug)]
 pub struct Cluster {
     /// Its hosts, by their numbers.
@@ -46,6 +48,13 @@ impl Drop for Cluster {
             // It may have ended by itself.
             let _ = daemon.kill();
             let _ = daemon.wait();
+        }
+        for host in &self.hosts {
+            hosts::end_holder(&host.folder);
+            // Their networks' namespaces: as long as they are there, nobody can remove the folder.
+            for file in fs::read_dir(host.folder.join("netns")).into_iter().flatten().flatten() {
+                while umount2(&file.path(), MntFlags::MNT_DETACH).is_ok() {}
+            }
         }
     }
 }

@@ -84,11 +84,12 @@ fn place_endpoints(view: &View, network: NetworkId, local: &Local, entry: &mut N
     let plugged = |e: &Endpoint| Some((e.id, local_endpoint(e, local)?));
     entry.locals = here.into_iter().filter_map(plugged).collect();
     let reachable = |e: &Endpoint| {
-        let remote = |node| RemoteEndpoint { mac: e.mac, addresses: e.addresses, node };
-        Some((e.id, remote(data_path(view, e.node)?)))
+        let node = data_path(view, e.node)?;
+        Some((e.id, RemoteEndpoint { mac: e.mac, addresses: e.addresses, node }))
     };
     // All at once: there may be tens of thousands, in the order of the map.
     entry.remotes = there.into_iter().filter_map(reachable).collect();
+    // Nearly all of them are on a node that is known by then: that is cheaper to find out without an order.
     let members: HashSet<_> = entry.remotes.values().map(|remote| remote.node).collect();
     entry.members = members.into_iter().collect();
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use overlay_dataplane::kernel::nft::{
     diff,
+    expr::Expr,
     fence::{Fence, Port, table_id},
 };
 use overlay_testkit::lab;
@@ -51,6 +52,10 @@ fn n08_a_fence_is_read_back_and_changes_by_what_differs() -> Result<()> {
         let text = host.list()?;
         assert_eq!(text.contains("to a port"), shortens, "{text}");
         assert_eq!(text.contains("to another node"), shortens && !floods, "{text}");
+        let (tunnel, _) = &fence.tunnel;
+        let received = fence.table().chains[tunnel].rules.clone();
+        let goes = received.iter().flat_map(|rule| &rule.exprs);
+        assert!(goes.into_iter().all(|e| !matches!(e, Expr::Forward { .. })), "{received:?}");
     }
     fence.ports.remove("port10");
     host.put(&id, Some(&fence.table()))?;

@@ -20,10 +20,11 @@
 //!
 //! What takes the short way is handed from device to device as it is, super-frames and checksums that
 //! are still to be made included. Without these rules the bridge sends the same frames to the same places.
-//! What the VXLAN device receives does not take it: where the kernel itself had to check the datagram that a
-//! frame came in, it has the sum of all octets from the packet on, and `fwd` puts the Ethernet header back in
-//! front of it without adding that (net/netfilter/nf_dup_netdev.c of Linux 6.12). A veth pair then takes off
-//! what was never added, and the endpoint's kernel refuses every UDP datagram.
+//! What the VXLAN device receives does not take it: where a kernel, or a card for it, has summed up the
+//! datagram that a frame came in (`CHECKSUM_COMPLETE`), `fwd` puts the Ethernet header back in front of the
+//! frame without adding it to the sum (net/netfilter/nf_dup_netdev.c of Linux 6.12). A veth pair then takes off
+//! what was never added, and the endpoint's kernel refuses every UDP datagram, or sums again and complains of
+//! the card.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ pub struct Fence {
     pub ports: BTreeMap<String, Port>,
     /// Name and index of the VXLAN device.
     pub tunnel: (String, u32),
-    /// Frames take the short way. Else the bridge has all of them.
+    /// What ports send takes the short way. Else the bridge has all of it.
     pub shortens: bool,
     /// The VXLAN device sends what it does not know to all members: the bridge has to sort that out.
     pub floods: bool,
