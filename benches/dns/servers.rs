@@ -22,14 +22,21 @@ const TTL: u32 = 5;
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    _process: Running,
+    process: Running,
 }
 
 impl Server {
     fn start(host: &Namespace, name: &'static str, port: u16, command: &[&str]) -> Result<Self> {
         let pinned = [&["taskset", "-c", CORE], command].concat();
         let process = host.spawn(&pinned).with_context(|| format!("start {name}"))?;
-        Ok(Self { name, address: (Ipv4Addr::LOCALHOST, port).into(), _process: process })
+        Ok(Self { name, address: (Ipv4Addr::LOCALHOST, port).into(), process })
+    }
+
+    /// Seconds that it has been on its core: each is one thread.
+    pub(crate) fn busy(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
+        let nanos = stat.split(' ').next().context("an empty schedstat")?;
+        Ok(nanos.parse::<f64>()? / 1e9)
     }
 
     pub(crate) fn ours(host: &Namespace) -> Result<Self> {

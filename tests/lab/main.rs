@@ -18,6 +18,7 @@ mod coexist;
 mod ear;
 mod flows;
 mod forge;
+mod grow;
 mod headless;
 mod isolation;
 mod leave;

@@ -10,7 +10,9 @@ use std::{
     path::PathBuf,
 };
 
-use overlay_types::{Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Vni};
+use overlay_types::{
+    Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Subnet, Vni,
+};
 
 pub use derive::{Absence, Absences, Local, derive, mesh as derive_mesh};
 pub use mesh::{Mesh, MeshPort, MeshService};
@@ -69,6 +71,23 @@ pub struct Settings {
     pub mtu: u16,
     /// Subnets, each with the gateway that the switch answers for.
     pub subnets: Vec<NetworkSubnet>,
+}
+
+impl Settings {
+    /// Subnets that an endpoint with these addresses is not in, each with the address that it speaks from
+    /// there: it reaches them without a gateway between, because a network is one link.
+    pub(crate) fn subnets_beyond(
+        &self,
+        addresses: &Addresses,
+    ) -> impl Iterator<Item = (Subnet, IpAddr)> {
+        let addresses: Vec<IpAddr> = addresses.iter().collect();
+        let subnets = self.subnets.iter().map(|subnet| subnet.subnet);
+        subnets.filter_map(move |subnet| {
+            let mut same = addresses.iter().filter(|a| a.is_ipv4() == subnet.is_ipv4());
+            let source = same.next().filter(|a| !subnet.contains(**a))?;
+            Some((subnet, *source))
+        })
+    }
 }
 
 /// How an endpoint is plugged into this node.

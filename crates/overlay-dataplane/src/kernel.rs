@@ -68,6 +68,10 @@ pub mod xfrm;
 #[cfg(test)]
 mod tests;
 
+use core::net::IpAddr;
+
+use overlay_types::Subnet;
+
 pub use config::KernelConfig;
 pub use dataplane::KernelDataplane;
 pub use gateway::{GatewayConfig, KernelGateway};
@@ -82,6 +86,20 @@ pub fn interface_mtu(name: &str) -> std::io::Result<Option<u32>> {
     let found = socket.get(link::named(name.as_bytes()), link::Link::parse);
     let found = found.map_err(|refusal| std::io::Error::other(refusal.to_string()))?;
     Ok(found.map(|link| link.mtu))
+}
+
+/// Has packets for these subnets leave by an interface of the calling thread's namespace, each from the address
+/// beside it, without a gateway between.
+pub(crate) fn put_routes(
+    interface: &str,
+    routes: impl IntoIterator<Item = (Subnet, IpAddr)>,
+) -> std::io::Result<()> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    let socket = netlink::RouteSocket::open()?;
+    routes.into_iter().try_for_each(|(subnet, source)| {
+        let put = socket.request(route::put_direct(index, subnet, source));
+        put.map_err(|refusal| std::io::Error::other(refusal.to_string()))
+    })
 }
 
 /// Counts a call to the kernel, in tests that let the process crash before one.

@@ -68,11 +68,37 @@ impl Labels {
     }
 }
 
+/// `--label-add` and `--label-rm`, repeated.
+#[derive(Args, Debug, Default)]
+pub(crate) struct LabelChanges {
+    /// Add a label, or change its value; may be repeated
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label_add: Vec<String>,
+    /// Remove a label; may be repeated
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+}
+
+impl LabelChanges {
+    /// Changes the labels of `what`, like "the node".
+    pub(crate) fn apply(
+        &self,
+        what: &str,
+        there: &mut BTreeMap<String, String>,
+    ) -> Result<(), SpecError> {
+        for label in &self.label_rm {
+            if there.remove(label).is_none() {
+                let reason = format!("{what} has no such label");
+                return Err(SpecError::new("label-rm", label, reason));
+            }
+        }
+        there.extend(labels("label-add", &self.label_add)?);
+        Ok(())
+    }
+}
+
 /// `KEY` or `KEY=VALUE` of each of `texts`, which the flag `field` gave.
-pub(crate) fn labels(
-    field: &'static str,
-    texts: &[String],
-) -> Result<BTreeMap<String, String>, SpecError> {
+fn labels(field: &'static str, texts: &[String]) -> Result<BTreeMap<String, String>, SpecError> {
     let pair = |text: &String| match text.split_once('=').unwrap_or((text, "")) {
         ("", _) => Err(SpecError::new(field, text, "expected KEY or KEY=VALUE")),
         (key, value) => Ok((key.to_owned(), value.to_owned())),

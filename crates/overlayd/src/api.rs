@@ -57,8 +57,9 @@ const FORWARDED: [&str; 5] = [
     "/overlay.v1.Ca/",
 ];
 
-/// The call that says what this host routes, too.
+/// Calls that say what this host routes, too.
 const CREATE_NETWORK: &str = "/overlay.v1.Networks/CreateNetwork";
+const UPDATE_NETWORK: &str = "/overlay.v1.Networks/UpdateNetwork";
 /// Calls that a manager of a release before would read in part.
 const CREATE_SERVICE: &str = "/overlay.v1.Services/CreateService";
 const UPDATE_SERVICE: &str = "/overlay.v1.Services/UpdateService";
@@ -137,7 +138,8 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
         Err(status) => return refusal(&status),
     };
     let request = match path.as_str() {
-        CREATE_NETWORK => with_host_routes(request).await,
+        CREATE_NETWORK => followed_by(request, &routes::in_create_network()).await,
+        UPDATE_NETWORK => followed_by(request, &routes::in_update_network()).await,
         CREATE_SERVICE | UPDATE_SERVICE => {
             understood(request, |spec| member.viewer.read(|view| level::check_service(view, spec)))
                 .await
@@ -158,13 +160,14 @@ async fn forward(handle: &NodeHandle, request: HttpRequest) -> HttpResponse {
     }
 }
 
-/// Adds what this host routes to a request for a network: fields that follow a message are of it.
-async fn with_host_routes(
+/// Adds what this host routes to a request about a network: fields that follow a message are of it.
+async fn followed_by(
     request: HttpRequest,
+    routes: &[u8],
 ) -> Result<axum::http::Request<tonic::body::Body>, Status> {
     let (mut parts, mut frame) = read(request).await?;
     if message(&frame).is_some() {
-        frame.extend_from_slice(&routes::in_create_network());
+        frame.extend_from_slice(routes);
         let length = (frame.len() - PREFIX) as u32;
         frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
     }

@@ -21,8 +21,9 @@ static LAST: Mutex<Option<Routes>> = Mutex::new(None);
 struct Routes {
     read: Instant,
     subnets: Vec<Subnet>,
-    /// The same as a `CreateNetworkRequest`.
-    in_request: Bytes,
+    /// The same as a `CreateNetworkRequest`, and as an `UpdateNetworkRequest`.
+    in_create: Bytes,
+    in_update: Bytes,
 }
 
 /// The host's routes of both families, without default routes, multicast and link-local ones, as
@@ -33,7 +34,12 @@ pub(crate) fn of_this_host() -> Vec<Subnet> {
 
 /// The same as bytes of a `CreateNetworkRequest`, which may follow those of another one.
 pub(crate) fn in_create_network() -> Bytes {
-    last(|routes| routes.in_request.clone())
+    last(|routes| routes.in_create.clone())
+}
+
+/// The same for an `UpdateNetworkRequest`.
+pub(crate) fn in_update_network() -> Bytes {
+    last(|routes| routes.in_update.clone())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell that reads the host's routes")]
@@ -45,9 +51,12 @@ fn last<T>(look: impl FnOnce(&Routes) -> T) -> T {
 
 impl Routes {
     fn of(subnets: Vec<Subnet>, read: Instant) -> Self {
-        let host_routes = subnets.iter().map(ToString::to_string).collect();
-        let request = v1::CreateNetworkRequest { host_routes, ..Default::default() };
-        Self { read, subnets, in_request: request.encode_to_vec().into() }
+        let host_routes: Vec<_> = subnets.iter().map(ToString::to_string).collect();
+        let create =
+            v1::CreateNetworkRequest { host_routes: host_routes.clone(), ..Default::default() };
+        let update = v1::UpdateNetworkRequest { host_routes, ..Default::default() };
+        let (in_create, in_update) = (create.encode_to_vec().into(), update.encode_to_vec().into());
+        Self { read, subnets, in_create, in_update }
     }
 }
 

@@ -69,7 +69,7 @@ impl v1::networks_server::Networks for Api {
             id: self.read(None, id).await?,
             based_on: Revision::new(request.changed_at),
             spec,
-            host_routes: Vec::new(),
+            host_routes: host_routes(&request.host_routes)?,
         };
         match self.control.write(request_id(&request.request_id)?, action).await? {
             Answer::Network(network) => {

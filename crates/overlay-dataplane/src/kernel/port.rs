@@ -176,20 +176,16 @@ impl Board<'_> {
         run(socket, &subject, steps)
     }
 
-    /// Other subnets of the network are reached without a gateway between: it is one link.
+    /// To other subnets of the network.
     fn routes(
         &self,
         index: u32,
         addresses: &Addresses,
     ) -> impl Iterator<Item = (&'static str, Message)> {
-        let addresses: Vec<IpAddr> = addresses.iter().collect();
-        let subnets = self.settings.subnets.iter().map(|subnet| subnet.subnet);
-        let elsewhere = subnets.filter_map(move |subnet| {
-            let mut same = addresses.iter().filter(|a| a.is_ipv4() == subnet.is_ipv4());
-            let source = same.next().filter(|a| !subnet.contains(**a))?;
-            Some(route::put_direct(index, subnet, *source))
-        });
-        elsewhere.map(|route| ("add a route to", route))
+        let beyond = self.settings.subnets_beyond(addresses);
+        beyond.map(move |(subnet, source)| {
+            ("add a route to", route::put_direct(index, subnet, source))
+        })
     }
 
     fn assigned(&self, link: u32, addresses: &Addresses) -> impl Iterator<Item = Assigned> {

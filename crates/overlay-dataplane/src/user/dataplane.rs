@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -13,13 +14,13 @@ use super::{
     engine::{NetworkTable, PortBinding, PortId, Tables},
     ports::{
         MemoryPort, Port, Tap, TapConfig,
-        tap::{Gone, set_mtu},
+        tap::{Gone, adapt},
     },
 };
 use crate::{
     Error,
     api::{Dataplane, Observed, Op},
-    desired::{LocalEndpoint, Network, PortKind, Settings},
+    desired::{LocalEndpoint, PortKind, Settings},
     state::State,
 };
 
@@ -119,7 +120,7 @@ impl UserDataplane {
                 return Err(Error::Unsupported("seal frames: it was given no socket for ESP"));
             }
             Op::PutNetwork(id, settings) => {
-                self.follow_mtu(id, &settings);
+                self.follow(id, &settings);
                 changed.insert(id);
             }
             Op::SetMembers(id, _)
@@ -148,15 +149,10 @@ impl UserDataplane {
                 false
             }),
             PortKind::Tap { name, netns } => {
-                let network = self.state.0.networks.get(&network);
-                let config = TapConfig {
-                    name: name.clone(),
-                    netns: netns.clone(),
-                    mac: local.mac,
-                    addresses: network.map(|n| prefixed(n, local)).unwrap_or_default(),
-                    mtu: network.map_or(0, |n| n.settings.mtu),
-                };
-                Tap::create(&config).and_then(|tap| {
+                let known = self.state.0.networks.get(&network);
+                let config = known.map(|n| tap_config((name, netns), &n.settings, local));
+                let config = config.ok_or(Error::UnknownNetwork(network));
+                config.and_then(|config| Tap::create(&config)).and_then(|tap| {
                     self.gone.insert(endpoint, tap.gone());
                     self.switch.add_port(id, Port::Tap(tap)).map(|()| true)
                 })
@@ -205,19 +201,18 @@ impl UserDataplane {
         self.swap(changed)
     }
 
-    /// Has the devices of a network carry packets of its MTU. One that cannot says so in the log: its
-    /// network goes on all the same.
-    fn follow_mtu(&self, id: NetworkId, settings: &Settings) {
+    /// Has the devices of a network carry packets of its MTU, and reach all of its subnets. One that cannot
+    /// says so in the log: its network goes on all the same.
+    fn follow(&self, id: NetworkId, settings: &Settings) {
         let Some(network) = self.state.0.networks.get(&id) else { return };
-        if network.settings.mtu == settings.mtu {
+        let before = &network.settings;
+        if before.mtu == settings.mtu && before.subnets == settings.subnets {
             return;
         }
         for (endpoint, local) in &network.locals {
             let PortKind::Tap { name, netns } = &local.port else { continue };
-            let (name, netns, mac) = (name.clone(), netns.clone(), local.mac);
-            let config = TapConfig { name, netns, mac, addresses: Vec::new(), mtu: settings.mtu };
-            if let Err(error) = set_mtu(&config) {
-                tracing::warn!(%endpoint, %error, "the interface keeps its MTU");
+            if let Err(error) = adapt(&tap_config((name, netns), settings, local)) {
+                tracing::warn!(%endpoint, %error, "the interface does not follow its network");
             }
         }
     }
@@ -250,9 +245,25 @@ impl UserDataplane {
     }
 }
 
+/// The device of an endpoint.
+fn tap_config(
+    (name, netns): (&str, &Option<PathBuf>),
+    settings: &Settings,
+    local: &LocalEndpoint,
+) -> TapConfig {
+    TapConfig {
+        name: name.to_owned(),
+        netns: netns.clone(),
+        mac: local.mac,
+        addresses: prefixed(settings, local),
+        routes: settings.subnets_beyond(&local.addresses).collect(),
+        mtu: settings.mtu,
+    }
+}
+
 /// The endpoint's addresses, each with the length of its subnet's prefix.
-fn prefixed(network: &Network, local: &LocalEndpoint) -> Vec<(IpAddr, u8)> {
-    let subnets = &network.settings.subnets;
+fn prefixed(settings: &Settings, local: &LocalEndpoint) -> Vec<(IpAddr, u8)> {
+    let subnets = &settings.subnets;
     let length = |address: IpAddr| {
         let subnet = subnets.iter().find(|s| s.subnet.contains(address));
         subnet.map_or(if address.is_ipv4() { 32 } else { 128 }, |s| s.subnet.prefix_len())

@@ -1,4 +1,6 @@
-//! `network create|ls|inspect|rm`
+//! `network create|ls|inspect|update|rm`
+
+mod update;
 
 use std::io::{self, BufRead, Write};
 
@@ -6,6 +8,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use overlay_api::v1;
 use overlay_types::{Name, NetworkDraft, NetworkSpec, SpecError};
 
+use self::update::Update;
 use super::{Report, each};
 use crate::{
     failure::Failure,
@@ -30,6 +33,8 @@ pub(crate) enum Verb {
     Ls(List),
     /// Show networks in full
     Inspect(References),
+    /// Change labels of a network, or add subnets; nothing else of it can change
+    Update(Update),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(Remove),
@@ -142,6 +147,11 @@ impl Verb {
                 let inspect = async |reference: &str| inspect(&node, reference).await;
                 let (networks, failures) = each(&references, inspect).await;
                 Ok(Report { output: session.format.inspect(&networks), failures })
+            }
+            Self::Update(update) => {
+                let node = session.connect().await?;
+                let name = update.apply(&node).await?;
+                Ok(session.format.changed(&[name]).into())
             }
             Self::Rm(remove) => {
                 let node = session.connect().await?;

@@ -2,12 +2,11 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use overlay_api::v1;
-use overlay_types::SpecError;
 
 use super::{Report, each};
 use crate::{
     failure::Failure,
-    flag::{self, List, References, Role},
+    flag::{LabelChanges, List, References, Role},
     session::{self, Session},
     view::Node,
 };
@@ -41,12 +40,8 @@ pub(crate) struct Update {
     /// What the node may do
     #[arg(long, value_enum)]
     role: Option<Role>,
-    /// Add or change a label; may be repeated
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    label_add: Vec<String>,
-    /// Remove a label; may be repeated
-    #[arg(long, value_name = "KEY")]
-    label_rm: Vec<String>,
+    #[command(flatten)]
+    labels: LabelChanges,
     /// Name, id or unique prefix of the id
     node: String,
 }
@@ -71,20 +66,13 @@ pub(crate) struct Remove {
 impl Update {
     /// Only the role.
     fn of_role(node: String, role: Role) -> Self {
-        let (label_add, label_rm) = (Vec::new(), Vec::new());
-        Self { availability: None, role: Some(role), label_add, label_rm, node }
+        Self { availability: None, role: Some(role), labels: LabelChanges::default(), node }
     }
 
     /// The request that changes `node` like this, and nothing else of it.
     fn request(&self, node: v1::Node) -> Result<v1::UpdateNodeRequest, Failure> {
         let mut labels = node.labels;
-        for label in &self.label_rm {
-            if labels.remove(label).is_none() {
-                let reason = "the node has no such label";
-                return Err(SpecError::new("label-rm", label, reason).into());
-            }
-        }
-        labels.extend(flag::labels("label-add", &self.label_add)?);
+        self.labels.apply("the node", &mut labels)?;
         Ok(v1::UpdateNodeRequest {
             role: self.role.map_or(node.role, |role| v1::Role::from(role).into()),
             availability: match self.availability {

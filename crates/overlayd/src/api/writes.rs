@@ -166,8 +166,14 @@ fn passed(
                 return None;
             }
         };
-        if let Some(Write::CreateNetwork(create)) = &mut request.write {
-            *create = with_host_routes(create);
+        match &mut request.write {
+            Some(Write::CreateNetwork(create)) => {
+                *create = followed_by(create, &routes::in_create_network());
+            }
+            Some(Write::UpdateNetwork(update)) => {
+                *update = followed_by(update, &routes::in_update_network());
+            }
+            _ => {}
         }
         let Err(status) = check(&viewer, request.write.as_ref()) else {
             return Some(Some(request));
@@ -179,11 +185,10 @@ fn passed(
 }
 
 /// Adds what this host routes: fields that follow a message are of it.
-fn with_host_routes(create: &[u8]) -> Bytes {
-    let routes = routes::in_create_network();
-    let mut both = BytesMut::with_capacity(create.len() + routes.len());
-    both.extend_from_slice(create);
-    both.extend_from_slice(&routes);
+fn followed_by(request: &[u8], routes: &[u8]) -> Bytes {
+    let mut both = BytesMut::with_capacity(request.len() + routes.len());
+    both.extend_from_slice(request);
+    both.extend_from_slice(routes);
     both.freeze()
 }
 

@@ -16,13 +16,13 @@ use std::{
 };
 
 use nix::errno::Errno;
-use overlay_types::MacAddr;
+use overlay_types::{MacAddr, Subnet};
 
 use super::interface::{Interface, create_tap, enable_offload, is_device_name};
 use crate::{
     Error,
     kernel::{
-        NetNs,
+        NetNs, put_routes,
         workshop::{Kept, make_in},
     },
     user::engine::{FRAME_HEADROOM, Offload},
@@ -52,6 +52,8 @@ pub struct TapConfig {
     pub mac: MacAddr,
     /// Its addresses, with the lengths of their subnets' prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Further subnets on its link, each with the one of its addresses that it speaks from there.
+    pub routes: Vec<(Subnet, IpAddr)>,
     /// Its MTU in octets, without the Ethernet header.
     pub mtu: u16,
 }
@@ -157,10 +159,13 @@ impl Tap {
     }
 }
 
-/// Has a device that is there carry larger or smaller packets.
-pub(crate) fn set_mtu(config: &TapConfig) -> Result<(), Error> {
-    let set = || Interface::open(&config.name)?.set_mtu(config.mtu);
-    let failed = |source| Error::Tap { name: config.name.clone(), step: "set the MTU of", source };
+/// Has a device that is there carry larger or smaller packets, and reach further subnets.
+pub(crate) fn adapt(config: &TapConfig) -> Result<(), Error> {
+    let set = || {
+        Interface::open(&config.name)?.set_mtu(config.mtu)?;
+        put_routes(&config.name, config.routes.iter().copied())
+    };
+    let failed = |source| Error::Tap { name: config.name.clone(), step: "adapt", source };
     match &config.netns {
         None => set().map_err(failed),
         Some(path) => {
@@ -179,7 +184,8 @@ fn set_up(config: &TapConfig) -> Result<(), Error> {
     for (address, prefix_len) in &config.addresses {
         interface.add_address(*address, *prefix_len).map_err(failed("add an address to"))?;
     }
-    interface.set_up().map_err(failed("bring up"))
+    interface.set_up().map_err(failed("bring up"))?;
+    put_routes(&config.name, config.routes.iter().copied()).map_err(failed("add routes to"))
 }
 
 /// Finishes what the sending stack left to hardware: the field holds the pseudo-header's sum.

@@ -7,7 +7,7 @@ use overlay_types::{EndpointMode, PortSpec, SpecError, number::from_digits};
 use super::create::parse_network;
 use crate::{
     failure::Failure,
-    flag::{self, PUBLISH_HELP},
+    flag::{self, LabelChanges, PUBLISH_HELP},
     session::Node,
 };
 
@@ -36,12 +36,8 @@ pub(crate) struct Update {
     /// Tasks that it shall have
     #[arg(long, value_name = "NUMBER", value_parser = flag::number::<u32>)]
     replicas: Option<u32>,
-    /// Add or replace a label; may be repeated
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    label_add: Vec<String>,
-    /// Remove a label; may be repeated
-    #[arg(long, value_name = "KEY")]
-    label_rm: Vec<String>,
+    #[command(flatten)]
+    labels: LabelChanges,
     /// Go back to the spec before the last update
     #[arg(long, exclusive = true)]
     rollback: bool,
@@ -101,13 +97,7 @@ impl Update {
             }
             spec.scale = Some(service_spec::Scale::Replicas(count));
         }
-        for label in &self.label_rm {
-            if spec.labels.remove(label).is_none() {
-                let reason = "the service has no such label";
-                return Err(SpecError::new("label-rm", label, reason));
-            }
-        }
-        spec.labels.extend(flag::labels("label-add", &self.label_add)?);
+        self.labels.apply("the service", &mut spec.labels)?;
         Ok(v1::UpdateServiceRequest {
             service: service.id,
             spec: Some(spec),
