@@ -2,7 +2,7 @@
 
 use core::{net::SocketAddr, time::Duration};
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
 };
 
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
     lab::Namespace,
     traffic::{listen, resumed},
+    until::until,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -30,14 +31,19 @@ fn connect(
     listener: &TcpListener,
 ) -> Result<(TcpStream, TcpStream, SocketAddr)> {
     let ipv6 = target.is_ipv6();
-    let connected = client.enter(|| -> std::io::Result<TcpStream> {
+    let connected = || -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::new(any(ipv6), port).into())?;
         socket.connect_timeout(&target.into(), PATIENCE)?;
         Ok(TcpStream::from(socket))
+    };
+    // The client's end of the one before is there until its last segment is acknowledged.
+    let near = until("the port is free", PATIENCE, || match client.enter(connected) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Err(error.into()),
+        other => Ok(other),
     });
-    let near = connected.with_context(|| format!("connect to {target} from port {port}"))?;
+    let near = near?.with_context(|| format!("connect to {target} from port {port}"))?;
     let (far, peer) = resumed(|| listener.accept())?;
     for stream in [&near, &far] {
         stream.set_read_timeout(Some(PATIENCE))?;
