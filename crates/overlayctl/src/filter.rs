@@ -193,20 +193,13 @@ impl Filters {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        filters: Filters,
-    }
+    use crate::flag::parsed;
 
     fn filters(line: &str) -> Filters {
-        let arguments = core::iter::once("ls").chain(line.split_whitespace());
-        Line::try_parse_from(arguments).unwrap().filters
+        parsed(line).unwrap()
     }
 
     fn label(key: &str, value: Option<&str>) -> v1::LabelFilter {

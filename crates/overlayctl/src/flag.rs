@@ -106,6 +106,19 @@ fn labels(field: &'static str, texts: &[String]) -> Result<BTreeMap<String, Stri
     texts.iter().map(pair).collect()
 }
 
+/// The flags on a line, as clap reads them.
+#[cfg(test)]
+pub(crate) fn parsed<T: Args>(line: &str) -> Result<T, clap::Error> {
+    #[derive(clap::Parser)]
+    struct Line<T: Args> {
+        #[command(flatten)]
+        flags: T,
+    }
+
+    let words = core::iter::once("overlayctl").chain(line.split_whitespace());
+    <Line<T> as clap::Parser>::try_parse_from(words).map(|line| line.flags)
+}
+
 /// Reads a number as specs do: digits, and no sign, which clap's own parsers take.
 pub(crate) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     from_digits(text).ok_or_else(|| "expected a number in digits, in range".to_owned())

@@ -225,20 +225,13 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        init: Init,
-    }
+    use crate::flag::parsed;
 
     fn request(line: &str) -> Result<v1::InitClusterRequest, SpecError> {
-        let arguments = core::iter::once("init").chain(line.split_whitespace());
-        Line::try_parse_from(arguments).unwrap().init.request()
+        parsed::<Init>(line).unwrap().request()
     }
 
     #[rstest]
@@ -284,7 +277,6 @@ mod tests {
     #[case("--default-addr-pool-mask-length +24")]
     #[case("--default-addr-pool-mask-length 256")]
     fn c03_numbers_out_of_range_are_usage_errors(#[case] line: &str) {
-        let arguments = core::iter::once("init").chain(line.split_whitespace());
-        assert!(Line::try_parse_from(arguments).is_err());
+        assert!(parsed::<Init>(line).is_err());
     }
 }

@@ -267,25 +267,14 @@ async fn set_readiness(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        attach: Attach,
-    }
-
-    fn parse(line: &str) -> Result<Attach, clap::Error> {
-        let arguments = core::iter::once("attach").chain(line.split_whitespace());
-        Line::try_parse_from(arguments).map(|line| line.attach)
-    }
+    use crate::flag::parsed;
 
     #[test]
     fn o02_every_flag_reaches_the_request() {
-        let request = parse(
+        let request = parsed::<Attach>(
             "--network net --service web --name web.1 --alias a --alias b --ip 10.0.0.9 \
              --ip6 fd00::9 --mac-address 02:42:0A:00:00:09 --interface eth0 --netns /run/netns/web \
              --starting --health http:80/up --health-interval 250ms --health-timeout 100ms \
@@ -320,7 +309,7 @@ mod tests {
 
     #[test]
     fn o02_without_an_interface_the_port_is_the_callers() {
-        let request = parse("--network net -p 80").unwrap().request().unwrap();
+        let request = parsed::<Attach>("--network net -p 80").unwrap().request().unwrap();
         assert_eq!(request.port, None);
         assert_eq!(request.spec.unwrap().ports[0].target, 80);
     }
@@ -339,7 +328,7 @@ mod tests {
 
     #[test]
     fn o02_a_relative_namespace_is_the_callers() {
-        let attach = parse("--network net --interface eth0 --netns ns").unwrap();
+        let attach = parsed::<Attach>("--network net --interface eth0 --netns ns").unwrap();
         let expected = std::env::current_dir().unwrap().join("ns");
         let port = attach.request().unwrap().port.unwrap();
         let expected = Namespace::Netns(expected.to_str().unwrap().to_owned());
@@ -353,7 +342,7 @@ mod tests {
         #[case] line: &str,
         #[case] expected: Option<Namespace>,
     ) {
-        let port = parse(line).unwrap().request().unwrap().port.unwrap();
+        let port = parsed::<Attach>(line).unwrap().request().unwrap().port.unwrap();
         assert_eq!(port.namespace, expected);
     }
 
@@ -375,7 +364,7 @@ mod tests {
         #[case] field: &'static str,
         #[case] value: &str,
     ) {
-        let error = parse(line).unwrap().request().unwrap_err();
+        let error = parsed::<Attach>(line).unwrap().request().unwrap_err();
         assert_eq!((error.field(), error.value()), (field, value));
     }
 
@@ -390,6 +379,6 @@ mod tests {
     #[case("--network n --interface eth0 --pid +7")]
     #[case("--network n --interface eth0 --resolv-conf /etc/netns/web/resolv.conf")]
     fn o02_a_wrong_grammar_is_a_usage_error(#[case] line: &str) {
-        assert_eq!(parse(line).unwrap_err().exit_code(), 2);
+        assert_eq!(parsed::<Attach>(line).unwrap_err().exit_code(), 2);
     }
 }

@@ -45,6 +45,27 @@ enum Driver {
     Overlay,
 }
 
+/// What is said of subnets that a network gets.
+#[derive(Args, Debug)]
+struct SubnetDetails {
+    /// Part of a subnet that endpoints get addresses from; may be repeated
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    ip_range: Vec<String>,
+    /// Gateway of a subnet; may be repeated [default: the first address]
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    gateway: Vec<String>,
+    /// Address that something else uses; may be repeated
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
+}
+
+impl SubnetDetails {
+    /// Gives `draft` the subnets, each with what is said of it.
+    fn give(&self, draft: &mut NetworkDraft, subnets: &[String]) -> Result<(), SpecError> {
+        draft.set_subnets(subnets, &self.ip_range, &self.gateway, &self.aux_address)
+    }
+}
+
 /// `network create`
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -57,15 +78,8 @@ pub(crate) struct Create {
     /// Subnet; may be repeated [default: one from the cluster's pools]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     subnet: Vec<String>,
-    /// Part of a subnet that endpoints get addresses from; may be repeated
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    ip_range: Vec<String>,
-    /// Gateway of a subnet; may be repeated [default: the first address]
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    gateway: Vec<String>,
-    /// Address that something else uses; may be repeated
-    #[arg(long, value_name = "NAME=IP")]
-    aux_address: Vec<String>,
+    #[command(flatten)]
+    details: SubnetDetails,
     /// Take no IPv4 addresses with --ipv4=false
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           value_name = "BOOL", default_value_t = true, default_missing_value = "true")]
@@ -101,7 +115,7 @@ impl Create {
             ingress: self.ingress,
             ..NetworkDraft::new(Name::parse("name", &self.name)?)
         };
-        draft.set_subnets(&self.subnet, &self.ip_range, &self.gateway, &self.aux_address)?;
+        self.details.give(&mut draft, &self.subnet)?;
         for option in &self.opt {
             draft.set_option(option)?;
         }

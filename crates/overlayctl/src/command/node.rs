@@ -171,16 +171,10 @@ async fn current(node: &session::Node) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        update: Update,
-    }
+    use crate::flag::parsed;
 
     fn request(line: &str) -> Result<v1::UpdateNodeRequest, Failure> {
         let known = v1::Node {
@@ -191,8 +185,7 @@ mod tests {
             meta: Some(v1::Meta { created_at: 3, changed_at: 5 }),
             ..Default::default()
         };
-        let arguments = core::iter::once("update").chain(line.split_whitespace()).chain(["n1"]);
-        Line::try_parse_from(arguments).unwrap().update.request(known)
+        parsed::<Update>(&format!("{line} n1")).unwrap().request(known)
     }
 
     #[rstest]

@@ -43,21 +43,10 @@ impl Update {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        update: Update,
-    }
-
-    fn parsed(line: &str) -> Result<Update, clap::Error> {
-        let arguments = core::iter::once("update").chain(line.split_whitespace());
-        Line::try_parse_from(arguments).map(|line| line.update)
-    }
+    use crate::flag::parsed;
 
     #[rstest]
     #[case("--autolock", Some(true), None)]
@@ -69,7 +58,7 @@ mod tests {
         #[case] autolock: Option<bool>,
         #[case] rotation_period_ms: Option<u64>,
     ) {
-        let request = parsed(line).unwrap().request().unwrap();
+        let request = parsed::<Update>(line).unwrap().request().unwrap();
         let expected =
             v1::UpdateClusterRequest { autolock, rotation_period_ms, ..Default::default() };
         assert_eq!(request, expected);
@@ -80,7 +69,7 @@ mod tests {
     #[case("--autolock=perhaps")]
     #[case("--rotation-period")]
     fn c09_other_lines_are_usage_errors(#[case] line: &str) {
-        assert!(parsed(line).is_err());
+        assert!(parsed::<Update>(line).is_err());
     }
 
     #[rstest]
@@ -88,7 +77,10 @@ mod tests {
     #[case("0h", "0h")]
     #[case("18446744073709551615s", "18446744073709551615s")]
     fn c09_refusals_name_flag_and_value(#[case] period: &str, #[case] value: &str) {
-        let error = parsed(&format!("--rotation-period {period}")).unwrap().request().unwrap_err();
+        let error = parsed::<Update>(&format!("--rotation-period {period}"))
+            .unwrap()
+            .request()
+            .unwrap_err();
         assert_eq!((error.field(), error.value()), ("rotation-period", value));
     }
 }

@@ -1,21 +1,10 @@
-use clap::Parser;
 use rstest::rstest;
 
 use super::*;
-
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    create: Create,
-}
-
-fn parse(line: &str) -> Result<Create, clap::Error> {
-    let arguments = core::iter::once("create").chain(line.split_whitespace());
-    Line::try_parse_from(arguments).map(|line| line.create)
-}
+use crate::flag::parsed;
 
 fn request(line: &str) -> Result<v1::NetworkSpec, SpecError> {
-    parse(line).unwrap().request().map(|request| request.spec.unwrap())
+    parsed::<Create>(line).unwrap().request().map(|request| request.spec.unwrap())
 }
 
 #[test]
@@ -101,7 +90,7 @@ fn n01_refusals_name_flag_and_value(
 #[case("one two")]
 #[case("--ipv4 false net")]
 fn o02_a_wrong_grammar_is_a_usage_error(#[case] line: &str) {
-    assert_eq!(parse(line).unwrap_err().exit_code(), 2);
+    assert_eq!(parsed::<Create>(line).unwrap_err().exit_code(), 2);
 }
 
 #[rstest]

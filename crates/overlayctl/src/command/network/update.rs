@@ -4,7 +4,7 @@ use clap::Args;
 use overlay_api::v1;
 use overlay_types::{Name, NetworkDraft, SpecError};
 
-use super::get;
+use super::{SubnetDetails, get};
 use crate::{failure::Failure, flag::LabelChanges, session::Node};
 
 /// `network update`
@@ -13,15 +13,8 @@ pub(crate) struct Update {
     /// Add a subnet, for endpoints that come; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     subnet_add: Vec<String>,
-    /// Part of an added subnet that endpoints get addresses from; may be repeated
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    ip_range: Vec<String>,
-    /// Gateway of an added subnet; may be repeated [default: the first address]
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    gateway: Vec<String>,
-    /// Address in an added subnet that something else uses; may be repeated
-    #[arg(long, value_name = "NAME=IP")]
-    aux_address: Vec<String>,
+    #[command(flatten)]
+    details: SubnetDetails,
     #[command(flatten)]
     labels: LabelChanges,
     /// Name, id or unique prefix of an id
@@ -47,9 +40,7 @@ impl Update {
             "subnet" => error.of_field("subnet-add"),
             _ => error,
         };
-        added
-            .set_subnets(&self.subnet_add, &self.ip_range, &self.gateway, &self.aux_address)
-            .map_err(of_flag)?;
+        self.details.give(&mut added, &self.subnet_add).map_err(of_flag)?;
         spec.subnets.extend(added.subnets.iter().map(v1::SubnetSpec::from));
         self.labels.apply("the network", &mut spec.labels)?;
         Ok(v1::UpdateNetworkRequest {
@@ -63,16 +54,10 @@ impl Update {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        update: Update,
-    }
+    use crate::flag::parsed;
 
     fn subnet(subnet: &str, gateway: &str) -> v1::SubnetSpec {
         let (subnet, gateway) = (subnet.into(), gateway.into());
@@ -96,8 +81,7 @@ mod tests {
             spec: Some(spec()),
             ..Default::default()
         };
-        let words = core::iter::once("update").chain(line.split_whitespace());
-        Line::try_parse_from(words.chain(["net"])).unwrap().update.request(network)
+        parsed::<Update>(&format!("{line} net")).unwrap().request(network)
     }
 
     #[test]

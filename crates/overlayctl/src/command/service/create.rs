@@ -103,21 +103,13 @@ pub(super) fn parse_network(text: &str) -> Result<v1::ServiceNetwork, SpecError>
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        create: Create,
-    }
+    use crate::flag::parsed;
 
     fn request(line: &str) -> Result<v1::ServiceSpec, SpecError> {
-        let arguments = core::iter::once("create").chain(line.split_whitespace());
-        let create = Line::try_parse_from(arguments).unwrap().create;
-        create.request().map(|request| request.spec.unwrap())
+        parsed::<Create>(line).unwrap().request().map(|request| request.spec.unwrap())
     }
 
     fn port(published: u32, target: u32, protocol: v1::Protocol) -> v1::PortSpec {

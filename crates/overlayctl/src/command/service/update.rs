@@ -176,16 +176,10 @@ pub(super) fn parse_scale(text: &str) -> Result<(&str, u32), SpecError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        update: Update,
-    }
+    use crate::flag::parsed;
 
     fn spec() -> v1::ServiceSpec {
         let port = |published, target| v1::PortSpec { published, target, ..Default::default() };
@@ -211,8 +205,7 @@ mod tests {
             previous: Some(v1::ServiceSpec { ports: vec![], ..spec() }),
             vips: vec![],
         };
-        let arguments = core::iter::once("update").chain(line.split_whitespace());
-        let update = Line::try_parse_from(arguments).unwrap().update;
+        let update: Update = parsed(line).unwrap();
         update.request(service, &[network("n1", "front"), network("n2", "back")])
     }
 
