@@ -90,14 +90,14 @@ pub fn interface_mtu(name: &str) -> std::io::Result<Option<u32>> {
 
 /// Has packets for these subnets leave by an interface of the calling thread's namespace, each from the address
 /// beside it, without a gateway between.
-pub(crate) fn put_routes(
-    interface: &str,
-    routes: impl IntoIterator<Item = (Subnet, IpAddr)>,
-) -> std::io::Result<()> {
+pub(crate) fn put_routes(interface: &str, routes: &[(Subnet, IpAddr)]) -> std::io::Result<()> {
+    if routes.is_empty() {
+        return Ok(());
+    }
     let index = nix::net::if_::if_nametoindex(interface)?;
     let socket = netlink::RouteSocket::open()?;
-    routes.into_iter().try_for_each(|(subnet, source)| {
-        let put = socket.request(route::put_direct(index, subnet, source));
+    routes.iter().try_for_each(|(subnet, source)| {
+        let put = socket.request(route::put_direct(index, *subnet, *source));
         put.map_err(|refusal| std::io::Error::other(refusal.to_string()))
     })
 }

@@ -163,7 +163,7 @@ impl Tap {
 pub(crate) fn adapt(config: &TapConfig) -> Result<(), Error> {
     let set = || {
         Interface::open(&config.name)?.set_mtu(config.mtu)?;
-        put_routes(&config.name, config.routes.iter().copied())
+        put_routes(&config.name, &config.routes)
     };
     let failed = |source| Error::Tap { name: config.name.clone(), step: "adapt", source };
     match &config.netns {
@@ -185,7 +185,7 @@ fn set_up(config: &TapConfig) -> Result<(), Error> {
         interface.add_address(*address, *prefix_len).map_err(failed("add an address to"))?;
     }
     interface.set_up().map_err(failed("bring up"))?;
-    put_routes(&config.name, config.routes.iter().copied()).map_err(failed("add routes to"))
+    put_routes(&config.name, &config.routes).map_err(failed("add routes to"))
 }
 
 /// Finishes what the sending stack left to hardware: the field holds the pseudo-header's sum.
