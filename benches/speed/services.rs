@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use overlay_testkit::{cluster::Cluster, hosts::WIRE, lab::Namespace, until::until};
+use overlay_testkit::{cluster::Cluster, hosts, lab::Namespace, until::until};
 use serde_json::Value;
 
 use crate::{
@@ -26,6 +26,8 @@ pub(crate) const DIRECT: &str = "task";
 pub(crate) const VIRTUAL: &str = "virtual address";
 pub(crate) const MESH: &str = "mesh";
 const TASK: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 50));
+/// Number on the wire of who asks from outside.
+const STRANGER: u8 = 99;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The same service, asked for in three ways.
@@ -46,9 +48,7 @@ pub(crate) fn ours() -> Result<Vec<Pair>> {
     two.attach("net", "inside", &inside.path(), &own)?;
     two.attach("ingress", "outside", &outside.path(), &["--service", "outside"])?;
     let stranger = Namespace::new()?;
-    stranger.connect("cable", &cluster.wire, "stranger")?;
-    cluster.wire.ip(&format!("link set stranger master {WIRE}"))?;
-    stranger.ip(&format!("address add {}/24 dev cable", node(200)))?;
+    hosts::plug(&stranger, &cluster.wire, STRANGER)?;
     let shown: Value = serde_json::from_str(&ctl("--format json service inspect inside")?)?;
     let vip = shown[0]["vips"][0]["addresses"][0].as_str().context("a virtual address")?;
     let layouts = [

@@ -1,65 +1,21 @@
-//! Three hosts, each a network namespace with `overlayd` in it; all of it ends with this value.
+//! Three hosts, each a network namespace with `overlayd` in it.
 
 use std::{
     env,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
-use overlay_testkit::{
-    hosts::{self, CABLE, Host, Programs, WIRE},
-    lab::Namespace,
-};
+use overlay_testkit::{cluster::Cluster, hosts::Programs};
 
 /// Where hosts have their folders, in the empty `/run` of this program.
 const FOLDER: &str = "/run/orchestrator";
 
-/// The hosts and their daemons.
-pub(crate) struct Cluster {
-    wire: Namespace,
-    pub(crate) hosts: Vec<Host>,
-    daemons: Vec<Child>,
-}
-
-impl Cluster {
-    pub(crate) fn start() -> Result<Self> {
-        let programs = Programs::in_folder(&folder()?);
-        let wire = Namespace::new()?;
-        hosts::lay_wire(&wire)?;
-        let mut cluster = Self { wire, hosts: Vec::new(), daemons: Vec::new() };
-        for number in 1..=3 {
-            let (netns, folder) = (Namespace::new()?, Path::new(FOLDER));
-            let host = Host::new(number, netns, &cluster.wire, folder, programs.clone())?;
-            cluster.daemons.push(host.start()?);
-            cluster.hosts.push(host);
-        }
-        for (host, daemon) in cluster.hosts.iter().zip(&mut cluster.daemons) {
-            host.until_answers(daemon)?;
-        }
-        hosts::form(&cluster.hosts.iter().collect::<Vec<_>>(), &[])?;
-        Ok(cluster)
-    }
-
-    /// A host on the wire that is in no cluster.
-    pub(crate) fn outside(&self, address: Ipv4Addr) -> Result<Namespace> {
-        let netns = Namespace::new()?;
-        netns.connect(CABLE, &self.wire, "outside")?;
-        self.wire.ip(&format!("link set outside master {WIRE}"))?;
-        netns.ip(&format!("address add {address}/24 dev {CABLE}"))?;
-        Ok(netns)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            // It may have ended by itself.
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
+/// Three hosts with their daemons.
+pub(crate) fn start() -> Result<Cluster> {
+    let programs = Programs::in_folder(&folder()?);
+    Cluster::start(Path::new(FOLDER), &programs, &[const { Vec::new() }; 3])
 }
 
 /// Builds the daemon and its command line where they are not there: to where this example is.

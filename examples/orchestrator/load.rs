@@ -13,12 +13,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use overlay_testkit::hosts::address_v4;
+use overlay_testkit::{
+    cluster::Cluster,
+    hosts::{self, address_v4},
+    lab::Namespace,
+};
 
-use crate::{PUBLISHED, cluster::Cluster};
+use crate::PUBLISHED;
 
-/// The clients' address on the wire.
-pub(crate) const CLIENT: Ipv4Addr = address_v4(99);
+/// The clients' number on the wire, and their address.
+const NUMBER: u8 = 99;
+pub(crate) const CLIENT: Ipv4Addr = address_v4(NUMBER);
 /// Clients at a time.
 const CLIENTS: usize = 4;
 /// Longest time of one request.
@@ -47,7 +52,8 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
-        let netns = cluster.outside(CLIENT)?;
+        let netns = Namespace::new()?;
+        hosts::plug(&netns, &cluster.wire, NUMBER)?;
         let nodes: Vec<SocketAddr> =
             cluster.hosts.iter().map(|host| (host.address, PUBLISHED).into()).collect();
         let (told, stop) = (Arc::<Mutex<Told>>::default(), Arc::<AtomicBool>::default());

@@ -25,12 +25,13 @@ use std::{collections::VecDeque, env, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
+    cluster::Cluster,
     lab::{self, Namespace, Running},
     until::until,
 };
 use serde_json::Value;
 
-use self::{cluster::Cluster, load::Load};
+use self::load::Load;
 
 /// Where every node answers for the service, and where its tasks listen.
 const PUBLISHED: u16 = 8080;
@@ -115,7 +116,7 @@ impl Orchestrator {
 
 fn run() -> Result<()> {
     println!("Three hosts, a cluster, a service `web` that publishes port {PUBLISHED}.");
-    let mut web = Orchestrator::new(Cluster::start()?)?;
+    let mut web = Orchestrator::new(cluster::start()?)?;
     web.scale(3, "v1")?;
     let load = Load::start(&web.cluster)?;
     println!("3 tasks serve; clients ask all nodes by turns.");

@@ -147,7 +147,7 @@ fn s10_a_long_answer_in_udp_arrives_over_a_narrow_path(#[case] planes: [Plane; 3
     Cluster::of(&planes).run(|lab| {
         remake_ingress(lab, "")?;
         let client = Stranger::on_wire(lab)?;
-        lab.wire.ip(&format!("link set stranger mtu {NARROW}"))?;
+        lab.wire.ip(&format!("link set to{} mtu {NARROW}", stranger::NUMBER))?;
         let (v4, v6) = (client.address, address_v6(stranger::NUMBER));
         for route in [format!("{v4}/32"), format!("{v6}/128")] {
             let node = &lab.host(1).netns;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{
-    hosts::{CABLE, WIRE, address_v4},
+    hosts::{self, address_v4},
     lab::Namespace,
     traffic,
     until::until,
@@ -25,14 +25,13 @@ use crate::{
 };
 
 const PORT: u16 = 8080;
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+/// The client's number on the wire.
+const NUMBER: u8 = 99;
 
 /// Somebody on the wire who has no part in the cluster.
 fn client(lab: &Lab) -> Result<Namespace> {
     let client = Namespace::new()?;
-    client.connect(CABLE, &lab.wire, "toclient")?;
-    lab.wire.ip(&format!("link set toclient master {WIRE}"))?;
-    client.ip(&format!("address add {CLIENT}/24 dev {CABLE}"))?;
+    hosts::plug(&client, &lab.wire, NUMBER)?;
     Ok(client)
 }
 

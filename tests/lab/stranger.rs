@@ -4,10 +4,7 @@ use core::net::Ipv4Addr;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use overlay_testkit::{
-    hosts::{self, CABLE, WIRE},
-    lab::Namespace,
-};
+use overlay_testkit::{hosts, lab::Namespace};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::setup::Lab;
@@ -26,10 +23,7 @@ pub(crate) struct Stranger {
 impl Stranger {
     pub(crate) fn on_wire(lab: &Lab) -> Result<Self> {
         let (netns, address) = (Namespace::new()?, hosts::address_v4(NUMBER));
-        netns.connect(CABLE, &lab.wire, "stranger")?;
-        lab.wire.ip(&format!("link set stranger master {WIRE}"))?;
-        netns.ip(&format!("address add {address}/24 dev {CABLE}"))?;
-        netns.ip(&format!("address add {}/64 dev {CABLE} nodad", hosts::address_v6(NUMBER)))?;
+        hosts::plug(&netns, &lab.wire, NUMBER)?;
         let raw =
             netns.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(WHOLE))))?;
         Ok(Self { address, netns, raw })

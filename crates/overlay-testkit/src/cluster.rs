@@ -31,11 +31,11 @@ impl Cluster {
             let (netns, wire) = (Namespace::new()?, &cluster.wire);
             let mut host = Host::new(number, netns, wire, folder, programs.clone())?;
             host.flags.clone_from(flags);
-            let mut daemon = host.start()?;
-            let answers = host.until_answers(&mut daemon);
-            cluster.daemons.push(daemon);
+            cluster.daemons.push(host.start()?);
             cluster.hosts.push(host);
-            answers?;
+        }
+        for (host, daemon) in cluster.hosts.iter().zip(&mut cluster.daemons) {
+            host.until_answers(daemon)?;
         }
         hosts::form(&cluster.hosts.iter().collect::<Vec<_>>(), &[])?;
         Ok(cluster)

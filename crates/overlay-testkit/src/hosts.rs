@@ -61,6 +61,15 @@ pub fn lay_wire(wire: &Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Plugs a namespace into the wire, with the addresses of this number.
+pub fn plug(netns: &Namespace, wire: &Namespace, number: u8) -> Result<()> {
+    netns.connect(CABLE, wire, &format!("to{number}"))?;
+    wire.ip(&format!("link set to{number} master {WIRE}"))?;
+    netns.ip(&format!("address add {}/24 dev {CABLE}", address_v4(number)))?;
+    netns.ip(&format!("address add {}/64 dev {CABLE} nodad", address_v6(number)))?;
+    Ok(())
+}
+
 /// A host, and what its daemon is started with.
 #[derive(Debug)]
 pub struct Host {
@@ -88,10 +97,7 @@ impl Host {
         folder: &Path,
         programs: Programs,
     ) -> Result<Self> {
-        netns.connect(CABLE, wire, &format!("to{number}"))?;
-        wire.ip(&format!("link set to{number} master {WIRE}"))?;
-        netns.ip(&format!("address add {}/24 dev {CABLE}", address_v4(number)))?;
-        netns.ip(&format!("address add {}/64 dev {CABLE} nodad", address_v6(number)))?;
+        plug(&netns, wire, number)?;
         Self::found(number, netns, folder, programs)
     }
 
