@@ -55,10 +55,6 @@ impl Task {
                 ensure!(!traffic::is_refused(client, port));
                 Ok(())
             })?;
-            // Those that were tried before.
-            self.tcp.set_nonblocking(true)?;
-            while self.tcp.accept().is_ok() {}
-            self.tcp.set_nonblocking(false)?;
             seen.push(traffic::connect(client, port, &self.tcp).context("TCP")?);
             let asked = traffic::ask(client, at(5353), &self.udp);
             seen.push(asked.with_context(|| format!("UDP by {to}"))?);

@@ -2,10 +2,11 @@
 
 use core::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 use std::{
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
 };
@@ -22,16 +23,27 @@ const REFUSAL: Duration = Duration::from_millis(300);
 const SCTP: i32 = 132;
 
 /// Connects by TCP from one namespace to `target`, where `listener` accepts, and returns the address
-/// that the listener sees.
+/// that the listener sees. What waits there from earlier attempts says something else, or nothing.
 pub fn connect(from: &Namespace, target: SocketAddr, listener: &TcpListener) -> Result<IpAddr> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let greeting = NEXT.fetch_add(1, Relaxed).to_be_bytes();
     SockRef::from(listener).set_read_timeout(Some(DEADLINE))?;
     thread::scope(|scope| {
-        let accepting = scope.spawn(|| resumed(|| listener.accept()));
+        let accepting = scope.spawn(|| {
+            loop {
+                let (mut stream, peer) = resumed(|| listener.accept())?;
+                stream.set_read_timeout(Some(DEADLINE))?;
+                let mut said = [0; size_of::<u64>()];
+                if stream.read_exact(&mut said).is_ok() && said == greeting {
+                    return io::Result::Ok(peer.ip());
+                }
+            }
+        });
         let connected = from.enter(|| TcpStream::connect_timeout(&target, DEADLINE));
-        let stream = connected.with_context(|| format!("connect to {target}"))?;
+        let mut stream = connected.with_context(|| format!("connect to {target}"))?;
         ensure!(stream.peer_addr()? == target, "another one answers");
-        let (_, peer) = accepting.join().expect("accept")?;
-        Ok(peer.ip())
+        stream.write_all(&greeting)?;
+        accepting.join().expect("accept").context("no connection arrives")
     })
 }
 
