@@ -52,8 +52,8 @@ pub(crate) fn hosts() -> Result<[Namespace; 2]> {
 }
 
 /// From host to host.
-pub(crate) fn cable() -> Result<Pair> {
-    Ok(Pair::new("cable", hosts()?, (node(2), None), Rc::new(())))
+pub(crate) fn cable(name: &str) -> Result<Pair> {
+    Ok(Pair::new(name, hosts()?, (node(2), None), Rc::new(())))
 }
 
 /// Two containers, each with a device on its host that `make` makes, and an address on it.
@@ -79,8 +79,8 @@ pub(crate) fn bare(name: &str) -> Result<Pair> {
 }
 
 /// The VXLAN device and the container are on a bridge.
-pub(crate) fn bridged() -> Result<Pair> {
-    by_hand("bridged VXLAN", |host, container| {
+pub(crate) fn bridged(name: &str) -> Result<Pair> {
+    by_hand(name, |host, container| {
         host.ip("link add bridge0 type bridge")?;
         host.connect("port", container, "eth0")?;
         for device in ["vx", "port"] {

@@ -17,13 +17,13 @@ const PORT: u16 = 51820;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The one of the protocol's author, in Go.
-pub(crate) fn in_go() -> Result<Pair> {
-    pair("wireguard-go", &["wireguard-go", "--foreground"])
+pub(crate) fn in_go(name: &str) -> Result<Pair> {
+    pair(name, &["wireguard-go", "--foreground"])
 }
 
 /// Cloudflare's, in Rust.
-pub(crate) fn in_rust() -> Result<Pair> {
-    pair("boringtun", &["boringtun-cli", "--foreground", "--disable-drop-privileges"])
+pub(crate) fn in_rust(name: &str) -> Result<Pair> {
+    pair(name, &["boringtun-cli", "--foreground", "--disable-drop-privileges"])
 }
 
 /// Two hosts with a device each. Both programs take its name last, and `wg` finds them by it.
