@@ -14,7 +14,7 @@ pub(crate) struct SystemPackage {
     pub(crate) needed_by: &'static str,
 }
 
-const PACKAGES: [SystemPackage; 8] = [
+const PACKAGES: [SystemPackage; 10] = [
     SystemPackage {
         name: "iproute2",
         program: "ip",
@@ -34,6 +34,16 @@ const PACKAGES: [SystemPackage; 8] = [
         name: "iptables",
         program: "iptables-nft",
         needed_by: "hosts whose FORWARD chain drops by default, as Docker leaves it",
+    },
+    SystemPackage {
+        name: "conntrack",
+        program: "conntrack",
+        needed_by: "connections as the kernel lists them to a command that is not ours",
+    },
+    SystemPackage {
+        name: "python3",
+        program: "python3",
+        needed_by: "a client of the routing mesh with socket options of its own",
     },
     SystemPackage {
         name: "ethtool",
