@@ -104,13 +104,16 @@ fn of_streams(figure: &str, target: &'static str) -> &'static str {
 /// What is measured when this is an argument.
 const SERVICES: &str = "services";
 
+/// Sets a layout up that has this name.
+type Layout = fn(&str) -> Result<Pair>;
+
 fn layouts() -> Result<Vec<Pair>> {
     if std::env::args().any(|argument| argument == SERVICES) {
         let mut pairs = services::ours()?;
         pairs.extend(layouts::peer(SERVICES)?);
         return Ok(pairs);
     }
-    let all: [(&str, fn(&str) -> Result<Pair>); 8] = [
+    let all: [(&str, Layout); 8] = [
         ("cable", layouts::cable),
         (BARE, layouts::bare),
         (BRIDGED, layouts::bridged),

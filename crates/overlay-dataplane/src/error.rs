@@ -92,6 +92,14 @@ pub enum Error {
         /// The kernel's words.
         source: Refusal,
     },
+    /// Frames cannot go past the bridge of a network.
+    #[error("cannot {step}: {source}")]
+    ShortWay {
+        /// What was tried with the program that sends them there.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Rules of nf_tables could not be read or changed.
     #[error(transparent)]
     Filter(#[from] NftError),

@@ -24,7 +24,8 @@
 //! - `scaffold`, `port`: the devices of a network and of an endpoint
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
-//! - `fence`: what endpoints may send, and the short way past the bridge; pure in [`nft::fence`]
+//! - `fence`: what endpoints may send; pure in [`nft::fence`]
+//! - `shortcut`: the short way of that past the bridge, a program of BPF; pure in `program`
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them
@@ -60,6 +61,7 @@ mod programmed;
 mod route;
 mod scaffold;
 mod services;
+mod shortcut;
 mod stations;
 mod tally;
 pub(crate) mod workshop;

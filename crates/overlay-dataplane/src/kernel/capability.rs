@@ -20,7 +20,7 @@ use super::{
         Nft, NftError, Table, diff,
         fence::{self, Fence},
     },
-    xfrm,
+    shortcut, xfrm,
 };
 use crate::Error;
 
@@ -60,8 +60,12 @@ const FENCE: (&str, &str) =
     ("nf_tables at devices", "modprobe nf_tables (CONFIG_NF_TABLES_NETDEV, Linux 4.2 or later)");
 const SHORT_WAY: (&str, &str) = (
     "the short way past bridges, without which networks are slower",
-    "modprobe nft_fwd_netdev (CONFIG_NFT_FWD_NETDEV)",
+    "run as root, not in a user namespace, and modprobe sch_ingress cls_bpf (CONFIG_BPF_SYSCALL, \
+     CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)",
 );
+
+/// Index of the loopback device in each namespace.
+const LOOPBACK: u32 = 1;
 
 /// That of the device that is tried, which nothing else in its namespace can have.
 const VNI: Vni = match Vni::new(Vni::MIN_OVERLAY) {
@@ -88,7 +92,7 @@ pub fn probe_esp() -> Option<Missing> {
 
 /// What is missing for frames to go from device to device past the bridge; networks go without.
 pub fn short_way() -> Option<Missing> {
-    let tried = netns::scratch(|_| Ok(try_fence(&fence::attempt())));
+    let tried = netns::scratch(|_| Ok(shortcut::attempt(&RouteSocket::open()?, LOOPBACK)));
     let refused = match tried {
         Ok(Ok(())) => return None,
         Ok(Err(error)) => error.to_string(),
@@ -129,7 +133,7 @@ fn try_devices(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
 /// The fence of a network without ports, at the device that is tried.
 fn portless() -> Table {
     let (ports, tunnel) = (BTreeMap::new(), ("vxlan".into(), 0));
-    Fence { ports, tunnel, shortens: false, floods: false }.table()
+    Fence { ports, tunnel }.table()
 }
 
 /// A table that lets one member in, read back.

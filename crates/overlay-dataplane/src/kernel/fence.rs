@@ -1,4 +1,5 @@
-//! The fence of a network in its namespace: [`nft::fence`](super::nft::fence) as the kernel has it.
+//! The fence of a network in its namespace, [`nft::fence`](super::nft::fence) as the kernel has it, and the
+//! [short way](super::shortcut) of what it would let pass.
 //!
 //! What is not as it was made shows in the next comparison. The generation of a namespace's rules, which
 //! every transaction of anybody raises, tells without a listing that nothing was done to it.
@@ -9,13 +10,28 @@ use overlay_types::EndpointId;
 
 use super::{
     capability,
+    inside::Inside,
     nft::{
         Nft, NftError, diff,
         fence::{Fence, Port, table_id},
     },
     port, scaffold,
+    shortcut::Shortcut,
 };
-use crate::desired::{Network, Role};
+use crate::{
+    Error,
+    desired::{Network, Role},
+};
+
+/// The fence that a network is to have, and the short way of what it would let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) fence: Fence,
+    /// Frames go past the bridge. Else the bridge has all of them.
+    pub(super) shortens: bool,
+    /// The VXLAN device sends what it does not know to all members: the bridge has to sort that out.
+    pub(super) floods: bool,
+}
 
 /// The fence of one network, and what it is made of.
 #[derive(Debug, Default)]
@@ -23,14 +39,15 @@ pub(super) struct Fenced {
     /// Indices of endpoints' ports.
     ports: BTreeMap<EndpointId, u32>,
     /// What the kernel has, if it is whole.
-    present: Option<Fence>,
+    present: Option<Wanted>,
     /// Generation of the rules when it was read.
     generation: Option<u32>,
+    shortcut: Shortcut,
     /// The operation that wants it looked at.
     asked: Option<usize>,
 }
 
-/// Whether this kernel can hand frames from device to device. Tried once, when first needed.
+/// Whether frames can be sent past bridges here. Tried once, when first needed.
 #[derive(Debug, Default)]
 pub(super) struct ShortWay(pub(super) Option<bool>);
 
@@ -77,9 +94,14 @@ impl Fenced {
         self.asked.take()
     }
 
+    #[cfg(test)]
+    pub(super) const fn shortcut(&self) -> &Shortcut {
+        &self.shortcut
+    }
+
     /// Whether the kernel has this one.
-    pub(super) fn is(&self, fence: &Fence) -> bool {
-        self.present.as_ref() == Some(fence)
+    pub(super) fn is(&self, wanted: &Wanted) -> bool {
+        self.present.as_ref() == Some(wanted)
     }
 
     /// Whether the kernel has it as it was made.
@@ -95,62 +117,70 @@ impl Fenced {
         network: &Network,
         tunnel: u32,
         shortens: bool,
-    ) -> Fence {
+    ) -> Wanted {
         let port = |(id, index): (&EndpointId, &u32)| {
             let local = network.locals.get(id)?;
             let name = port::port_name(*id);
-            let known = before.present.as_ref().and_then(|fence| fence.ports.get(&name));
+            let known = before.present.as_ref().and_then(|wanted| wanted.fence.ports.get(&name));
             let known = known.filter(|_| local.addresses.iter().next().is_none());
             let addresses = known.map_or(local.addresses, |port| port.addresses);
             let forwards = local.role == Role::Gate;
             Some((name, Port { index: *index, mac: local.mac, addresses, forwards }))
         };
-        Fence {
-            ports: self.ports.iter().filter_map(port).collect(),
-            tunnel: (scaffold::VXLAN.to_owned(), tunnel),
-            shortens,
-            floods: network.settings.multicast,
-        }
+        let ports = self.ports.iter().filter_map(port).collect();
+        let fence = Fence { ports, tunnel: (scaffold::VXLAN.to_owned(), tunnel) };
+        Wanted { fence, shortens, floods: network.settings.multicast }
     }
 
     /// Reads whether the kernel has `wanted`. `before` is what is known of the same fence.
     pub(super) fn read(
         &mut self,
-        nft: &mut Nft,
-        wanted: Fence,
-        before: &Self,
-    ) -> Result<(), NftError> {
-        call()?;
-        self.generation = nft.generation()?;
-        let untouched =
-            before.is(&wanted) && before.generation == self.generation && self.generation.is_some();
-        if !untouched {
-            let found = nft.observe(&table_id())?;
-            if found != Some(wanted.table()) {
-                return Ok(());
-            }
-        }
-        self.present = Some(wanted);
+        inside: &mut Inside,
+        wanted: Wanted,
+        before: Self,
+    ) -> Result<(), Error> {
+        let are_whole = self.read_rules(&mut inside.nft, &wanted, &before)?;
+        let is_whole = self.shortcut.read(&inside.route, &wanted, before.shortcut)?;
+        self.present = Some(wanted).filter(|_| are_whole && is_whole);
         Ok(())
     }
 
+    fn read_rules(
+        &mut self,
+        nft: &mut Nft,
+        wanted: &Wanted,
+        before: &Self,
+    ) -> Result<bool, NftError> {
+        call()?;
+        self.generation = nft.generation()?;
+        let untouched =
+            before.is(wanted) && before.generation == self.generation && self.generation.is_some();
+        Ok(untouched || nft.observe(&table_id())? == Some(wanted.fence.table()))
+    }
+
     /// Makes it what it shall be, whatever is there of it.
-    pub(super) fn put(&mut self, nft: &mut Nft, wanted: Fence) -> Result<(), NftError> {
-        call()?;
-        let (id, table) = (table_id(), wanted.table());
-        if let Some(known) = self.present.take()
-            && nft.apply(&diff(&id, Some(&table), Some(&known.table()))).is_ok()
-        {
-            self.present = Some(wanted);
-            return Ok(());
-        }
-        call()?;
-        // Chains go with their devices on some kernels; somebody may have done something.
-        let found = nft.observe(&id)?;
-        nft.apply(&diff(&id, Some(&table), found.as_ref()))?;
+    pub(super) fn put(&mut self, inside: &mut Inside, wanted: Wanted) -> Result<(), Error> {
+        let before = self.present.take();
+        let fence_before = before.as_ref().map(|before| &before.fence);
+        put_rules(&mut inside.nft, &wanted.fence, fence_before)?;
+        self.shortcut.put(&inside.route, &wanted, before.as_ref())?;
         self.present = Some(wanted);
         Ok(())
     }
+}
+
+fn put_rules(nft: &mut Nft, wanted: &Fence, before: Option<&Fence>) -> Result<(), NftError> {
+    call()?;
+    let (id, table) = (table_id(), wanted.table());
+    if let Some(before) = before
+        && nft.apply(&diff(&id, Some(&table), Some(&before.table()))).is_ok()
+    {
+        return Ok(());
+    }
+    call()?;
+    // Chains go with their devices on some kernels; somebody may have done something.
+    let found = nft.observe(&id)?;
+    nft.apply(&diff(&id, Some(&table), found.as_ref()))
 }
 
 fn call() -> Result<(), NftError> {

@@ -15,7 +15,7 @@
 //! - [`batch`], [`dump`], [`mod@diff`]: to and from messages; pure
 //! - [`socket`]: the shell; [`watch`] hears of changes
 //! - [`admission`]: who may send into a plain network (**no-entry**)
-//! - [`fence`]: what an endpoint may send, and the short way of it
+//! - [`fence`]: what an endpoint may send
 //! - [`gateway`]: the way out, and published ports; [`endpoint`]: published ports in its own namespace;
 //!   [`publish`], [`reservation`]: what both say about ports, and who may have one
 //! - `vip`: virtual addresses of services, in an endpoint's namespace

@@ -114,7 +114,7 @@ impl KernelDataplane {
         fence.extend(ports);
         let (vxlan, shortens) = (found.devices.vxlan, self.short_way.exists());
         let wanted = fence.wanted(&fence_before, &network, vxlan, shortens);
-        fence.read(&mut sockets.nft, wanted, &fence_before)?;
+        fence.read(sockets, wanted, fence_before)?;
         let (bridge, devices) = (found.bridge, found.devices);
         Ok((network, Programmed { bridge, devices, stations, fence, inside: kept }))
     }

@@ -6,11 +6,10 @@ use overlay_types::NetworkId;
 use super::{
     announce::{Announcer, News},
     directory::NetworkFile,
-    fence::Fenced,
+    fence::{Fenced, Wanted},
     inside::Inside,
     netlink::{Refusal, RouteSocket},
     netns::NetNs,
-    nft::fence::Fence,
     stations::{Change, Devices, Stations},
 };
 use crate::{Error, desired::Network, wire::announcement::Announcement};
@@ -32,13 +31,13 @@ impl Programmed {
         &mut self,
         id: NetworkId,
         file: &NetworkFile,
-        fence: Option<Fence>,
+        fence: Option<Wanted>,
         changes: &[Change],
     ) -> Result<Vec<Result<(), Error>>, Error> {
         let inside = file.enter(&mut self.inside)?;
         // Before the entries that let frames of a port in.
         if let Some(fence) = fence {
-            self.fence.put(&mut inside.nft, fence)?;
+            self.fence.put(inside, fence)?;
         }
         Ok(program(&inside.route, id, changes))
     }

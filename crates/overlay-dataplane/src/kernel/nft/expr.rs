@@ -75,8 +75,6 @@ pub enum Meta {
     Family,
     /// Number of the transport protocol, one octet.
     Protocol,
-    /// Who it is for, `PACKET_*`.
-    PacketType,
     /// Whether it came out of IPsec, one octet.
     SecPath,
 }
@@ -227,8 +225,6 @@ pub enum Expr {
     Update { set: String, key: Reg, data: Reg, timeout_ms: Option<u64> },
     /// Does what a verdict map leads to.
     LookupVerdict { set: String, from: Reg },
-    /// Holds when the key is not in the set.
-    LookupNot { set: String, from: Reg },
     /// Counts packets.
     Counter,
     /// Ends the rule.
@@ -241,10 +237,6 @@ pub enum Expr {
     Redirect { port: Option<Reg> },
     /// Keeps the packet from connection tracking.
     Notrack,
-    /// Sends the packet through the device with this index, from a netdev table.
-    Forward { device: Reg },
-    /// Sends a copy through the device with this index, from a netdev table.
-    Duplicate { device: Reg },
     /// Tells the sender that an administrator forbids it.
     Reject,
     /// Tells the sender that there is no route.

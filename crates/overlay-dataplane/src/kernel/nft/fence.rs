@@ -1,10 +1,8 @@
-//! What an endpoint may send, and the short way for it, past the bridge.
+//! What an endpoint may send.
 //!
 //! ```text
-//! port ─► its own Ethernet address? ─► IP from its own address? ─┬─► to a port here ───► that port
-//!                                │                               ├─► to another node ──► VXLAN device
-//!                                │                               └─► to a group, to the gateway ─┐
-//!                                ├───► ARP, neighbour discovery about itself ────────────────────┴─► bridge
+//! port ─► its own Ethernet address? ─► IP from its own address? ──► bridge
+//!                                ├───► ARP, neighbour discovery about itself ─► bridge
 //!                                └───► anything else: dropped, and counted by its reason
 //!
 //! VXLAN device ─► a VLAN tag? ─► dropped, and counted
@@ -12,21 +10,13 @@
 //! ```
 //!
 //! The table is in the network's namespace. A chain of a device can have no device added on kernels
-//! before 6.4, so each port has one. It begins with what nearly every frame is, compared with the
-//! endpoint's own addresses: what a frame costs here is the number of expressions. All else about an
-//! endpoint are elements of sets that all ports share. They name endpoints by their Ethernet addresses,
-//! which are checked before anything is looked up. The user dataplane allows and drops the same
-//! (`user/engine/ingress.rs`).
+//! before 6.4, so each port has one. All that is known of an endpoint are elements of sets that all ports share.
+//! They name endpoints by their Ethernet addresses, which are checked before anything is looked up. The user
+//! dataplane allows and drops the same (`user/engine/ingress.rs`).
 //!
-//! What takes the short way is handed from device to device as it is, super-frames and checksums that
-//! are still to be made included. Without these rules the bridge sends the same frames to the same places.
-//! What the VXLAN device receives does not take it: where a kernel, or a card for it, has summed up the
-//! datagram that a frame came in (`CHECKSUM_COMPLETE`), `fwd` puts the Ethernet header back in front of the
-//! frame without adding it to the sum (net/netfilter/nf_dup_netdev.c of Linux 6.12). A veth pair then takes off
-//! what was never added, and the endpoint's kernel refuses every UDP datagram, or sums again and complains of
-//! the card.
+//! Frames that take the short way (`kernel/shortcut`) do not come here: it asks the same of them.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 use overlay_types::{Addresses, MacAddr};
@@ -34,11 +24,11 @@ use overlay_types::{Addresses, MacAddr};
 use super::{
     expr::{ACCEPT, Base, Cmp, DROP, Expr, Meta, Reg},
     packet::{R0, source},
-    set::{self, Data, Field, Key, Set, SetSpec},
+    set::{self, Field, Key, Set, SetSpec},
     table::{Chain, ChainKind, Family, Hook, HookPoint, Rule, Table, TableId},
 };
 use crate::{
-    user::engine::{DropReason, ROUTER_MAC, link_local},
+    user::engine::{DropReason, link_local},
     wire::{
         ethernet::ethertype::{ARP, IPV4, IPV6, QINQ, QINQ_OLD, VLAN},
         ndp, protocol,
@@ -51,10 +41,6 @@ const OWN: [&str; 2] = ["own4", "own6"];
 const UNROUTED: &str = "unrouted6";
 /// Ethernet address, and what may stand in its ARP.
 const ARP_SENDERS: &str = "arp";
-/// Ethernet address and EtherType, and the port that has it.
-const PORTS: &str = "ports";
-/// Ethernet addresses of this node: those of its endpoints, and the gateway's.
-const STATIONS: &str = "stations";
 /// EtherTypes of IP, and of tags.
 const IP: &str = "ip";
 const TAGS: &str = "tags";
@@ -79,8 +65,6 @@ const NO_IP: Reason = ("neither IP nor ARP", DropReason::EtherType);
 pub const REASONS: [Reason; 7] =
     [OTHER_MAC, OTHER_IP, OTHER_ARP, OTHER_NEIGHBOR, TAGGED, TAGGED_THERE, NO_IP];
 
-/// `PACKET_OTHERHOST`: to one station, which is not the device itself.
-const OTHER_STATION: u8 = 3;
 /// Ethernet, IPv4, and their lengths (RFC 826).
 const ARP_OF_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 /// Types of ICMPv6.
@@ -111,23 +95,11 @@ pub struct Fence {
     pub ports: BTreeMap<String, Port>,
     /// Name and index of the VXLAN device.
     pub tunnel: (String, u32),
-    /// What ports send takes the short way. Else the bridge has all of it.
-    pub shortens: bool,
-    /// The VXLAN device sends what it does not know to all members: the bridge has to sort that out.
-    pub floods: bool,
 }
 
 /// The table's name.
 pub fn table_id() -> TableId {
     TableId::new(Family::Netdev, "overlay_fence")
-}
-
-/// The chain that tries whether this kernel can hand frames from device to device.
-pub fn attempt() -> Table {
-    let mut table = Table::default();
-    let rules = vec![Rule::new([Expr::Immediate { value: vec![0; 4], to: R0 }, SEND])];
-    table.chains.insert("attempt".into(), Chain { hook: Some(at("lo")), rules });
-    table
 }
 
 impl Fence {
@@ -136,7 +108,7 @@ impl Fence {
         let comment = Some("overlay networks: what endpoints may send".into());
         let mut table = Table { comment, sets: self.sets(), ..Table::default() };
         for (name, port) in &self.ports {
-            let chain = Chain { hook: Some(at(name)), rules: self.at_port(port) };
+            let chain = Chain { hook: Some(at(name)), rules: at_port(port) };
             table.chains.insert(name.clone(), chain);
         }
         let (tunnel, _) = &self.tunnel;
@@ -162,12 +134,8 @@ impl Fence {
         let mut own = [empty(&[Field::Mac, Field::Ipv4]), empty(&[Field::Mac, Field::Ipv6])];
         let mut unrouted = own[1].clone();
         let mut arp = empty(&[Field::Mac, Field::Mac, Field::Ipv4]);
-        let mut stations = empty(&[Field::Mac]);
-        stations.elements.insert(Key::new(&[&ROUTER_MAC.0]), None);
-        let mut ports = Set::new(SetSpec::map([Field::Mac, Field::EtherType], [Field::Index]));
         for port in self.ports.values() {
             let mac = &port.mac.0;
-            stations.elements.insert(Key::new(&[mac]), None);
             for address in port.addresses.iter() {
                 let own = &mut own[usize::from(address.is_ipv6())];
                 own.elements.insert(Key::new(&[mac, &set::address(address)]), None);
@@ -179,10 +147,6 @@ impl Fence {
             for address in port.addresses.v4.into_iter().chain([Ipv4Addr::UNSPECIFIED]) {
                 arp.elements.insert(Key::new(&[mac, mac, &address.octets()]), None);
             }
-            for ethertype in [IPV4, IPV6] {
-                let key = Key::new(&[mac, &ethertype.to_be_bytes()]);
-                ports.elements.insert(key, Some(Data::new(&[&port.index.to_ne_bytes()])));
-            }
         }
         let [own4, own6] = own;
         let sets = [
@@ -190,50 +154,27 @@ impl Fence {
             (OWN[1], own6),
             (UNROUTED, unrouted),
             (ARP_SENDERS, arp),
-            (PORTS, ports),
-            (STATIONS, stations),
             (IP, types(&[IPV4, IPV6])),
             (TAGS, types(&[VLAN, QINQ, QINQ_OLD])),
         ];
         sets.into_iter().map(|(name, set)| (name.to_owned(), set)).collect()
     }
-
-    /// What a port sends.
-    fn at_port(&self, port: &Port) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        let own: Vec<_> = if port.forwards {
-            [false, true].map(|ipv6| sent_by(port.mac, ipv6)).into()
-        } else {
-            port.addresses.iter().map(|address| sent_from(port.mac, address)).collect()
-        };
-        for own in own.into_iter().filter(|_| self.shortens) {
-            let to_one = [
-                Expr::Meta { key: Meta::PacketType, to: R0 },
-                Expr::eq(R0, &[OTHER_STATION]),
-                link(0, 6),
-                Expr::LookupNot { set: STATIONS.into(), from: R0 },
-                Expr::Immediate { value: self.tunnel.1.to_ne_bytes().to_vec(), to: R0 },
-                SEND,
-            ];
-            if !self.floods {
-                rules.push(Rule::new([&own[..], &to_one].concat()).comment("to another node"));
-            }
-            rules.push(Rule::new([&own[..], &to_port()].concat()).comment("to a port"));
-        }
-        if port.forwards {
-            rules.extend(at_gate(port.mac));
-        }
-        rules.push(Rule::new([link(6, 6), Expr::eq(R0, &port.mac.0), Expr::goto(FRAMES)]));
-        rules.push(refuse([], OTHER_MAC));
-        rules
-    }
 }
-
-const SEND: Expr = Expr::Forward { device: R0 };
 
 fn at(device: &str) -> Hook {
     let device = Some(device.to_owned());
     Hook { device, ..Hook::new(ChainKind::Filter, HookPoint::Ingress, 0) }
+}
+
+/// What a port sends.
+fn at_port(port: &Port) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if port.forwards {
+        rules.extend(at_gate(port.mac));
+    }
+    rules.push(Rule::new([link(6, 6), Expr::eq(R0, &port.mac.0), Expr::goto(FRAMES)]));
+    rules.push(refuse([], OTHER_MAC));
+    rules
 }
 
 /// What the VXLAN device receives.
@@ -324,35 +265,6 @@ fn arp() -> Vec<Rule> {
         ACCEPT,
     ];
     vec![Rule::new(own), refuse([], OTHER_ARP)]
-}
-
-/// Sends to an endpoint of this node what is IP.
-fn to_port() -> [Expr; 4] {
-    [
-        link(0, 6),
-        Expr::Payload { base: Base::Link, offset: 12, len: 2, to: R2 },
-        Expr::Lookup { set: PORTS.into(), from: R0, to: Some(R4) },
-        Expr::Forward { device: R4 },
-    ]
-}
-
-/// Holds for IP from this Ethernet address, unless it may be neighbour discovery.
-fn sent_by(mac: MacAddr, ipv6: bool) -> Vec<Expr> {
-    let ethertype = if ipv6 { IPV6 } else { IPV4 };
-    let station = [&mac.0[..], &ethertype.to_be_bytes()].concat();
-    let mut exprs = vec![link(6, 8), Expr::eq(R0, &station)];
-    if ipv6 {
-        exprs.push(Expr::Meta { key: Meta::Protocol, to: R0 });
-        exprs.push(Expr::ne(R0, &[protocol::ICMPV6]));
-    }
-    exprs
-}
-
-/// The same, from this IP address.
-fn sent_from(mac: MacAddr, address: IpAddr) -> Vec<Expr> {
-    let mut exprs = sent_by(mac, address.is_ipv6());
-    exprs.extend([source(address.is_ipv6(), R0), Expr::eq(R0, &set::address(address))]);
-    exprs
 }
 
 fn refuse<const N: usize>(exprs: [Expr; N], (reason, _): Reason) -> Rule {

@@ -22,14 +22,12 @@ pub enum Field {
     Mark,
     /// The name of a network device.
     Device,
-    /// The index of a network device, in the host's byte order.
-    Index,
     /// What an Ethernet frame carries.
     EtherType,
 }
 
 impl Field {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 8] = [
         Self::Ipv4,
         Self::Ipv6,
         Self::Mac,
@@ -37,7 +35,6 @@ impl Field {
         Self::Port,
         Self::Mark,
         Self::Device,
-        Self::Index,
         Self::EtherType,
     ];
 
@@ -46,7 +43,7 @@ impl Field {
         match self {
             Self::Protocol => 1,
             Self::Port | Self::EtherType => 2,
-            Self::Ipv4 | Self::Mark | Self::Index => 4,
+            Self::Ipv4 | Self::Mark => 4,
             Self::Mac => 6,
             Self::Ipv6 | Self::Device => 16,
         }
@@ -62,13 +59,12 @@ impl Field {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Mark => 19,
-            Self::Index => 20,
             Self::Device => 41,
         }
     }
 
     const fn is_host_order(self) -> bool {
-        matches!(self, Self::Mark | Self::Device | Self::Index)
+        matches!(self, Self::Mark | Self::Device)
     }
 }
 

@@ -36,8 +36,6 @@ pub(in crate::kernel::nft) fn decode(name: &str, a: Attributes<'_>) -> Expr {
         "masq" => plain(a, 1).then_some(Expr::Masquerade),
         "redir" => redirect(a),
         "notrack" => Some(Expr::Notrack),
-        "fwd" => forward(a),
-        "dup" => duplicate(a),
         "reject" => reject(a),
         _ => None,
     };
@@ -209,7 +207,6 @@ fn lookup(a: Attributes<'_>) -> Option<Expr> {
         (0, Some(0)) => Expr::LookupVerdict { set, from },
         (0, Some(_)) => Expr::Lookup { set, from, to: Some(a.reg(3)?) },
         (0, None) => Expr::Lookup { set, from, to: None },
-        (1, None) => Expr::LookupNot { set, from },
         _ => return None,
     })
 }
@@ -233,10 +230,6 @@ fn plain(a: Attributes<'_>, flags: u16) -> bool {
     a.u32(flags).unwrap_or(0) & !IMPLIED_NAT_FLAGS == 0
 }
 
-fn forward(a: Attributes<'_>) -> Option<Expr> {
-    a.get(2).is_none().then_some(Expr::Forward { device: a.reg(1)? })
-}
-
 fn reject(a: Attributes<'_>) -> Option<Expr> {
     match (a.u32(1)?, a.u8(2)) {
         (REJECT_RESET, _) => Some(Expr::Reset),
@@ -245,8 +238,4 @@ fn reject(a: Attributes<'_>) -> Option<Expr> {
         (REJECT_ICMPX, Some(REJECT_PROHIBITED)) => Some(Expr::Reject),
         _ => None,
     }
-}
-
-fn duplicate(a: Attributes<'_>) -> Option<Expr> {
-    a.get(1).is_none().then_some(Expr::Duplicate { device: a.reg(2)? })
 }

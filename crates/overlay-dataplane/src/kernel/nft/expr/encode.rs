@@ -32,14 +32,13 @@ pub(super) const REJECT_PORT: u8 = 1;
 pub(super) const REJECT_PROHIBITED: u8 = 3;
 
 impl Meta {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Mark,
         Self::InputIndex,
         Self::InputName,
         Self::OutputName,
         Self::Family,
         Self::Protocol,
-        Self::PacketType,
         Self::SecPath,
     ];
 
@@ -52,7 +51,6 @@ impl Meta {
             Self::OutputName => 7,
             Self::Family => 15,
             Self::Protocol => 16,
-            Self::PacketType => 19,
             Self::SecPath => 25,
         }
     }
@@ -158,14 +156,12 @@ impl Expr {
             Self::Number { .. } => "numgen",
             Self::Hash { .. } => "hash",
             Self::Cmp { .. } => "cmp",
-            Self::Lookup { .. } | Self::LookupVerdict { .. } | Self::LookupNot { .. } => "lookup",
+            Self::Lookup { .. } | Self::LookupVerdict { .. } => "lookup",
             Self::Counter => "counter",
             Self::Nat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Redirect { .. } => "redir",
             Self::Notrack => "notrack",
-            Self::Forward { .. } => "fwd",
-            Self::Duplicate { .. } => "dup",
             Self::Reject | Self::NoRoute | Self::Unreachable | Self::Reset => "reject",
             Self::Foreign(name) => name,
         }
@@ -368,11 +364,6 @@ impl Expr {
                 w.reg(2, *from);
                 w.u32(3, 0); // NFT_REG_VERDICT
             }
-            Self::LookupNot { set, from } => {
-                w.text(1, set);
-                w.reg(2, *from);
-                w.u32(5, 1); // NFT_LOOKUP_F_INV
-            }
             Self::Verdict(verdict) => {
                 w.u32(1, 0);
                 w.nest(2, |w| verdict.encode(w));
@@ -386,8 +377,6 @@ impl Expr {
                 }
             }
             Self::Redirect { port: Some(port) } => w.reg(1, *port),
-            Self::Forward { device } => w.reg(1, *device),
-            Self::Duplicate { device } => w.reg(2, *device),
             Self::Reject => {
                 w.u32(1, REJECT_ICMPX);
                 w.u8(2, REJECT_PROHIBITED);

@@ -1,0 +1,148 @@
+//! The short way of frames, past the bridge: from an endpoint's port to the VXLAN device or another
+//! port, and from the VXLAN device to an endpoint's interface, in one step of the kernel's.
+//!
+//! A [`program`] does that, before the fence, with what it knows to be right; fence and bridge have
+//! the rest, and all of it where there can be no program. One process loads it ([`bpf`]), and it goes on
+//! without that process where it was put ([`classifier`]); a later process finds it there, with its
+//! table.
+
+mod assembler;
+mod bpf;
+mod classifier;
+mod program;
+
+use std::collections::BTreeSet;
+
+use nix::errno::Errno;
+
+use self::{
+    bpf::{Loaded, Stations},
+    classifier::Classifier,
+    program::{Program, stations},
+};
+use super::{
+    fence::Wanted,
+    netlink::{Refusal, RouteSocket},
+};
+use crate::Error;
+
+/// Least room of a table. One that is full is made anew, with twice the room.
+const ROOM: u32 = 16;
+
+/// The short way of one network, as it was last read or made.
+#[derive(Debug, Default)]
+pub(super) struct Shortcut {
+    /// `None` when it is not known which program runs.
+    loaded: Option<Loaded>,
+}
+
+impl Shortcut {
+    /// Reads whether the kernel has the short way as it shall be. `before` is what is known of the same.
+    pub(super) fn read(
+        &mut self,
+        route: &RouteSocket,
+        wanted: &Wanted,
+        before: Self,
+    ) -> Result<bool, Error> {
+        let found = devices(wanted).map(|index| find(route, index));
+        let found = found.collect::<Result<BTreeSet<_>, _>>()?;
+        if !wanted.shortens {
+            return Ok(found == [None].into());
+        }
+        let name = Program::of(wanted).name();
+        let one = found.first().cloned().flatten().filter(|one| one.name == name);
+        let Some(one) = one.filter(|_| found.len() == 1) else { return Ok(false) };
+        let known = before.loaded.filter(|loaded| loaded.id == one.id);
+        // Who may load programs may not see those of others, in some places: then it is loaded again.
+        self.loaded = known.or_else(|| Loaded::find(one.id).ok().flatten());
+        let Some(loaded) = &self.loaded else { return Ok(false) };
+        Ok(loaded.stations.read()? == stations(&wanted.fence))
+    }
+
+    /// Makes it what it shall be, whatever is there of it. `before` is what the kernel has, if that is
+    /// known.
+    pub(super) fn put(
+        &mut self,
+        route: &RouteSocket,
+        wanted: &Wanted,
+        before: Option<&Wanted>,
+    ) -> Result<(), Error> {
+        let loaded = self.loaded.take();
+        if !wanted.shortens {
+            return devices(wanted).try_for_each(|index| remove(route, index));
+        }
+        let (program, stations) = (Program::of(wanted), stations(&wanted.fence));
+        let before = before.filter(|before| before.shortens && Program::of(before) == program);
+        let fits = |loaded: &Loaded| loaded.stations.room as usize >= stations.len();
+        let known = loaded.filter(fits).zip(before);
+        let (loaded, there) = if let Some((loaded, before)) = known {
+            loaded.stations.change(&program::stations(&before.fence), &stations)?;
+            (loaded, devices(before).collect())
+        } else {
+            let room = ROOM.max((stations.len() as u32).next_power_of_two());
+            let table = Stations::new(room)?;
+            table.change(&program::Table::new(), &stations)?;
+            (Loaded::new(program, table)?, BTreeSet::new())
+        };
+        let name = program.name();
+        for index in devices(wanted).filter(|index| !there.contains(index)) {
+            attach(route, index, &loaded, &name)?;
+        }
+        self.loaded = Some(loaded);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Shortcut {
+    /// As somebody else may do.
+    pub(super) fn empty_table(&self) -> Result<(), Error> {
+        let stations = &self.loaded.as_ref().expect("a program").stations;
+        stations.change(&stations.read()?, &program::Table::new())
+    }
+}
+
+/// Tries both programs at a device of the calling thread's namespace that nobody else uses.
+pub(super) fn attempt(route: &RouteSocket, index: u32) -> Result<(), Error> {
+    [false, true].into_iter().try_for_each(|floods| {
+        let program = Program { tunnel: index, floods };
+        attach(route, index, &Loaded::new(program, Stations::new(ROOM)?)?, &program.name())
+    })
+}
+
+/// The VXLAN device, and the ports.
+fn devices(wanted: &Wanted) -> impl Iterator<Item = u32> {
+    let ports = wanted.fence.ports.values().map(|port| port.index);
+    core::iter::once(wanted.fence.tunnel.1).chain(ports)
+}
+
+fn find(route: &RouteSocket, index: u32) -> Result<Option<Classifier>, Error> {
+    match route.get(classifier::find(index), Classifier::parse) {
+        // The device has no classifiers at all.
+        Err(refusal) if refusal.errno == Errno::EINVAL => Ok(None),
+        found => found.map_err(failed("find", index)),
+    }
+}
+
+fn attach(route: &RouteSocket, index: u32, loaded: &Loaded, name: &str) -> Result<(), Error> {
+    match route.request(classifier::prepare(index)) {
+        Err(refusal) if refusal.errno == Errno::EEXIST => {}
+        prepared => prepared.map_err(failed("prepare", index))?,
+    }
+    route.request(classifier::put(index, &loaded.file, name)).map_err(failed("put", index))
+}
+
+fn remove(route: &RouteSocket, index: u32) -> Result<(), Error> {
+    if find(route, index)?.is_none() {
+        return Ok(());
+    }
+    route.request(classifier::remove(index)).map_err(failed("remove", index))
+}
+
+fn failed(step: &'static str, index: u32) -> impl FnOnce(Refusal) -> Error {
+    move |source| Error::Kernel {
+        step,
+        subject: format!("the short way at device {index}"),
+        source,
+    }
+}
