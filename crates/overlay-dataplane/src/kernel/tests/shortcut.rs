@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     converge,
-    fleet::{Fleet, PORT, Server, ask, endpoint, ip, of_container},
+    fleet::{Fleet, PORT, ask, endpoint, ip, of_container},
 };
 use crate::{
     Dataplane,
@@ -113,7 +113,7 @@ fn n08_what_an_endpoint_may_not_send_does_not_take_the_short_way() {
     });
 }
 
-fn join(fleet: &mut Fleet, number: usize) -> Server {
+fn join(fleet: &mut Fleet, number: usize) {
     let container = lab::Namespace::new().unwrap();
     let local = LocalEndpoint::new(
         MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
@@ -123,20 +123,18 @@ fn join(fleet: &mut Fleet, number: usize) -> Server {
     fleet.network().locals.insert(endpoint(number), local);
     fleet.containers.push(container);
     fleet.converge();
-    fleet.server(number)
 }
 
 /// A later process finds the program and its table; a table that is full is made anew.
 #[test]
 fn d05_the_short_way_outlives_a_process_and_grows() {
     with_fleet(2, |fleet| {
-        let _servers = [fleet.server(0), fleet.server(1)];
         let before = fleet.lab.programs(0);
         fleet.dataplane = fleet.lab.start();
         converge(&mut fleet.dataplane, &fleet.desired);
         assert_eq!(fleet.lab.programs(0), before);
         // Into the table that was there.
-        let _third = join(fleet, 2);
+        join(fleet, 2);
         let number = |programs: &str| {
             let numbers = programs.split(" id ").skip(1).map(|rest| rest.split(' ').next());
             let numbers: BTreeSet<_> = numbers.map(|number| number.map(str::to_owned)).collect();
@@ -144,12 +142,14 @@ fn d05_the_short_way_outlives_a_process_and_grows() {
             numbers
         };
         assert_eq!(number(&fleet.lab.programs(0)), number(&before));
-        let _rest: Vec<_> = (3..17).map(|number| join(fleet, number)).collect();
+        (3..17).for_each(|number| join(fleet, number));
         assert_ne!(number(&fleet.lab.programs(0)), number(&before));
         part(fleet, &(0..17).collect::<Vec<_>>(), true);
         for to in [1, 2, 9, 16] {
+            let _server = fleet.server(to);
             assert_eq!(reaches(fleet, 0, to), [true; 4], "to {to}");
         }
+        let _server = fleet.server(16);
         fleet.network().locals.remove(&endpoint(16));
         fleet.converge();
         assert_eq!(reaches(fleet, 0, 16), [false; 4], "one that is gone");
