@@ -2,17 +2,18 @@
 
 use core::{
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::Duration,
 };
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{lab::Namespace, traffic::resumed};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long something is waited for that must not come.
@@ -29,11 +30,14 @@ pub(crate) const fn any(ipv6: bool) -> IpAddr {
 }
 
 /// Connects, moves data both ways, and returns the client's address as it is and as the server sees it.
+/// The client has another port each time: one that it had towards another node is not the one that is seen.
 pub(crate) fn exchange(
     from: &Namespace,
     target: SocketAddr,
     listener: &TcpListener,
 ) -> Result<[SocketAddr; 2]> {
+    static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
+    let own = SocketAddr::new(any(target.is_ipv6()), NEXT_PORT.fetch_add(1, Relaxed));
     SockRef::from(listener).set_read_timeout(Some(DEADLINE))?;
     thread::scope(|scope| {
         let server = scope.spawn(|| -> Result<SocketAddr> {
@@ -44,7 +48,12 @@ pub(crate) fn exchange(
             stream.write_all(&all)?;
             Ok(peer)
         });
-        let connected = from.enter(|| TcpStream::connect_timeout(&target, DEADLINE));
+        let connected = from.enter(|| -> io::Result<TcpStream> {
+            let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+            socket.bind(&own.into())?;
+            socket.connect_timeout(&target.into(), DEADLINE)?;
+            Ok(socket.into())
+        });
         let mut client = connected.with_context(|| format!("connect to {target}"))?;
         client.set_read_timeout(Some(DEADLINE))?;
         client.write_all(&vec![7; LOAD])?;

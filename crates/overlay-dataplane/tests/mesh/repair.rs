@@ -29,7 +29,7 @@ fn all_nodes_answer(site: &Site) -> Result<()> {
             let target = SocketAddr::new(outer(ipv6, host), 8080);
             let [own, seen] = exchange(&site.client, target, &listener)
                 .with_context(|| format!("through {host}, IPv6 {ipv6}"))?;
-            ensure!(own == seen, "through {host}");
+            ensure!(own == seen, "through {host}: {own} is seen as {seen}");
         }
     }
     Ok(())
