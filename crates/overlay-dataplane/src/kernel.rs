@@ -25,7 +25,8 @@
 //! - [`capability`]: what a host lacks for all of this
 //! - [`members`]: where it is enforced who may send into a network; [`filter`]: by nf_tables
 //! - `fence`: what endpoints may send; pure in [`nft::fence`]
-//! - `shortcut`: the short way of that past the bridge, a program of BPF; pure in `program`
+//! - `shortcut`: the short way of that past the bridge, a program of BPF; its `assembler` and `program` are
+//!   pure
 //! - [`nft`]: nf_tables, and transactions between tables
 //! - `services`: virtual addresses, in the endpoints' namespaces; `conntrack` ends their flows
 //! - [`xfrm`]: security associations, and policies that leave no way around them

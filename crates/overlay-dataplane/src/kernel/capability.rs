@@ -90,7 +90,7 @@ pub fn probe_esp() -> Option<Missing> {
     }
 }
 
-/// What is missing for frames to go from device to device past the bridge; networks go without.
+/// What is missing for frames to go past bridges; networks go without.
 pub fn short_way() -> Option<Missing> {
     let tried = netns::scratch(|_| Ok(shortcut::attempt(&RouteSocket::open()?, LOOPBACK)));
     let refused = match tried {

@@ -94,6 +94,11 @@ impl Fenced {
         self.asked.take()
     }
 
+    /// Lets go of what is open beside sockets.
+    pub(super) fn close(&mut self) {
+        self.shortcut.close();
+    }
+
     #[cfg(test)]
     pub(super) const fn shortcut(&self) -> &Shortcut {
         &self.shortcut
@@ -140,7 +145,7 @@ impl Fenced {
         before: Self,
     ) -> Result<(), Error> {
         let are_whole = self.read_rules(&mut inside.nft, &wanted, &before)?;
-        let is_whole = self.shortcut.read(&inside.route, &wanted, before.shortcut)?;
+        let is_whole = self.shortcut.read(&inside.route, &wanted, before.shortcut);
         self.present = Some(wanted).filter(|_| are_whole && is_whole);
         Ok(())
     }
@@ -163,8 +168,8 @@ impl Fenced {
         let before = self.present.take();
         let fence_before = before.as_ref().map(|before| &before.fence);
         put_rules(&mut inside.nft, &wanted.fence, fence_before)?;
-        self.shortcut.put(&inside.route, &wanted, before.as_ref())?;
-        self.present = Some(wanted);
+        let is_whole = self.shortcut.put(&inside.route, &wanted, before.as_ref())?;
+        self.present = Some(wanted).filter(|_| is_whole);
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ use super::{
     nft::{Nft, NftError},
 };
 
-/// Networks whose sockets are kept open, two for each. More are opened for each comparison.
+/// Networks whose sockets are kept open, two for each, and their program and its table. Those of more are
+/// opened for each comparison.
 pub(super) const KEPT: usize = 2000;
 
 /// Sockets in one namespace. It lives at least as long as they do.

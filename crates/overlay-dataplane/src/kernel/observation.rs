@@ -47,6 +47,7 @@ impl KernelDataplane {
                 self.read_network(&file, before.as_ref(), programmed)?;
             if self.programmed.len() >= KEPT {
                 programmed.inside = None;
+                programmed.fence.close();
             }
             network.members = shown_members(&network, &programmed, members.as_ref());
             keep_order(&mut network, before.as_ref());

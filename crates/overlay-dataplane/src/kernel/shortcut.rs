@@ -37,13 +37,17 @@ pub(super) struct Shortcut {
 }
 
 impl Shortcut {
-    /// Reads whether the kernel has the short way as it shall be. `before` is what is known of the same.
-    pub(super) fn read(
-        &mut self,
-        route: &RouteSocket,
-        wanted: &Wanted,
-        before: Self,
-    ) -> Result<bool, Error> {
+    /// Whether the kernel has the short way as it shall be. `before` is what is known of the same.
+    pub(super) fn read(&mut self, route: &RouteSocket, wanted: &Wanted, before: Self) -> bool {
+        // Networks are carried without it, and what is not as it shall be is made anew.
+        self.find(route, wanted, before).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the short way past a bridge is not what it was");
+            self.loaded = None;
+            false
+        })
+    }
+
+    fn find(&mut self, route: &RouteSocket, wanted: &Wanted, before: Self) -> Result<bool, Error> {
         let found = devices(wanted).map(|index| find(route, index));
         let found = found.collect::<Result<BTreeSet<_>, _>>()?;
         if !wanted.shortens {
@@ -59,22 +63,50 @@ impl Shortcut {
         Ok(loaded.stations.read()? == stations(&wanted.fence))
     }
 
+    /// Lets go of what is open. The program goes on.
+    pub(super) fn close(&mut self) {
+        self.loaded = None;
+    }
+
     /// Makes it what it shall be, whatever is there of it. `before` is what the kernel has, if that is
-    /// known.
+    /// known. Where it cannot be made there is none, and the answer is no.
     pub(super) fn put(
         &mut self,
         route: &RouteSocket,
         wanted: &Wanted,
         before: Option<&Wanted>,
-    ) -> Result<(), Error> {
-        let loaded = self.loaded.take();
-        if !wanted.shortens {
-            return devices(wanted).try_for_each(|index| remove(route, index));
+    ) -> Result<bool, Error> {
+        if wanted.shortens {
+            match self.make(route, wanted, before) {
+                Ok(()) => return Ok(true),
+                Err(error) => tracing::warn!(%error, "a network's frames go by its bridge"),
+            }
         }
+        // One whose table nobody keeps must not stay.
+        self.loaded = None;
+        let removed: Vec<_> = devices(wanted).map(|index| remove(route, index)).collect();
+        removed.into_iter().collect::<Result<(), _>>()?;
+        Ok(!wanted.shortens)
+    }
+
+    fn make(
+        &mut self,
+        route: &RouteSocket,
+        wanted: &Wanted,
+        before: Option<&Wanted>,
+    ) -> Result<(), Error> {
         let (program, stations) = (Program::of(wanted), stations(&wanted.fence));
+        let name = program.name();
+        let loaded = self.loaded.take();
         let before = before.filter(|before| before.shortens && Program::of(before) == program);
-        let fits = |loaded: &Loaded| loaded.stations.room as usize >= stations.len();
-        let known = loaded.filter(fits).zip(before);
+        let known = before.and_then(|before| {
+            let running = || {
+                let one = find(route, wanted.fence.tunnel.1).ok()??;
+                Loaded::find(one.id).ok()?.filter(|_| one.name == name)
+            };
+            let loaded = loaded.or_else(running)?;
+            (loaded.stations.room as usize >= stations.len()).then_some((loaded, before))
+        });
         let (loaded, there) = if let Some((loaded, before)) = known {
             loaded.stations.change(&program::stations(&before.fence), &stations)?;
             (loaded, devices(before).collect())
@@ -84,7 +116,6 @@ impl Shortcut {
             table.change(&program::Table::new(), &stations)?;
             (Loaded::new(program, table)?, BTreeSet::new())
         };
-        let name = program.name();
         for index in devices(wanted).filter(|index| !there.contains(index)) {
             attach(route, index, &loaded, &name)?;
         }
@@ -99,6 +130,11 @@ impl Shortcut {
     pub(super) fn empty_table(&self) -> Result<(), Error> {
         let stations = &self.loaded.as_ref().expect("a program").stations;
         stations.change(&stations.read()?, &program::Table::new())
+    }
+
+    /// How many stations the kernel's table has.
+    pub(super) fn table_len(&self) -> usize {
+        self.loaded.as_ref().expect("a program").stations.read().expect("a table").len()
     }
 }
 
@@ -118,8 +154,8 @@ fn devices(wanted: &Wanted) -> impl Iterator<Item = u32> {
 
 fn find(route: &RouteSocket, index: u32) -> Result<Option<Classifier>, Error> {
     match route.get(classifier::find(index), Classifier::parse) {
-        // The device has no classifiers at all.
-        Err(refusal) if refusal.errno == Errno::EINVAL => Ok(None),
+        // The device has no classifiers at all, or there is another one in the place; the kernel knows none.
+        Err(refusal) if [Errno::EINVAL, Errno::EOPNOTSUPP].contains(&refusal.errno) => Ok(None),
         found => found.map_err(failed("find", index)),
     }
 }

@@ -470,8 +470,11 @@ fn shape(listing: &str) -> String {
             let at = words.iter().position(|word| *word == "link/ether");
             let words = line.split_whitespace().enumerate().filter(|(number, word)| {
                 // A program's number, and what has the device's.
-                if *number > 0 && ["way", "id", "tag"].contains(&words[number - 1]) {
-                    return line.contains("link");
+                let before = number.checked_sub(1).map(|before| words[before]);
+                if line.contains("overlay short way")
+                    && before.is_some_and(|word| ["way", "id", "tag"].contains(&word))
+                {
+                    return false;
                 }
                 let chosen = ["02:42:", "0a:42:", "02:00:00:00:00:77"];
                 let chosen = chosen.iter().any(|start| word.starts_with(start));

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! The table is in the network's namespace. A chain of a device can have no device added on kernels
-//! before 6.4, so each port has one. All that is known of an endpoint are elements of sets that all ports share.
-//! They name endpoints by their Ethernet addresses, which are checked before anything is looked up. The user
-//! dataplane allows and drops the same (`user/engine/ingress.rs`).
+//! before 6.4, so each port has one. All that is known of an endpoint are elements of sets that all
+//! ports share. They name endpoints by their Ethernet addresses, which are checked before anything is
+//! looked up. The user dataplane allows and drops the same (`user/engine/ingress.rs`).
 //!
 //! Frames that take the short way (`kernel/shortcut`) do not come here: it asks the same of them.
 

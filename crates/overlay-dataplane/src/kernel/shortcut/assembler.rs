@@ -164,7 +164,7 @@ impl Assembler {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
 

@@ -35,6 +35,8 @@ const CLASSIFIER: u32 = 3;
 /// What programs and tables are called where all of the host's are listed. At most 15 characters.
 const NAME: &[u8] = b"overlay_short";
 const LICENSE: &[u8] = b"Dual MIT/GPL\0";
+/// How often a program is loaded that a signal keeps from being.
+const TRIES: usize = 5;
 /// Octets of the verifier's report.
 const REPORT_LEN: usize = 1 << 16;
 
@@ -130,7 +132,8 @@ impl Stations {
         let failed = |source| Error::ShortWay { step: "read a table of stations", source };
         let mut table = Table::new();
         let mut last: Option<[u8; KEY_LEN]> = None;
-        loop {
+        // Somebody who changes it at the same time could have this begin anew for ever.
+        for _ in 0..=self.room {
             let (mut key, mut value) = ([0; KEY_LEN], [0; VALUE_LEN]);
             let mut next = Attributes::new().descriptor(0, &self.map).write(16, &mut key);
             if let Some(last) = &last {
@@ -146,12 +149,9 @@ impl Stations {
             // SAFETY: key and value are as long as the table's, and live.
             unsafe { at.give(Command::MapLookUp) }.map_err(failed)?;
             table.insert(key, value);
-            // Somebody who changes it at the same time could have this begin anew for ever.
-            if table.len() > self.room as usize {
-                return Ok(table);
-            }
             last = Some(key);
         }
+        Ok(table)
     }
 
     /// Has it be `after`, where it is `before`.
@@ -198,13 +198,23 @@ impl Loaded {
                 .bytes(48, NAME)
         };
         // SAFETY: there are as many instructions as is said, the license ends with a zero, both live.
-        let file = match unsafe { attributes().open(Command::Load) } {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+        let load = || unsafe { attributes().open(Command::Load) };
+        // A signal interrupts the verifier.
+        let is_over = |loaded: &io::Result<OwnedFd>| {
+            loaded.as_ref().map_err(io::Error::kind).err() != Some(io::ErrorKind::WouldBlock)
+        };
+        let mut tries = (0..TRIES).map(|_| load());
+        let loaded = tries.find(is_over).unwrap_or_else(load);
+        let refusals = [io::ErrorKind::InvalidInput, io::ErrorKind::PermissionDenied];
+        let file = match loaded {
+            Err(error) if refusals.contains(&error.kind()) => {
                 let mut report = vec![0; REPORT_LEN];
                 let attributes = attributes().number(24, 1).number(28, REPORT_LEN as u32);
                 // SAFETY: the same, and the report is as long as is said.
                 let again = unsafe { attributes.write(32, &mut report).open(Command::Load) };
-                again.map_err(|error| io::Error::new(error.kind(), last_line(&report)))
+                again.map_err(|_| {
+                    io::Error::new(error.kind(), format!("{error}{}", last_line(&report)))
+                })
             }
             loaded => loaded,
         };
@@ -262,10 +272,10 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// What the verifier says last, before its statistics.
+/// What the verifier says last, before its statistics; it says nothing to those who may not ask it.
 fn last_line(report: &[u8]) -> String {
     let text = report.split(|octet| *octet == 0).next().unwrap_or_default();
     let text = String::from_utf8_lossy(text);
     let mut lines = text.lines().rev().filter(|line| !line.starts_with("processed "));
-    lines.next().unwrap_or("the verifier refuses it").to_owned()
+    lines.next().map_or_else(String::new, |line| format!(": {line}"))
 }

@@ -59,10 +59,12 @@ mod field {
 mod function {
     pub(super) const LOOK_UP: i32 = 1;
     pub(super) const REDIRECT: i32 = 23;
+    pub(super) const CHANGE_TYPE: i32 = 32;
     pub(super) const REDIRECT_TO_PEER: i32 = 155;
 }
 
-/// `PACKET_OTHERHOST`: to one station, which is not the device itself.
+/// `PACKET_HOST`: to the device itself. `PACKET_OTHERHOST`: to one station, which it is not.
+const OWN_STATION: i32 = 0;
 const OTHER_STATION: i32 = 3;
 /// `TC_ACT_UNSPEC`: on with what there is.
 const GO_ON: i32 = -1;
@@ -133,7 +135,8 @@ impl Program {
         Self { tunnel: wanted.fence.tunnel.1, floods: wanted.floods }
     }
 
-    /// A name that no program has that does something else.
+    /// A name that no program has that does something else. Built by another release of Rust, it may be
+    /// another one for the same.
     pub(super) fn name(self) -> String {
         let mut hasher = DefaultHasher::new();
         self.instructions(0).hash(&mut hasher);
@@ -238,12 +241,21 @@ fn own(to: &mut Assembler, flag: i32, (source, own): (i16, i16), words: i16) {
     }
 }
 
-/// Sends it to the endpoint of this node that it is to.
+/// Sends it to the endpoint of this node that it is to, but not back to the one that it is from.
+///
+/// Who it is for was found out at a device that is not the endpoint's. Kernels that do not find it out again
+/// (before "bpf: Scrub packet on bpf_redirect_peer" of 2025) would have the endpoint's drop it.
 fn deliver(to: &mut Assembler, table: i32, no_station: &'static str) {
     look_up(to, table, 0);
     to.jump_if(R0, If::Equal, Is(0), no_station)
-        .load(Word, R1, (R0, 0))
-        .jump_if(R1, If::Equal, Is(0), "bridge")
+        .load(Word, R9, (R0, 0))
+        .jump_if(R9, If::Equal, Is(0), "bridge")
+        .load(Word, R2, (R6, field::INDEX))
+        .jump_if(R9, If::Equal, Of(R2), "bridge")
+        .alu(Do::Move, R1, Of(R6))
+        .alu(Do::Move, R2, Is(OWN_STATION))
+        .call(function::CHANGE_TYPE)
+        .alu(Do::Move, R1, Of(R9))
         .alu(Do::Move, R2, Is(0))
         .call(function::REDIRECT_TO_PEER)
         .exit();

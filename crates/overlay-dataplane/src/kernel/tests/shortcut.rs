@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     converge,
-    fleet::{Fleet, PORT, ask, endpoint, ip, of_container},
+    fleet::{Fleet, NETWORK, PORT, ask, endpoint, ip, of_container},
 };
 use crate::{
     Dataplane,
@@ -81,6 +81,14 @@ fn n08_d01_frames_go_past_the_bridge_and_by_it_where_they_cannot() {
             part(fleet, &[0, 1], true);
             assert_eq!(reaches(fleet, 0, 1), [exists; 4], "past the bridge");
         }
+        // The bridge has what is for no station here.
+        let before = fleet.lab.programs(0);
+        fleet.network().settings.multicast = true;
+        part(fleet, &[0, 1], false);
+        fleet.converge();
+        assert_ne!(fleet.lab.programs(0), before);
+        part(fleet, &[0, 1], true);
+        assert_eq!(reaches(fleet, 0, 1), [true; 4], "past a bridge that floods");
     });
 }
 
@@ -108,8 +116,11 @@ fn n08_what_an_endpoint_may_not_send_does_not_take_the_short_way() {
         }
         assert_eq!(reaches(fleet, 0, 1), [true; 4]);
         fleet.containers[0].ip("link set eth0 address 02:42:0a:00:01:77").unwrap();
-        assert_eq!(reaches(fleet, 0, 1), [false; 4]);
-        assert!(refused(fleet, "another Ethernet address") > 0);
+        let neighbor = "neighbor replace 10.0.1.3 lladdr 02:42:0a:00:01:03 dev eth0 nud permanent";
+        fleet.containers[0].ip(neighbor).unwrap();
+        let before = refused(fleet, "another Ethernet address");
+        assert_eq!(answers(fleet, (0, ip(of_container(0), false)), 1), [false; 2]);
+        assert!(refused(fleet, "another Ethernet address") >= before + 4);
     });
 }
 
@@ -149,10 +160,13 @@ fn d05_the_short_way_outlives_a_process_and_grows() {
             let _server = fleet.server(to);
             assert_eq!(reaches(fleet, 0, to), [true; 4], "to {to}");
         }
-        let _server = fleet.server(16);
+        // With the gateway.
+        let stations =
+            |fleet: &Fleet| fleet.dataplane.programmed[&NETWORK].fence.shortcut().table_len();
+        assert_eq!(stations(fleet), 18);
         fleet.network().locals.remove(&endpoint(16));
         fleet.converge();
-        assert_eq!(reaches(fleet, 0, 16), [false; 4], "one that is gone");
+        assert_eq!(stations(fleet), 17);
     });
 }
 
@@ -162,7 +176,7 @@ fn d06_a_table_of_stations_that_was_changed_is_put_back() {
     with_fleet(2, |fleet| {
         let _servers = [fleet.server(0), fleet.server(1)];
         part(fleet, &[0, 1], true);
-        let programmed = fleet.dataplane.programmed.first_entry().unwrap().into_mut();
+        let programmed = &fleet.dataplane.programmed[&NETWORK];
         programmed.fence.shortcut().empty_table().unwrap();
         assert_eq!(reaches(fleet, 0, 1), [false; 4]);
         assert_ne!(diff(&fleet.desired, &fleet.dataplane.observe().unwrap()), []);
