@@ -12,5 +12,6 @@ mod forged;
 mod hostile;
 mod kernel;
 mod kernel_vxlan;
+mod past_bridge;
 mod probe;
 mod rotation;
