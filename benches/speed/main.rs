@@ -33,7 +33,7 @@ mod programs;
 mod services;
 mod wireguard;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use overlay_testkit::lab;
 
 use self::layouts::Pair;
@@ -125,6 +125,9 @@ fn layouts() -> Result<Vec<Pair>> {
     ];
     // Cargo adds an option.
     let asked: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    for name in &asked {
+        ensure!(all.iter().any(|(known, _)| known == name), "no layout is called {name:?}");
+    }
     let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
     let asked = all.iter().filter(|(name, _)| is_asked(name));
     let mut pairs = asked.map(|(name, start)| start(name)).collect::<Result<Vec<_>>>()?;

@@ -29,7 +29,7 @@ use smoltcp::{
 };
 
 use crate::{
-    kernel::{Endpoint, USER, Underlay, converge},
+    kernel::{Endpoint, USER, Underlay, converge, inside},
     probe::{DEADLINE, ping},
 };
 
@@ -352,9 +352,7 @@ fn only_the_fence_holds(underlay: &Underlay, endpoints: &[Endpoint; 3]) -> Resul
         if holds {
             converge(&mut underlay.start(1)?, &underlay.desired(1, endpoints)?)?;
         } else {
-            let file = std::fs::read_dir("/run/node1")?.next().context("no network")??.path();
-            let enter = format!("--net={}", file.display());
-            underlay.hosts[0].run(&["nsenter", &enter, "nft", "flush", "ruleset"])?;
+            inside(1)?.run(&["nft", "flush", "ruleset"])?;
         }
         let cases = &mut Vec::new();
         let says = |who: &Speaker, c: &str| who.says(&to, c, false).expect("room");

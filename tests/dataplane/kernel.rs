@@ -8,6 +8,7 @@
 
 use core::net::IpAddr;
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
@@ -121,6 +122,22 @@ impl Underlay {
         Ok(host.enter(|| UserDataplane::start(config))?)
     }
 
+    /// Starts all nodes, with these endpoints.
+    pub(crate) fn start_all(
+        &self,
+        endpoints: &[Endpoint],
+    ) -> Result<([KernelDataplane; 2], UserDataplane)> {
+        let kernel = |node| -> Result<_> {
+            let mut dataplane = self.start(node)?;
+            converge(&mut dataplane, &self.desired(node, endpoints)?)?;
+            Ok(dataplane)
+        };
+        let kernel = [kernel(1)?, kernel(2)?];
+        let mut user = self.start_user()?;
+        converge(&mut user, &self.desired(USER, endpoints)?)?;
+        Ok((kernel, user))
+    }
+
     /// One network as a node sees it.
     fn network(&self, node: u16, vni: u32, endpoints: &[Endpoint]) -> Result<Network> {
         let subnet = |text: &str, gateway: IpAddr| -> Result<_> {
@@ -189,6 +206,12 @@ impl Underlay {
     }
 }
 
+/// The namespace of the network on a kernel node.
+pub(crate) fn inside(node: u16) -> Result<Namespace> {
+    let file = fs::read_dir(format!("/run/node{node}"))?.next().context("no network")??;
+    Namespace::open(&file.path())
+}
+
 fn address(over_ipv6: bool, node: u16) -> IpAddr {
     if over_ipv6 {
         IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, node])
@@ -214,15 +237,7 @@ fn mixed(over_ipv6: bool) -> Result<()> {
         Endpoint::new(2, 2, 22)?,
         Endpoint::new(USER, 1, 31)?,
     ];
-    let mut kernel = Vec::new();
-    for node in [1, 2] {
-        let mut dataplane = underlay.start(node)?;
-        converge(&mut dataplane, &underlay.desired(node, &endpoints)?)?;
-        kernel.push(dataplane);
-    }
-    let mut user = underlay.start_user()?;
-    converge(&mut user, &underlay.desired(USER, &endpoints)?)?;
-
+    let _dataplanes = underlay.start_all(&endpoints)?;
     for from in &endpoints {
         for to in endpoints.iter().filter(|to| to.number != from.number) {
             for address in to.addresses().iter() {

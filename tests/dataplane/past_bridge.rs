@@ -1,24 +1,16 @@
 //! Between nodes frames go past the bridges: where these carry nothing between ports and the VXLAN device,
 //! connections are made all the same.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::lab::{self, Namespace};
 
 use crate::{
-    kernel::{Endpoint, USER, Underlay, converge},
+    kernel::{Endpoint, USER, Underlay, inside},
     probe::{ping, transfer},
 };
 
 /// Octets of one transfer by TCP.
 const TRANSFER: usize = 1_000_000;
-
-/// The namespace of the network on a node.
-fn inside(node: u16) -> Result<Namespace> {
-    let file = fs::read_dir(format!("/run/node{node}"))?.next().context("no network")??;
-    Namespace::open(&file.path())
-}
 
 /// Has the bridge of a network keep all its ports apart.
 fn part(network: &Namespace) -> Result<()> {
@@ -34,14 +26,7 @@ fn past_bridges(over_ipv6: bool) -> Result<()> {
     let underlay = Underlay::new(over_ipv6)?;
     let endpoints =
         [Endpoint::new(1, 1, 11)?, Endpoint::new(2, 1, 21)?, Endpoint::new(USER, 1, 31)?];
-    let mut kernel = Vec::new();
-    for node in [1, 2] {
-        let mut dataplane = underlay.start(node)?;
-        converge(&mut dataplane, &underlay.desired(node, &endpoints)?)?;
-        kernel.push(dataplane);
-    }
-    let mut user = underlay.start_user()?;
-    converge(&mut user, &underlay.desired(USER, &endpoints)?)?;
+    let _dataplanes = underlay.start_all(&endpoints)?;
     let pairs = || {
         let from = endpoints.iter();
         from.flat_map(|from| endpoints.iter().map(move |to| (from, to)))

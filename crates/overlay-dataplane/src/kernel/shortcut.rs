@@ -40,14 +40,19 @@ impl Shortcut {
     /// Whether the kernel has the short way as it shall be. `before` is what is known of the same.
     pub(super) fn read(&mut self, route: &RouteSocket, wanted: &Wanted, before: Self) -> bool {
         // Networks are carried without it, and what is not as it shall be is made anew.
-        self.find(route, wanted, before).unwrap_or_else(|error| {
+        self.is_there(route, wanted, before).unwrap_or_else(|error| {
             tracing::warn!(%error, "the short way past a bridge is not what it was");
             self.loaded = None;
             false
         })
     }
 
-    fn find(&mut self, route: &RouteSocket, wanted: &Wanted, before: Self) -> Result<bool, Error> {
+    fn is_there(
+        &mut self,
+        route: &RouteSocket,
+        wanted: &Wanted,
+        before: Self,
+    ) -> Result<bool, Error> {
         let found = devices(wanted).map(|index| find(route, index));
         let found = found.collect::<Result<BTreeSet<_>, _>>()?;
         if !wanted.shortens {

@@ -12,10 +12,9 @@ use overlay_testkit::{
     traffic::{listen, resumed},
     until::until,
 };
-use socket2::{Domain, Socket, Type};
 
 use crate::{
-    probe::any,
+    probe::{any, connect_from},
     site::{HOSTS, Site, in_lab, outer, service},
 };
 
@@ -30,16 +29,8 @@ fn connect(
     target: SocketAddr,
     listener: &TcpListener,
 ) -> Result<(TcpStream, TcpStream, SocketAddr)> {
-    let ipv6 = target.is_ipv6();
-    let connected = || -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::new(any(ipv6), port).into())?;
-        socket.connect_timeout(&target.into(), PATIENCE)?;
-        Ok(TcpStream::from(socket))
-    };
     // The client's end of the one before is there until its last segment is acknowledged.
-    let near = until("the port is free", PATIENCE, || match client.enter(connected) {
+    let near = until("the port is free", PATIENCE, || match connect_from(client, port, target) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Err(error.into()),
         other => Ok(other),
     });

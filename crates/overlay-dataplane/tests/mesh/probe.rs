@@ -29,6 +29,21 @@ pub(crate) const fn any(ipv6: bool) -> IpAddr {
     }
 }
 
+/// Connects from a port, also one that the last end of a connection still has.
+pub(crate) fn connect_from(
+    netns: &Namespace,
+    port: u16,
+    target: SocketAddr,
+) -> io::Result<TcpStream> {
+    netns.enter(|| {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(any(target.is_ipv6()), port).into())?;
+        socket.connect_timeout(&target.into(), DEADLINE)?;
+        Ok(socket.into())
+    })
+}
+
 /// Connects, moves data both ways, and returns the client's address as it is and as the server sees it.
 /// The client has another port each time: one that it had towards another node is not the one that is seen.
 pub(crate) fn exchange(
@@ -37,7 +52,7 @@ pub(crate) fn exchange(
     listener: &TcpListener,
 ) -> Result<[SocketAddr; 2]> {
     static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
-    let own = SocketAddr::new(any(target.is_ipv6()), NEXT_PORT.fetch_add(1, Relaxed));
+    let port = NEXT_PORT.fetch_add(1, Relaxed);
     SockRef::from(listener).set_read_timeout(Some(DEADLINE))?;
     thread::scope(|scope| {
         let server = scope.spawn(|| -> Result<SocketAddr> {
@@ -48,12 +63,7 @@ pub(crate) fn exchange(
             stream.write_all(&all)?;
             Ok(peer)
         });
-        let connected = from.enter(|| -> io::Result<TcpStream> {
-            let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-            socket.bind(&own.into())?;
-            socket.connect_timeout(&target.into(), DEADLINE)?;
-            Ok(socket.into())
-        });
+        let connected = connect_from(from, port, target);
         let mut client = connected.with_context(|| format!("connect to {target}"))?;
         client.set_read_timeout(Some(DEADLINE))?;
         client.write_all(&vec![7; LOAD])?;

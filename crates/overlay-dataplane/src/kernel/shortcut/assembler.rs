@@ -79,6 +79,20 @@ impl Assembler {
         self
     }
 
+    /// Appends an operation on a register and an operand.
+    fn operate(&mut self, code: u8, left: Reg, right: Value) -> &mut Self {
+        match right {
+            Value::Of(right) => self.push(code | OF_REGISTER, (left as u8, right as u8), 0, 0),
+            Value::Is(value) => self.push(code, (left as u8, 0), 0, value),
+        }
+    }
+
+    /// Notes that the next instruction jumps to a label.
+    fn aim(&mut self, to: &'static str) -> &mut Self {
+        self.jumps.entry(to).or_default().push(self.instructions.len());
+        self
+    }
+
     /// Loads from `at`, plus an offset.
     pub(super) fn load(&mut self, size: Size, to: Reg, (at, offset): (Reg, i16)) -> &mut Self {
         self.push(LOAD | size as u8, (to as u8, at as u8), offset, 0)
@@ -98,12 +112,7 @@ impl Assembler {
     }
 
     pub(super) fn alu(&mut self, what: Do, to: Reg, value: Value) -> &mut Self {
-        match value {
-            Value::Of(from) => {
-                self.push(ALU64 | OF_REGISTER | what as u8, (to as u8, from as u8), 0, 0)
-            }
-            Value::Is(value) => self.push(ALU64 | what as u8, (to as u8, 0), 0, value),
-        }
+        self.operate(ALU64 | what as u8, to, value)
     }
 
     /// Loads a map, by its descriptor.
@@ -113,8 +122,7 @@ impl Assembler {
 
     /// Jumps to a label.
     pub(super) fn jump(&mut self, to: &'static str) -> &mut Self {
-        self.jumps.entry(to).or_default().push(self.instructions.len());
-        self.push(JUMP, (0, 0), 0, 0)
+        self.aim(to).push(JUMP, (0, 0), 0, 0)
     }
 
     /// Jumps to a label if the comparison holds; words are compared without a sign.
@@ -125,13 +133,7 @@ impl Assembler {
         right: Value,
         to: &'static str,
     ) -> &mut Self {
-        self.jumps.entry(to).or_default().push(self.instructions.len());
-        match right {
-            Value::Of(right) => {
-                self.push(JUMP | OF_REGISTER | is as u8, (left as u8, right as u8), 0, 0)
-            }
-            Value::Is(value) => self.push(JUMP | is as u8, (left as u8, 0), 0, value),
-        }
+        self.aim(to).operate(JUMP | is as u8, left, right)
     }
 
     /// Calls a function of the kernel's.

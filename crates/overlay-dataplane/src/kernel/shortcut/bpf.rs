@@ -201,7 +201,7 @@ impl Loaded {
         let load = || unsafe { attributes().open(Command::Load) };
         // A signal interrupts the verifier.
         let is_over = |loaded: &io::Result<OwnedFd>| {
-            loaded.as_ref().map_err(io::Error::kind).err() != Some(io::ErrorKind::WouldBlock)
+            !loaded.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
         let mut tries = (0..TRIES).map(|_| load());
         let loaded = tries.find(is_over).unwrap_or_else(load);

@@ -14,13 +14,12 @@
 //!                                 └─ none ─────────► the VXLAN device, if it is from a port and nothing floods
 //! ```
 
-use core::net::{Ipv4Addr, Ipv6Addr};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use overlay_types::MacAddr;
+use overlay_types::{Addresses, MacAddr};
 
 use super::assembler::{
     Assembler, Do, If,
@@ -29,7 +28,10 @@ use super::assembler::{
     Value::{Is, Of},
 };
 use crate::{
-    kernel::{fence::Wanted, nft::fence::Fence},
+    kernel::{
+        fence::Wanted,
+        nft::fence::{Fence, Port},
+    },
     user::engine::ROUTER_MAC,
     wire::{
         ethernet::ethertype::{IPV4, IPV6},
@@ -77,30 +79,14 @@ const SOURCE_V4: i16 = ETHERNET + 12;
 const SOURCE_V6: i16 = ETHERNET + 8;
 const NEXT_HEADER: i16 = ETHERNET + 6;
 
-/// A station of this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Station {
-    /// Index of its port; 0 for the gateway, which has none.
-    pub(super) index: u32,
-    pub(super) v4: Option<Ipv4Addr>,
-    pub(super) v6: Option<Ipv6Addr>,
-    /// It sends packets of clients: from any IP address.
-    pub(super) forwards: bool,
-}
-
 /// Stations as the table has them.
 pub(super) type Table = BTreeMap<[u8; KEY_LEN], [u8; VALUE_LEN]>;
 
-/// The stations of a network on this node.
+/// The stations of a network on this node: the endpoints, and the gateway, which has no port.
 pub(super) fn stations(fence: &Fence) -> Table {
-    let gateway = Station { index: 0, v4: None, v6: None, forwards: false };
-    let ports = fence.ports.values().map(|port| {
-        let (v4, v6) = (port.addresses.v4, port.addresses.v6);
-        (port.mac, Station { index: port.index, v4, v6, forwards: port.forwards })
-    });
+    let ports = fence.ports.values().map(|port| (key(port.mac), value(port)));
     // An endpoint has never the gateway's address.
-    let all = ports.chain([(ROUTER_MAC, gateway)]);
-    all.map(|(mac, station)| (key(mac), station.value())).collect()
+    ports.chain([(key(ROUTER_MAC), [0; VALUE_LEN])]).collect()
 }
 
 fn key(mac: MacAddr) -> [u8; KEY_LEN] {
@@ -109,16 +95,14 @@ fn key(mac: MacAddr) -> [u8; KEY_LEN] {
     key
 }
 
-impl Station {
-    fn value(&self) -> [u8; VALUE_LEN] {
-        let flags =
-            [(self.v4.is_some(), HAS_V4), (self.v6.is_some(), HAS_V6), (self.forwards, FORWARDS)];
-        let flags: i32 = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum();
-        let v4 = self.v4.map_or([0; 4], |address| address.octets());
-        let v6 = self.v6.map_or([0; 16], |address| address.octets());
-        let parts = [&self.index.to_ne_bytes()[..], &flags.to_ne_bytes(), &v4, &v6].concat();
-        parts.try_into().expect("28 octets")
-    }
+fn value(port: &Port) -> [u8; VALUE_LEN] {
+    let Addresses { v4, v6 } = port.addresses;
+    let flags = [(v4.is_some(), HAS_V4), (v6.is_some(), HAS_V6), (port.forwards, FORWARDS)];
+    let flags: i32 = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum();
+    let v4 = v4.map_or([0; 4], |address| address.octets());
+    let v6 = v6.map_or([0; 16], |address| address.octets());
+    let parts = [&port.index.to_ne_bytes()[..], &flags.to_ne_bytes(), &v4, &v6].concat();
+    parts.try_into().expect("28 octets")
 }
 
 /// What makes one network's program another than the next one's.
@@ -277,9 +261,8 @@ mod tests {
     fn stations_are_the_ports_and_the_gateway() {
         let none = Fence { ports: BTreeMap::new(), tunnel: ("vxlan".into(), 2) };
         assert_eq!(stations(&none), [(key(ROUTER_MAC), [0; VALUE_LEN])].into());
-        let station =
-            Station { index: 3, v4: Some([10, 0, 1, 2].into()), v6: None, forwards: true };
-        let value = station.value();
+        let addresses = Addresses { v4: Some([10, 0, 1, 2].into()), v6: None };
+        let value = value(&Port { index: 3, mac: ROUTER_MAC, addresses, forwards: true });
         assert_eq!(value[..4], 3_u32.to_ne_bytes());
         assert_eq!(value[4..8], 5_u32.to_ne_bytes());
         assert_eq!(value[8..], [&[10, 0, 1, 2][..], &[0; 16]].concat());

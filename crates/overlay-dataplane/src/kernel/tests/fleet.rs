@@ -9,7 +9,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, net};
-use overlay_testkit::lab::Namespace;
+use overlay_testkit::lab::{self, Namespace};
 use overlay_types::{
     Addresses, EndpointId, MacAddr, NetworkId, NetworkSubnet, ServiceId, Subnet, Vni,
 };
@@ -29,6 +29,13 @@ pub(super) const PORT: u16 = 80;
 pub(super) const PORTS: u16 = 16;
 pub(super) const NETWORK: NetworkId = NetworkId::from_u128(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs a test with so many containers.
+pub(super) fn with_fleet(count: usize, test: impl FnOnce(Fleet) + Send) {
+    if !lab::skip() {
+        lab::isolated(|| test(Fleet::new(count)));
+    }
+}
 
 /// Containers, numbered from 0, and what their network shall be.
 pub(super) struct Fleet {
@@ -76,23 +83,25 @@ pub(super) fn network_settings(vni: u32) -> Settings {
 
 impl Fleet {
     pub(super) fn new(count: usize) -> Self {
-        let lab = Lab::new();
-        let mut network = Network::new(network_settings(4097));
-        let mut containers = Vec::new();
-        for number in 0..count {
-            let container = Namespace::new().unwrap();
-            let local = LocalEndpoint::new(
-                MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
-                of_container(number),
-                PortKind::Veth { name: "eth0".into(), netns: container.path() },
-            );
-            network.locals.insert(endpoint(number), local);
-            containers.push(container);
-        }
+        let (lab, network) = (Lab::new(), Network::new(network_settings(4097)));
         let desired = Desired { networks: [(NETWORK, network)].into(), ..Desired::default() };
-        let mut dataplane = lab.start();
-        converge(&mut dataplane, &desired);
-        Self { lab, containers, desired, dataplane }
+        let dataplane = lab.start();
+        let mut fleet = Self { lab, containers: Vec::new(), desired, dataplane };
+        (0..count).for_each(|_| fleet.add());
+        fleet.converge();
+        fleet
+    }
+
+    /// Adds a container, which is there from the next comparison on.
+    pub(super) fn add(&mut self) {
+        let (number, container) = (self.containers.len(), Namespace::new().unwrap());
+        let local = LocalEndpoint::new(
+            MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
+            of_container(number),
+            PortKind::Veth { name: "eth0".into(), netns: container.path() },
+        );
+        self.network().locals.insert(endpoint(number), local);
+        self.containers.push(container);
     }
 
     pub(super) fn network(&mut self) -> &mut Network {

@@ -3,14 +3,14 @@
 use core::net::{IpAddr, SocketAddr};
 use std::{io, net::TcpStream, time::Instant};
 
-use overlay_testkit::lab::{self, Namespace};
+use overlay_testkit::lab::Namespace;
 use overlay_testkit::traffic::sctp_init;
 use overlay_types::ServiceId;
 use socket2::{Domain, Socket, Type};
 
 use super::{
     super::netlink::fuse,
-    fleet::{Fleet, PORT, PORTS, ask, count, endpoint, ip, of_container, of_service},
+    fleet::{Fleet, PORT, PORTS, ask, count, endpoint, ip, of_container, of_service, with_fleet},
 };
 use crate::{Desired, Op, desired::LocalEndpoint, diff};
 
@@ -18,12 +18,6 @@ const SCTP: i32 = 132;
 
 fn vip(number: u16, ipv6: bool) -> SocketAddr {
     SocketAddr::new(ip(of_service(number), ipv6), PORT)
-}
-
-fn with_fleet(count: usize, test: impl FnOnce(Fleet) + Send) {
-    if !lab::skip() {
-        lab::isolated(|| test(Fleet::new(count)));
-    }
 }
 
 #[test]

@@ -6,29 +6,19 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
 };
 
-use overlay_testkit::lab;
-use overlay_types::MacAddr;
 use socket2::{Domain, Socket, Type};
 
 use super::{
     converge,
-    fleet::{Fleet, NETWORK, PORT, ask, endpoint, ip, of_container},
+    fleet::{Fleet, NETWORK, PORT, ask, endpoint, ip, of_container, with_fleet},
 };
 use crate::{
-    Dataplane,
-    desired::{LocalEndpoint, PortKind},
-    diff,
+    Dataplane, diff,
     kernel::{fence::ShortWay, port::port_name},
 };
 
 /// How long an answer that must not come is waited for.
 const SILENCE: Duration = Duration::from_millis(300);
-
-fn with_fleet(count: usize, test: impl FnOnce(&mut Fleet) + Send) {
-    if !lab::skip() {
-        lab::isolated(|| test(&mut Fleet::new(count)));
-    }
-}
 
 /// Has the bridge keep the ports of these containers apart, or not any more.
 fn part(fleet: &Fleet, containers: &[usize], apart: bool) {
@@ -67,28 +57,28 @@ fn reaches(fleet: &Fleet, from: usize, to: usize) -> [bool; 4] {
 
 #[test]
 fn n08_d01_frames_go_past_the_bridge_and_by_it_where_they_cannot() {
-    with_fleet(2, |fleet| {
+    with_fleet(2, |mut fleet| {
         let _servers = [fleet.server(0), fleet.server(1)];
         for exists in [true, false, true] {
-            part(fleet, &[0, 1], false);
+            part(&fleet, &[0, 1], false);
             fleet.dataplane.short_way = ShortWay(Some(exists));
             converge(&mut fleet.dataplane, &fleet.desired);
             let programs = fleet.lab.programs(0).matches("overlay short way").count();
             assert_eq!(programs, if exists { 3 } else { 0 });
             let rules = fleet.lab.run(0, "nft list ruleset");
             assert!(rules.contains("another IP address"), "{rules}");
-            assert_eq!(reaches(fleet, 0, 1), [true; 4], "short way {exists}");
-            part(fleet, &[0, 1], true);
-            assert_eq!(reaches(fleet, 0, 1), [exists; 4], "past the bridge");
+            assert_eq!(reaches(&fleet, 0, 1), [true; 4], "short way {exists}");
+            part(&fleet, &[0, 1], true);
+            assert_eq!(reaches(&fleet, 0, 1), [exists; 4], "past the bridge");
         }
         // The bridge has what is for no station here.
         let before = fleet.lab.programs(0);
         fleet.network().settings.multicast = true;
-        part(fleet, &[0, 1], false);
+        part(&fleet, &[0, 1], false);
         fleet.converge();
         assert_ne!(fleet.lab.programs(0), before);
-        part(fleet, &[0, 1], true);
-        assert_eq!(reaches(fleet, 0, 1), [true; 4], "past a bridge that floods");
+        part(&fleet, &[0, 1], true);
+        assert_eq!(reaches(&fleet, 0, 1), [true; 4], "past a bridge that floods");
     });
 }
 
@@ -97,7 +87,7 @@ fn n08_d01_frames_go_past_the_bridge_and_by_it_where_they_cannot() {
 fn n08_what_an_endpoint_may_not_send_does_not_take_the_short_way() {
     with_fleet(2, |fleet| {
         let _server = fleet.server(1);
-        assert_eq!(reaches(fleet, 0, 1), [true; 4]);
+        assert_eq!(reaches(&fleet, 0, 1), [true; 4]);
         let refused = |fleet: &Fleet, reason: &str| -> usize {
             let rules = fleet.lab.run(0, "nft list ruleset");
             let packets = |line: &str| -> Option<usize> {
@@ -109,43 +99,32 @@ fn n08_what_an_endpoint_may_not_send_does_not_take_the_short_way() {
         for address in spoofs {
             fleet.containers[0].ip(&format!("address add {address} dev eth0 nodad")).unwrap();
             let address = address.split('/').next().unwrap().parse().unwrap();
-            let before = refused(fleet, "another IP address");
-            assert_eq!(answers(fleet, (0, address), 1), [false; 2], "{address}");
+            let before = refused(&fleet, "another IP address");
+            assert_eq!(answers(&fleet, (0, address), 1), [false; 2], "{address}");
             // Three datagrams and what opens a connection.
-            assert!(refused(fleet, "another IP address") >= before + 4, "{address}");
+            assert!(refused(&fleet, "another IP address") >= before + 4, "{address}");
         }
-        assert_eq!(reaches(fleet, 0, 1), [true; 4]);
+        assert_eq!(reaches(&fleet, 0, 1), [true; 4]);
         fleet.containers[0].ip("link set eth0 address 02:42:0a:00:01:77").unwrap();
         let neighbor = "neighbor replace 10.0.1.3 lladdr 02:42:0a:00:01:03 dev eth0 nud permanent";
         fleet.containers[0].ip(neighbor).unwrap();
-        let before = refused(fleet, "another Ethernet address");
-        assert_eq!(answers(fleet, (0, ip(of_container(0), false)), 1), [false; 2]);
-        assert!(refused(fleet, "another Ethernet address") >= before + 4);
+        let before = refused(&fleet, "another Ethernet address");
+        assert_eq!(answers(&fleet, (0, ip(of_container(0), false)), 1), [false; 2]);
+        assert!(refused(&fleet, "another Ethernet address") >= before + 4);
     });
-}
-
-fn join(fleet: &mut Fleet, number: usize) {
-    let container = lab::Namespace::new().unwrap();
-    let local = LocalEndpoint::new(
-        MacAddr([2, 0x42, 10, 0, 1, number as u8 + 2]),
-        of_container(number),
-        PortKind::Veth { name: "eth0".into(), netns: container.path() },
-    );
-    fleet.network().locals.insert(endpoint(number), local);
-    fleet.containers.push(container);
-    fleet.converge();
 }
 
 /// A later process finds the program and its table; a table that is full is made anew.
 #[test]
 fn d05_the_short_way_outlives_a_process_and_grows() {
-    with_fleet(2, |fleet| {
+    with_fleet(2, |mut fleet| {
         let before = fleet.lab.programs(0);
         fleet.dataplane = fleet.lab.start();
         converge(&mut fleet.dataplane, &fleet.desired);
         assert_eq!(fleet.lab.programs(0), before);
         // Into the table that was there.
-        join(fleet, 2);
+        fleet.add();
+        fleet.converge();
         let number = |programs: &str| {
             let numbers = programs.split(" id ").skip(1).map(|rest| rest.split(' ').next());
             let numbers: BTreeSet<_> = numbers.map(|number| number.map(str::to_owned)).collect();
@@ -153,34 +132,37 @@ fn d05_the_short_way_outlives_a_process_and_grows() {
             numbers
         };
         assert_eq!(number(&fleet.lab.programs(0)), number(&before));
-        (3..17).for_each(|number| join(fleet, number));
+        for _ in 3..17 {
+            fleet.add();
+            fleet.converge();
+        }
         assert_ne!(number(&fleet.lab.programs(0)), number(&before));
-        part(fleet, &(0..17).collect::<Vec<_>>(), true);
+        part(&fleet, &(0..17).collect::<Vec<_>>(), true);
         for to in [1, 2, 9, 16] {
             let _server = fleet.server(to);
-            assert_eq!(reaches(fleet, 0, to), [true; 4], "to {to}");
+            assert_eq!(reaches(&fleet, 0, to), [true; 4], "to {to}");
         }
         // With the gateway.
         let stations =
             |fleet: &Fleet| fleet.dataplane.programmed[&NETWORK].fence.shortcut().table_len();
-        assert_eq!(stations(fleet), 18);
+        assert_eq!(stations(&fleet), 18);
         fleet.network().locals.remove(&endpoint(16));
         fleet.converge();
-        assert_eq!(stations(fleet), 17);
+        assert_eq!(stations(&fleet), 17);
     });
 }
 
 /// What somebody did to the table is seen, and put back.
 #[test]
 fn d06_a_table_of_stations_that_was_changed_is_put_back() {
-    with_fleet(2, |fleet| {
+    with_fleet(2, |mut fleet| {
         let _servers = [fleet.server(0), fleet.server(1)];
-        part(fleet, &[0, 1], true);
+        part(&fleet, &[0, 1], true);
         let programmed = &fleet.dataplane.programmed[&NETWORK];
         programmed.fence.shortcut().empty_table().unwrap();
-        assert_eq!(reaches(fleet, 0, 1), [false; 4]);
+        assert_eq!(reaches(&fleet, 0, 1), [false; 4]);
         assert_ne!(diff(&fleet.desired, &fleet.dataplane.observe().unwrap()), []);
         fleet.converge();
-        assert_eq!(reaches(fleet, 0, 1), [true; 4]);
+        assert_eq!(reaches(&fleet, 0, 1), [true; 4]);
     });
 }
