@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use overlay_testkit::{hosts::address_v4, traffic, until::until};
+use rstest::rstest;
 
 use crate::{
-    plane::Plane::{Kernel, User},
+    plane::Plane::{self, Kernel, User},
     setup::{Cluster, Container, Lab, PATIENCE},
 };
 
@@ -24,9 +25,13 @@ fn until_refused(lab: &Lab, from: u8, to: u8, port: u16) -> Result<()> {
     traffic::until_refused(&lab.host(from).netns, to, PATIENCE)
 }
 
-#[test]
-fn s15_a_host_mode_port_answers_on_the_nodes_of_tasks_only() -> Result<()> {
-    Cluster::of(&[Kernel; 2]).run(|lab| {
+#[rstest]
+#[case::kernel([Kernel; 2])]
+#[case::user([User; 2])]
+fn s15_a_host_mode_port_answers_on_the_nodes_of_tasks_only(
+    #[case] planes: [Plane; 2],
+) -> Result<()> {
+    Cluster::of(&planes).run(|lab| {
         lab.ctl(1, "network create --attachable net")?;
         let publish = "--publish published=8080,target=80,mode=host";
         lab.ctl(1, &format!("service create --name web --network net {publish}"))?;
@@ -79,7 +84,8 @@ fn s15_a_host_mode_port_answers_on_the_nodes_of_tasks_only() -> Result<()> {
 
 #[test]
 fn s15_a_node_that_publishes_nothing_takes_no_task_that_publishes() -> Result<()> {
-    Cluster::of(&[User]).run(|lab| {
+    let flags = "--gateway-bridge=";
+    Cluster { flags, ..Cluster::of(&[User]) }.run(|lab| {
         lab.ctl(1, "network create --attachable net")?;
         let publish = "--publish published=8080,target=80,mode=host";
         lab.ctl(1, &format!("service create --name web --network net {publish}"))?;
@@ -91,7 +97,7 @@ fn s15_a_node_that_publishes_nothing_takes_no_task_that_publishes() -> Result<()
                 own.netns.path().display()
             ),
         )?;
-        ensure!(said.contains("8080") && said.contains("user space"), "{said}");
+        ensure!(said.contains("8080") && said.contains("--gateway-bridge"), "{said}");
         ensure!(lab.ctl(1, "endpoint ls --quiet")?.is_empty(), "it is attached");
         Ok(())
     })

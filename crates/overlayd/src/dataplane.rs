@@ -14,6 +14,7 @@
 mod choice;
 mod gateway;
 mod mesh;
+mod seat;
 
 use core::net::IpAddr;
 use std::{
@@ -38,7 +39,7 @@ use overlay_dataplane::{
     sa::PeerTraffic,
     user::{SwitchConfig, UserDataplane, engine::Sas},
 };
-use overlay_types::{Cluster, DataplaneKind, Encapsulation, NetworkId, NodeId};
+use overlay_types::{Cluster, DataplaneKind, Encapsulation, EndpointId, NetworkId, NodeId};
 use tokio::task::spawn_blocking;
 
 use crate::{Config, NodeError};
@@ -51,6 +52,15 @@ pub(crate) use self::{
 
 /// UDP port of VXLAN that a filter is opened with which shall only go.
 const ANY_PORT: u16 = 4789;
+
+/// What endpoints miss of what is beside the dataplane.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// Why endpoints are not plugged in without it.
+    pub(crate) failures: BTreeMap<EndpointId, String>,
+    /// What others go without, as sentences.
+    pub(crate) lacks: Vec<String>,
+}
 
 /// Two dataplanes as one: each network is on one of them.
 #[derive(Debug)]
@@ -248,7 +258,7 @@ fn end_holder(path: &Path) {
 /// Removes what a kernel dataplane left of IPsec, behind its networks, and then what tells of it.
 fn sweep_esp(kind: DataplaneKind, trace: &Path) -> anyhow::Result<()> {
     // What belongs to another daemon that runs is not touched.
-    let _seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose()?;
+    let _seat = seat::of_another(kind)?;
     if let Some(left) = Leftovers::find()? {
         left.remove()?;
     }
@@ -259,7 +269,7 @@ fn sweep_esp(kind: DataplaneKind, trace: &Path) -> anyhow::Result<()> {
 }
 
 fn try_sweep(kind: DataplaneKind, netns_dir: PathBuf) -> anyhow::Result<usize> {
-    let _seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose()?;
+    let _seat = seat::of_another(kind)?;
     // Which address they were at does not matter any more.
     let nowhere = IpAddr::from([127, 0, 0, 1]);
     let config = KernelConfig { port: ANY_PORT, ..KernelConfig::new(netns_dir, nowhere) };

@@ -80,7 +80,7 @@ struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     netns_dir: Option<PathBuf>,
-    /// Bridge that containers go out by, of the kernel dataplane; empty for no way out
+    /// Bridge that containers go out by; empty for no way out
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway_bridge: Option<String>,

@@ -180,7 +180,7 @@ impl NodeHandle {
             // It left a cluster and ended before it had removed what it had.
             sweep_mesh(choice.carriers.plain, config.mesh());
             sweep(choice.carriers.plain, config).await;
-            sweep_gateway(choice.carriers.plain, config.gateway()?);
+            sweep_gateway(config.gateway()?);
             return Ok(());
         };
         let member = lifecycle::resume(config, choice, disk, &credentials).await?;
@@ -332,7 +332,7 @@ impl NodeHandle {
         let warnings = member.viewer.read(|view| mismatches(view, identity.node));
         let progress = member.reconciler.progress();
         let progress = progress.borrow();
-        let lacks = progress.lacks.values().cloned();
+        let lacks = progress.lacks.iter().cloned();
         let warnings = warnings.into_values().chain(lacks).collect();
         let revision = progress.revision.get();
         Ok(v1::GetStatusResponse {

@@ -42,7 +42,7 @@ pub(crate) struct Progress {
     /// What failed in the last turn, by endpoint.
     pub(crate) failures: BTreeMap<EndpointId, String>,
     /// What endpoints that are plugged in lack, and what to do about it.
-    pub(crate) lacks: BTreeMap<EndpointId, String>,
+    pub(crate) lacks: Vec<String>,
     /// Endpoints that are plugged in.
     pub(crate) plugged: BTreeSet<EndpointId>,
     /// Endpoints that are to be detached: their namespaces ended.

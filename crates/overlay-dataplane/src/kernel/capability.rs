@@ -17,8 +17,10 @@ use super::{
     netlink::{Refusal, RouteSocket},
     netns::{self, NetNs},
     nft::{
-        Nft, NftError, Table, diff,
+        Nft, NftError, Table, TableId, diff,
         fence::{self, Fence},
+        gateway::{self, Gateway},
+        publish::Ports,
     },
     shortcut, xfrm,
 };
@@ -58,6 +60,14 @@ const ESP: (&str, &str) = (
 );
 const FENCE: (&str, &str) =
     ("nf_tables at devices", "modprobe nf_tables (CONFIG_NF_TABLES_NETDEV, Linux 4.2 or later)");
+const TRANSLATION: (&str, &str) = (
+    "translation of addresses for containers' way out",
+    "modprobe nft_masq nft_nat nft_fib_inet (CONFIG_NFT_MASQ, CONFIG_NFT_NAT, CONFIG_NFT_FIB_INET)",
+);
+const HOST: (&str, &str) = (
+    "a say in the host's network namespace",
+    "run as root, or in a network namespace of its own (unshare -Urnm)",
+);
 const SHORT_WAY: (&str, &str) = (
     "the short way past bridges, without which networks are slower",
     "run as root, not in a user namespace, and modprobe sch_ingress cls_bpf (CONFIG_BPF_SYSCALL, \
@@ -90,6 +100,18 @@ pub fn probe_esp() -> Option<Missing> {
     }
 }
 
+/// Tries what containers' way out needs, which is less than a network does.
+pub fn probe_way_out() -> Vec<Missing> {
+    let tried = netns::scratch(|netns| Ok(try_way_out(netns, &RouteSocket::open()?)));
+    let mut found = tried.unwrap_or_else(|error| vec![missing(NAMESPACES, &error)]);
+    // Who may make namespaces has no say yet in the one that it is in.
+    let may_look = Nft::open().and_then(|mut nft| nft.observe(&gateway::table_id()));
+    if found.is_empty() {
+        found.extend(may_look.err().map(|error| missing(HOST, &error)));
+    }
+    found
+}
+
 /// What is missing for frames to go past bridges; networks go without.
 pub fn short_way() -> Option<Missing> {
     let tried = netns::scratch(|_| Ok(shortcut::attempt(&RouteSocket::open()?, LOOPBACK)));
@@ -102,8 +124,8 @@ pub fn short_way() -> Option<Missing> {
 }
 
 /// Makes a table in the calling thread's namespace.
-fn try_fence(table: &Table) -> Result<(), NftError> {
-    Nft::open()?.apply(&diff(&fence::table_id(), Some(table), None))
+fn try_table(id: &TableId, table: &Table) -> Result<(), NftError> {
+    Nft::open()?.apply(&diff(id, Some(table), None))
 }
 
 fn missing((what, remedy): (&'static str, &'static str), reason: &impl ToString) -> Missing {
@@ -116,18 +138,35 @@ fn try_devices(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
         found.extend(outcome.err().map(|refusal| missing(part, &refusal)));
     };
     let config = Vxlan { vni: VNI, local: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 4789 };
-    let peer = Peer { name: b"peer", mac: MacAddr([2, 0, 0, 0, 0, 1]), netns: netns.as_fd() };
     attempt(BRIDGE, socket.request(link::new_bridge(b"bridge")));
     attempt(VXLAN, socket.request(link::new_vxlan(b"vxlan", 1450, config, netns.as_fd())));
-    attempt(VETH, socket.request(link::new_veth(b"port", 0, 1450, &peer)));
+    attempt(VETH, new_port(netns, socket));
     let filtered = try_filter(config);
     if found.is_empty() {
         let outcome = try_port(socket, config);
         found.extend(outcome.err().map(|error| missing(LOCKED, &error)));
-        found.extend(try_fence(&portless()).err().map(|error| missing(FENCE, &error)));
+        found.extend(
+            try_table(&fence::table_id(), &portless()).err().map(|error| missing(FENCE, &error)),
+        );
     }
     found.extend(filtered.err().map(|error| missing(NFT, &error)));
     found
+}
+
+fn new_port(netns: &NetNs, socket: &RouteSocket) -> Result<(), Refusal> {
+    let peer = Peer { name: b"peer", mac: MacAddr([2, 0, 0, 0, 0, 1]), netns: netns.as_fd() };
+    socket.request(link::new_veth(b"port", 0, 1450, &peer))
+}
+
+fn try_way_out(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
+    let subnets = "192.0.2.0/24".parse().into_iter().collect();
+    let (bridge, ports) = ("bridge".to_owned(), Ports::default());
+    let gateway = Gateway { bridge, subnets, masquerade: true, isolated: true, ports };
+    let bridge = socket.request(link::new_bridge(b"bridge")).map_err(|e| missing(BRIDGE, &e));
+    let port = new_port(netns, socket).map_err(|e| missing(VETH, &e));
+    let table = try_table(&gateway::table_id(), &gateway.table());
+    let table = table.map_err(|e| missing(TRANSLATION, &e));
+    [bridge, port, table].into_iter().filter_map(Result::err).collect()
 }
 
 /// The fence of a network without ports, at the device that is tried.
@@ -183,6 +222,7 @@ mod tests {
         // Whether it has ESP is another question.
         let lacks_esp = host.enter(probe_esp).is_some();
         assert_eq!(lacks_esp, lab::has_esp(&host).is_err());
+        assert_eq!(host.enter(probe_way_out), []);
         assert_eq!(host.enter(short_way), None);
         assert_eq!(host.ip("-br link show").unwrap(), before);
     }

@@ -1,22 +1,16 @@
 //! Which dataplane a node runs, and why: what it was told, what the host has, who else is here.
 
-use std::os::{
-    linux::net::SocketAddrExt,
-    unix::net::{SocketAddr, UnixListener},
-};
-
 use overlay_dataplane::{
     kernel::{capability, xfrm::holder::Holder},
     user,
 };
 use overlay_types::{Capabilities, DataplaneKind, Encapsulation, FeatureLevel, HostReport};
 
-use super::{Carriers, has_left};
+use super::{
+    Carriers, has_left,
+    seat::{Part, Seat},
+};
 use crate::{Config, NodeError, config::DataplaneSetting};
-
-/// Abstract socket that a kernel dataplane holds. Such a name belongs to a network namespace and ends
-/// with its process.
-const SEAT: &str = "overlayd kernel dataplane";
 
 /// The choice, which holds for as long as the process lives.
 #[derive(Debug)]
@@ -26,8 +20,7 @@ pub(crate) struct Choice {
     pub(crate) missing: Vec<String>,
     /// Who has ESP taken in while the process is down.
     pub(crate) holder: Option<Holder>,
-    /// Two on one host would undo each other's filter of members for ever.
-    _seat: Option<UnixListener>,
+    _seat: Option<Seat>,
 }
 
 impl Choice {
@@ -42,7 +35,7 @@ impl Choice {
         }
         let mut missing: Vec<String> =
             capability::probe().iter().map(ToString::to_string).collect();
-        let seat = match take_seat() {
+        let seat = match Seat::take(Part::KernelDataplane) {
             Ok(seat) => Some(seat),
             Err(error) => {
                 missing.push(format!(
@@ -95,11 +88,6 @@ impl Carriers {
             level: FeatureLevel::OURS,
         }
     }
-}
-
-/// Taken by whoever changes what a kernel dataplane left.
-pub(super) fn take_seat() -> std::io::Result<UnixListener> {
-    UnixListener::bind_addr(&SocketAddr::from_abstract_name(SEAT)?)
 }
 
 /// To what every node of the cluster is told of this one.

@@ -1,70 +1,100 @@
-//! The way out of this node's containers, and the ports that they publish. Nodes whose plain networks
-//! are in the kernel have one.
-
-use std::collections::BTreeMap;
+//! The way out of this node's containers, and the ports that they publish. Nodes of either dataplane have
+//! one, where the host has what it takes.
 
 use overlay_dataplane::{
     Error,
     desired::{PortKind, Uplinks},
-    kernel::{GatewayConfig, KernelGateway},
+    kernel::{GatewayConfig, KernelGateway, capability},
 };
-use overlay_types::{DataplaneKind, EndpointId, Network, PortSpec};
+use overlay_types::{DataplaneKind, Network, PortSpec};
 
-use super::choice;
+use super::{
+    Missed,
+    seat::{Part, Seat},
+};
 
 /// A node's gateway, if it has one.
 #[derive(Debug)]
 pub(crate) struct NodeGateway {
     kernel: Option<KernelGateway>,
+    /// Held while anything of it is on the host.
+    seat: Option<Seat>,
+    /// Another node of this host has it, which was told.
+    waits: bool,
     /// Containers get a way out. Without it, what a former run left is removed.
     is_on: bool,
+    /// What the host lacks for it.
+    lacking: Option<String>,
     /// Firewall chains of others that were told of.
     obstacles: Vec<String>,
 }
 
 impl NodeGateway {
-    /// The gateway of a node of this kind. Without a configuration it has none.
+    /// The gateway of a node of this kind. Without a configuration it has none. Kernel nodes have what it
+    /// takes; of others it is found out.
     pub(crate) fn start(kind: DataplaneKind, config: Option<GatewayConfig>) -> Result<Self, Error> {
         let is_on = config.is_some();
-        let kernel = match kind {
-            DataplaneKind::Kernel => Some(KernelGateway::start(config.unwrap_or_default())?),
-            DataplaneKind::User => {
-                sweep(kind, config);
-                None
-            }
+        let tried = is_on && kind == DataplaneKind::User;
+        let lacking = tried.then(capability::probe_way_out).unwrap_or_default();
+        let lacking = lacking.first().map(ToString::to_string);
+        if let Some(reason) = &lacking {
+            tracing::info!(reason, "containers on this node get no way out");
+        }
+        let has_none = kind == DataplaneKind::User && (!is_on || lacking.is_some());
+        let kernel = if has_none {
+            sweep(config);
+            None
+        } else {
+            Some(KernelGateway::start(config.unwrap_or_default())?)
         };
-        Ok(Self { kernel, is_on, obstacles: Vec::new() })
+        // What the run before left is this one's, and not another node's on this host to remove.
+        let left = kernel.as_ref().is_some_and(|kernel| kernel.has_left().unwrap_or(true));
+        let seat = left.then(|| Seat::take(Part::Gateway).ok()).flatten();
+        Ok(Self { kernel, seat, waits: false, is_on, lacking, obstacles: Vec::new() })
     }
 
-    /// Makes the gateway what it shall be. Says of which endpoints something is missing, and why. Before
-    /// a manager was `heard` the view is that of the disk, which may lack the last second: what the run
-    /// before left stays as it is. A turn that `reads` looks at all there is.
-    pub(crate) fn turn(
-        &mut self,
-        uplinks: &Uplinks,
-        heard: bool,
-        reads: bool,
-    ) -> BTreeMap<EndpointId, String> {
-        let mut failures = BTreeMap::new();
-        let Some(kernel) = &mut self.kernel else { return failures };
+    /// Makes the gateway what it shall be. Before a manager was `heard` the view is that of the disk, which
+    /// may lack the last second: what the run before left stays as it is. A turn that `reads` looks at all
+    /// there is.
+    pub(crate) fn turn(&mut self, uplinks: &Uplinks, heard: bool, reads: bool) -> Missed {
+        let Some(kernel) = &mut self.kernel else { return Missed::default() };
         // What cannot be looked at is told of by the comparison.
         if !heard && kernel.has_left().unwrap_or(false) {
-            return failures;
+            return Missed::default();
         }
         let none = Uplinks::default();
         let wanted = if self.is_on { uplinks } else { &none };
+        let is_idle = wanted.containers.is_empty();
+        if self.seat.is_none() && is_idle {
+            return Missed::default();
+        }
+        if self.seat.is_none() {
+            match Seat::take(Part::Gateway) {
+                Ok(seat) => (self.seat, self.waits) = (Some(seat), false),
+                Err(error) => {
+                    if !core::mem::replace(&mut self.waits, true) {
+                        tracing::error!(%error, "another node on this host has the gateway of containers");
+                    }
+                    return without_seat(wanted, &error);
+                }
+            }
+        }
         let outcome = if reads { kernel.reconcile(wanted) } else { kernel.follow(wanted) };
         for change in &outcome.changes {
             tracing::info!(change, "the gateway of containers changes");
         }
+        if is_idle && outcome.refused.is_empty() {
+            self.seat = None;
+        }
+        let mut missed = Missed::default();
         for (endpoints, error) in outcome.refused {
             tracing::error!(%error, ?endpoints, "the gateway of containers is not as it shall be");
-            failures.extend(endpoints.into_iter().map(|id| (id, error.to_string())));
+            missed.failures.extend(endpoints.into_iter().map(|id| (id, error.to_string())));
         }
-        if !outcome.changes.is_empty() && !uplinks.containers.is_empty() {
+        if !outcome.changes.is_empty() && !is_idle {
             self.tell_obstacles();
         }
-        failures
+        missed
     }
 
     /// Chains of others in which containers' traffic may end.
@@ -87,7 +117,9 @@ impl NodeGateway {
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         let outcome = self.kernel.as_mut().map(|kernel| kernel.reconcile(&Uplinks::default()));
         let mut refused = outcome.into_iter().flat_map(|outcome| outcome.refused);
-        refused.try_for_each(|(_, error)| Err(error))
+        refused.try_for_each(|(_, error)| Err(error))?;
+        self.seat = None;
+        Ok(())
     }
 
     /// Why these ports of an endpoint cannot be published here, if there are any.
@@ -100,10 +132,10 @@ impl NodeGateway {
         let first = published.first()?;
         let has_netns =
             matches!(port, PortKind::Veth { .. } | PortKind::Tap { netns: Some(_), .. });
-        let reason = if self.kernel.is_none() {
-            "this node has the dataplane in user space, which publishes no ports of endpoints"
-        } else if !self.is_on {
+        let reason = if !self.is_on {
             "this node has no gateway bridge; set --gateway-bridge"
+        } else if let Some(lacking) = &self.lacking {
+            return Some(format!("publish {first}: this node's host lacks {lacking}"));
         } else if network.spec.internal {
             "its network is internal and has no way in"
         } else if !has_netns {
@@ -115,17 +147,34 @@ impl NodeGateway {
     }
 }
 
-/// Removes what a gateway of a kernel dataplane left, on a node that has none. What cannot be removed is
-/// logged.
-pub(crate) fn sweep(kind: DataplaneKind, config: Option<GatewayConfig>) {
+/// Another node of this host has the gateway: containers get no way out, and publish nothing.
+fn without_seat(uplinks: &Uplinks, error: &std::io::Error) -> Missed {
+    let reason = format!(
+        "the gateway of this network namespace: {error}; stop the other overlayd, or give it a network \
+         namespace of its own"
+    );
+    let mut missed = Missed::default();
+    for (path, uplink) in &uplinks.containers {
+        let (publish, rest): (Vec<_>, Vec<_>) =
+            uplink.endpoints.iter().partition(|(_, publisher)| !publisher.ports.is_empty());
+        missed.failures.extend(publish.into_iter().map(|(id, _)| (*id, reason.clone())));
+        if !rest.is_empty() {
+            let path = path.display();
+            missed.lacks.push(format!("container {path} has no way out: {reason}"));
+        }
+    }
+    missed
+}
+
+/// Removes what a gateway left, on a node that has none. What cannot be removed is logged.
+pub(crate) fn sweep(config: Option<GatewayConfig>) {
     let swept = || -> anyhow::Result<()> {
         let mut kernel = KernelGateway::start(config.unwrap_or_default())?;
         if !kernel.has_left()? {
             return Ok(());
         }
         // Of another daemon on this host, it is in use.
-        let seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose();
-        let Ok(_seat) = seat else { return Ok(()) };
+        let Ok(_seat) = Seat::take(Part::Gateway) else { return Ok(()) };
         let refused = kernel.reconcile(&Uplinks::default()).refused;
         Ok(refused.into_iter().try_for_each(|(_, error)| Err(error))?)
     };

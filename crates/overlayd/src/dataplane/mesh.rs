@@ -17,7 +17,7 @@ use overlay_dataplane::{
 use overlay_types::{DataplaneKind, EndpointId};
 use tokio::runtime::Handle;
 
-use super::choice;
+use super::{Missed, seat};
 
 /// How long a start leaves as it is what the run before left, if it hears no manager: the view is that
 /// of the disk, which may lack the last second. A manager is heard within milliseconds, two seconds if
@@ -39,15 +39,6 @@ pub(crate) struct NodeMesh {
     told: BTreeSet<String>,
     /// What keeps the gate from having a namespace, as it was logged.
     homeless: Option<String>,
-}
-
-/// What endpoints miss of the mesh, and why.
-#[derive(Debug, Default)]
-pub(crate) struct Missed {
-    /// Those that are not plugged in without it.
-    pub(crate) failures: BTreeMap<EndpointId, String>,
-    /// Those that are.
-    pub(crate) lacks: BTreeMap<EndpointId, String>,
 }
 
 /// A start, until a manager was heard.
@@ -169,7 +160,7 @@ impl NodeMesh {
                     if is_new {
                         tracing::warn!("{warning}");
                     }
-                    missed.lacks.insert(id, warning);
+                    missed.lacks.push(warning);
                     continue;
                 }
                 Concerned::Task(id) => drop(missed.failures.insert(id, error.to_string())),
@@ -225,8 +216,7 @@ pub(crate) fn sweep(kind: DataplaneKind, config: MeshConfig) {
             return Ok(());
         }
         // Of another daemon on this host, it is in use.
-        let seat = (kind == DataplaneKind::User).then(choice::take_seat).transpose();
-        let Ok(_seat) = seat else { return Ok(()) };
+        let Ok(_seat) = seat::of_another(kind) else { return Ok(()) };
         Ok(whole(kernel.reconcile(None, &BTreeMap::new()))?)
     };
     if let Err(error) = swept() {

@@ -8,6 +8,7 @@ use overlay_types::Vni;
 
 use super::{
     DataplaneKind::{Kernel, User},
+    seat::{Part, Seat},
     *,
 };
 
@@ -44,7 +45,7 @@ fn d07_associations_and_policies_that_a_node_left_are_swept_by_the_file_that_tel
 
     // Another daemon that runs has the seat.
     fs::write(&traces.ipsec, "").unwrap();
-    let other = host.enter(choice::take_seat).unwrap();
+    let other = host.enter(|| Seat::take(Part::KernelDataplane)).unwrap();
     sweep();
     assert!(!left().is_empty() && traces.ipsec.exists(), "they may be the other daemon's");
     drop(other);

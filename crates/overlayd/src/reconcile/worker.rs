@@ -47,8 +47,8 @@ pub(super) struct Worker {
     done: Observed,
     /// What gateway and mesh were last made to be.
     published: Published,
-    /// What endpoints lack beside what was published.
-    lacks: BTreeMap<EndpointId, String>,
+    /// What endpoints go without of a way out, and of the mesh.
+    lacks: [Vec<String>; 2],
     /// The last turn left something for when a manager is heard.
     spared: bool,
     /// What was refused in the last turn, and logged.
@@ -75,7 +75,7 @@ impl Worker {
             vanished: Vanished::default(),
             done: Observed::default(),
             published: Published::default(),
-            lacks: BTreeMap::new(),
+            lacks: [Vec::new(), Vec::new()],
             spared: false,
             told: BTreeSet::new(),
             stale,
@@ -171,7 +171,7 @@ impl Worker {
         self.progress.send_modify(|progress| {
             progress.revision = revision;
             progress.failures = refused.endpoints;
-            progress.lacks.clone_from(&self.lacks);
+            progress.lacks = self.lacks.concat();
             (progress.plugged, progress.released) = (plugged, released);
             progress.epochs = self.keys.epochs().collect();
             *(if reads { &mut progress.comparison } else { &mut progress.change }) = now.elapsed();
@@ -201,7 +201,8 @@ impl Worker {
         let Published { uplinks, mesh, plugged } = &published;
         let mut failures = BTreeMap::new();
         if reads || *uplinks != self.published.uplinks {
-            failures = self.shared.gateway().turn(uplinks, heard, reads);
+            let by_gateway = self.shared.gateway().turn(uplinks, heard, reads);
+            (failures, self.lacks[0]) = (by_gateway.failures, by_gateway.lacks);
         }
         if reads || *mesh != self.published.mesh {
             let gate = mesh.as_ref().and_then(|mesh| self.shared.take_memory_port(mesh.endpoint));
@@ -209,7 +210,7 @@ impl Worker {
             for (endpoint, reason) in by_mesh.failures {
                 failures.entry(endpoint).or_insert(reason);
             }
-            self.lacks = by_mesh.lacks;
+            self.lacks[1] = by_mesh.lacks;
         }
         for (endpoint, reason) in failures {
             refused.endpoints.entry(endpoint).or_insert(reason);

@@ -53,6 +53,12 @@ pub(crate) async fn cluster(managers: &[Daemon]) {
     }
 }
 
+/// The cluster's tokens; a manager has them.
+pub(crate) async fn tokens(daemon: &Daemon) -> v1::GetJoinTokensResponse {
+    let get = async || local(daemon).await.get_join_tokens(v1::GetJoinTokensRequest {}).await.ok();
+    until("a manager has tokens", get).await.into_inner()
+}
+
 /// Has a daemon join by a token.
 pub(crate) async fn join(daemon: &Daemon, token: &str, manager: &Daemon) {
     let (token, remotes) = (token.to_owned(), vec![manager.address.to_string()]);

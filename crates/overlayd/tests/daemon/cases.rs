@@ -13,7 +13,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     Daemon,
-    calls::{channel_of, cluster, daemons, join, leader, list, local, nodes, until},
+    calls::{channel_of, cluster, daemons, join, leader, list, local, nodes, tokens, until},
 };
 
 async fn networks(daemon: &Daemon) -> NetworksClient<Channel> {
@@ -202,11 +202,6 @@ async fn rotate(daemon: &Daemon) -> String {
         client.rotate_ca(request).await.ok()?.into_inner().root
     };
     until("the root rotation begins", begin).await.digest
-}
-
-async fn tokens(daemon: &Daemon) -> v1::GetJoinTokensResponse {
-    let get = async || local(daemon).await.get_join_tokens(v1::GetJoinTokensRequest {}).await.ok();
-    until("a manager has tokens", get).await.into_inner()
 }
 
 /// Case 17: the leader is killed while nodes get certificates of the second root, before the third.

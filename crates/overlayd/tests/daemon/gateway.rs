@@ -1,12 +1,16 @@
 //! Containers' way out and their published ports, by daemons.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use overlay_api::v1;
 use overlay_testkit::{lab::Namespace, traffic::connect};
+use rstest::rstest;
 
 use crate::{
-    calls::until,
+    calls::{join, local, tokens, until},
     hosts::{Host, Hosts, dual, of, reaches, with_hosts},
 };
 
@@ -28,10 +32,14 @@ async fn endpoints(host: &Host) -> Vec<v1::Endpoint> {
     host.endpoints().await.list_endpoints(list).await.unwrap().into_inner().endpoints
 }
 
-#[test]
-fn n18_s07_s16_case08_ports_answer_on_the_node_are_told_and_are_refused_when_in_use() {
+#[rstest]
+#[case("kernel")]
+#[case("user")]
+fn n18_s07_s16_case08_ports_answer_on_the_node_are_told_and_are_refused_when_in_use(
+    #[case] dataplane: &str,
+) {
     with_hosts(async || {
-        let hosts = Hosts::start(&["kernel", "kernel"]).await;
+        let hosts = Hosts::start(&[dataplane, "kernel"]).await;
         let [a, b] = &hosts.hosts[..] else { panic!("two hosts") };
         hosts.create(dual("net")).await;
         let (c, d) = (Namespace::new().unwrap(), Namespace::new().unwrap());
@@ -97,10 +105,71 @@ fn n18_a_network_that_is_internal_has_no_way_out_and_publishes_nothing() {
         connect(&c, SocketAddr::from(([192, 0, 2, 2], 70)), &out).unwrap();
         let listener = listen(&c, 80);
         connect(&b.netns, SocketAddr::from(([192, 0, 2, 1], 8080)), &listener).unwrap();
-        // A node of the user dataplane has none yet, and says so.
-        let error = b.publish("sealed", "eth0", of(&d), &["8080:80"]).await.unwrap_err();
-        assert!(error.message().contains("user space"), "{error}");
+        // A node of the user dataplane does the same.
+        b.publish("sealed", "eth0", of(&d), &["8080:80"]).await.unwrap();
+        let listener = listen(&d, 80);
+        connect(&a.netns, SocketAddr::from(([192, 0, 2, 2], 8080)), &listener).unwrap();
         let error = a.publish("sealed", "eth7", None, &["8081:80"]).await.unwrap_err();
         assert!(error.message().contains("8081"), "{error}");
+    });
+}
+
+/// Two gateways on one host would remove each other's containers' way out.
+#[test]
+fn n18_one_node_of_a_host_has_the_gateway_and_the_next_one_when_it_is_free() {
+    with_hosts(async || {
+        let mut hosts = Hosts::start(&["user"]).await;
+        let netns = Arc::clone(&hosts.hosts[0].netns);
+        netns.ip("address add 192.0.2.2/24 dev cable").unwrap();
+        hosts.add_in(netns, "user");
+        let token = tokens(&hosts.hosts[0].daemon).await.worker;
+        join(&hosts.hosts[1].daemon, &token, &hosts.hosts[0].daemon).await;
+        hosts.create(network("net")).await;
+        let [first, next] = &hosts.hosts[..] else { panic!("two nodes") };
+        let [has, waits, publishes] = [(); 3].map(|()| Namespace::new().unwrap());
+        let web = first.publish("net", "eth0", of(&has), &["8080:80"]).await.unwrap();
+        // It is on its network, and has no way out, which is said; what publishes is refused.
+        hosts.attach_again(1, "net", "eth0", of(&waits)).await;
+        assert!(waits.ip("link show gw0").is_err());
+        let warnings = async || {
+            let status = local(&next.daemon).await.get_status(v1::GetStatusRequest {}).await;
+            status.unwrap().into_inner().warnings
+        };
+        let said = async || warnings().await.iter().any(|w| w.contains("no way out")).then_some(());
+        until("the node warns", said).await;
+        let error = next.publish("net", "eth0", of(&publishes), &["8081:80"]).await.unwrap_err();
+        assert!(error.message().contains("other overlayd"), "{error}");
+        assert!(has.ip("link show gw0").is_ok(), "the other's container keeps its way out");
+
+        first.detach(&web).await;
+        until("the next one has a way out", async || waits.ip("link show gw0").ok()).await;
+        until("nothing is missing", async || warnings().await.is_empty().then_some(())).await;
+        next.publish("net", "eth0", of(&publishes), &["8081:80"]).await.unwrap();
+    });
+}
+
+/// Its TAP devices end with the daemon; the way out is the host's, and carries on.
+#[test]
+fn d05_n18_containers_of_a_user_node_keep_their_way_out_while_it_restarts() {
+    with_hosts(async || {
+        let mut hosts = Hosts::start(&["user", "user"]).await;
+        hosts.create(network("net")).await;
+        let c = Namespace::new().unwrap();
+        let web = hosts.hosts[1].publish("net", "eth0", of(&c), &["8080:80"]).await.unwrap();
+        let listener = listen(&c, 80);
+        let to = SocketAddr::from(([192, 0, 2, 2], 8080));
+        connect(&hosts.hosts[0].netns, to, &listener).unwrap();
+        let before = c.ip("-br link show gw0").unwrap();
+        hosts.hosts[1].daemon.kill();
+        connect(&hosts.hosts[0].netns, to, &listener).unwrap();
+        hosts.hosts[1].daemon.restart();
+        until("it is plugged in again", async || c.ip("link show eth0").ok()).await;
+        assert_eq!(c.ip("-br link show gw0").unwrap(), before);
+        connect(&hosts.hosts[0].netns, to, &listener).unwrap();
+        hosts.hosts[1].detach(&web).await;
+        let gone = async || c.ip("link show gw0").is_err().then_some(());
+        until("the way out is gone", gone).await;
+        assert!(hosts.hosts[1].leave(false).await.is_empty());
+        assert_eq!(hosts.hosts[1].listing(), hosts.hosts[1].bare);
     });
 }
