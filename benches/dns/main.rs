@@ -4,13 +4,15 @@
 //! Each server has one core, and `dnsperf` the other. They are asked by turns, so that other load on the
 //! machine meets all alike; what is told is the median over rounds of the ratio within a round. A server whose
 //! core is not busy all the time could answer more than `dnsperf` asks: hence also the queries in a second
-//! that the server was on its core.
+//! that the server was on its core. A server that only sends questions back shows how much a server can answer
+//! here that takes no time for it.
 //! `cargo xtask bench dns` installs the others. `OVERLAY_DNS_ROUNDS` is the number of rounds.
 //!
 //! Prints `name<TAB>value<TAB>unit<TAB>target` lines.
 #![expect(clippy::print_stdout, reason = "a bench prints its results")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
+mod echo;
 mod servers;
 #[path = "../resolve/view.rs"]
 mod view;
@@ -18,7 +20,7 @@ mod view;
 use core::{net::SocketAddr, time::Duration};
 use std::{fmt::Write as _, fs, path::Path, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hickory_proto::{
     op::{Message, Query},
     rr::{Name, RData, RecordType},
@@ -47,32 +49,36 @@ fn run() -> Result<()> {
         Server::dnsmasq(&host, folder.path())?,
         Server::unbound(&host, folder.path())?,
     ];
+    let echo = Server::echo(&host)?;
     for server in &servers {
         host.enter(|| until(server.name, PATIENCE, || is_right(server.address)))?;
     }
     let questions = folder.path().join("questions");
     fs::write(&questions, questions_text())?;
     let rounds = std::env::var("OVERLAY_DNS_ROUNDS").ok().and_then(|text| text.parse().ok());
-    let mut rates = vec![Vec::new(); servers.len()];
+    let mut rates = vec![Vec::new(); servers.len() + 1];
     for _ in 0..rounds.unwrap_or(ROUNDS) {
-        for (server, rates) in servers.iter().zip(&mut rates) {
+        for (server, rates) in servers.iter().chain([&echo]).zip(&mut rates) {
             let (begin, before) = (Instant::now(), server.busy()?);
             let rate = ask(&host, server.address, &questions)?;
             let share = (server.busy()? - before) / begin.elapsed().as_secs_f64();
             rates.push([rate, rate / share, share]);
         }
     }
-    for (server, rates) in servers.iter().zip(&rates) {
+    for (server, rates) in servers.iter().chain([&echo]).zip(&rates) {
         let of = |figure: usize| median(rates.iter().map(|round| round[figure]).collect());
         println!("dns: {}\t{:.0}\tqueries/s\t", server.name, of(0));
         println!("dns: {}, of a core\t{:.0}\tqueries/s\t", server.name, of(1));
         println!("dns: {}, its core is busy\t{:.0}\t%\t", server.name, of(2) * 100.0);
     }
-    let (ours, others) = rates.split_first().context("three servers")?;
+    let [ours, others @ .., echoed] = &rates[..] else { bail!("no server was asked") };
     for (figure, name) in ["", ", of a core"].into_iter().enumerate() {
         let best = |round: usize| others.iter().map(|o| o[round][figure]).fold(0.0, f64::max);
-        let ratios = (0..ours.len()).map(|round| ours[round][figure] / best(round)).collect();
-        println!("dns: ours to the better of the others{name}\t{:.2}\t\t>= 1.5", median(ratios));
+        let to_best = |some: &[[f64; 3]]| {
+            median(some.iter().enumerate().map(|(round, r)| r[figure] / best(round)).collect())
+        };
+        println!("dns: ours to the better of the others{name}\t{:.2}\t\t>= 1.5", to_best(ours));
+        println!("dns: questions sent back to the same{name}\t{:.2}\t\t", to_best(echoed));
     }
     Ok(())
 }
@@ -138,8 +144,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> Result<()> {
-    if let Some(address) = servers::asked_to_serve() {
-        return servers::serve(address?);
+    if let Some(served) = servers::served() {
+        return served;
     }
     if lab::skip() { Ok(()) } else { lab::isolated(run) }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use overlay_service::{Directory, Scope, SharedDirectory, dns};
 use overlay_testkit::lab::{Namespace, Running};
 
-use crate::view;
+use crate::{echo, view};
 
 /// Names that are asked for.
 pub(crate) const NAMES: u32 = 1000;
@@ -15,6 +15,8 @@ pub(crate) const NAMES: u32 = 1000;
 const CORE: &str = "0";
 /// Has a process of this program serve, at the address that it holds.
 const SERVE: &str = "OVERLAY_DNS_SERVE";
+/// Has it send back what it is asked.
+const ECHO: &str = "OVERLAY_DNS_ECHO";
 /// Seconds that clients may keep an answer.
 const TTL: u32 = 5;
 
@@ -40,10 +42,18 @@ impl Server {
     }
 
     pub(crate) fn ours(host: &Namespace) -> Result<Self> {
+        Self::own(host, "ours", 5301, SERVE)
+    }
+
+    /// One that sends questions back.
+    pub(crate) fn echo(host: &Namespace) -> Result<Self> {
+        Self::own(host, "questions sent back", 5304, ECHO)
+    }
+
+    fn own(host: &Namespace, name: &'static str, port: u16, kind: &str) -> Result<Self> {
         let program = std::env::current_exe()?;
         let program = program.to_str().context("a path in UTF-8")?;
-        let serve = format!("{SERVE}=127.0.0.1:5301");
-        Self::start(host, "ours", 5301, &["env", &serve, program])
+        Self::start(host, name, port, &["env", &format!("{kind}=127.0.0.1:{port}"), program])
     }
 
     pub(crate) fn dnsmasq(host: &Namespace, folder: &Path) -> Result<Self> {
@@ -94,14 +104,18 @@ pub(crate) fn name(number: u32) -> String {
     format!("service-{number}")
 }
 
-/// Where this process has been started to serve.
-pub(crate) fn asked_to_serve() -> Option<Result<SocketAddr>> {
-    let address = std::env::var(SERVE).ok()?;
-    Some(address.parse().with_context(|| format!("{SERVE}={address}")))
+/// Serves, if this process has been started to.
+pub(crate) fn served() -> Option<Result<()>> {
+    let asked = |kind: &str, serve: fn(SocketAddr) -> Result<()>| {
+        let address = std::env::var(kind).ok()?;
+        let parsed = address.parse().with_context(|| format!("{kind}={address}"));
+        Some(parsed.and_then(serve))
+    };
+    asked(SERVE, serve).or_else(|| asked(ECHO, echo::serve))
 }
 
 /// Serves until it is ended.
-pub(crate) fn serve(address: SocketAddr) -> Result<()> {
+fn serve(address: SocketAddr) -> Result<()> {
     let directory = SharedDirectory::new(Directory::new(&view::of(NAMES)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
