@@ -31,6 +31,8 @@ const NETWORK: NetworkId = NetworkId::from_u128(1);
 /// Measurements of each kind, in turns, of which the best counts.
 const ROUNDS: usize = 5;
 const CONNECTIONS: u32 = 2_000;
+/// Connections that the client's namespace knows while services change.
+const CONNECTIONS_KNOWN: u32 = 10_000;
 const FIRST_PACKETS: u32 = 2_000;
 const TRANSFER: u32 = 1 << 30;
 /// Ports that connections are made to, that a stream is read from, and that datagrams are answered at.
@@ -130,9 +132,24 @@ impl Bench {
         Ok(())
     }
 
-    /// Milliseconds for one change, on average, for one endpoint.
-    fn change(&mut self, count: u32) -> Result<()> {
+    /// Has the client's namespace know a number of connections, and no others.
+    fn fill(&self, count: u32) -> Result<()> {
+        self.client.run(&["conntrack", "-F"])?;
+        let to = at(address(3), ECHO)?;
+        self.client.enter(|| -> Result<()> {
+            for _ in 0..count {
+                UdpSocket::bind("0.0.0.0:0")?.send_to(&[0], to)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Milliseconds for one change, on average, for one endpoint, while the client's namespace knows so many
+    /// connections.
+    fn change(&mut self, count: u32, connections: u32) -> Result<()> {
         let target = if count == 10_000 { "<= 20" } else { "" };
+        let busy = if connections > 0 { ", of a busy client" } else { "" };
+        self.fill(connections)?;
         let mut spent = [0.0; 3];
         for round in 0..20_u32 {
             let id = ServiceId::from_u128(1_000_000);
@@ -147,10 +164,10 @@ impl Bench {
             }
         }
         let [put, grown, removed] = spent;
-        println!("vip: one more service among {count}\t{put:.2}\tms\t{target}");
-        println!("vip: one more backend, among {count} services\t{grown:.2}\tms\t{target}");
-        println!("vip: one service less among {count}\t{removed:.2}\tms\t{target}");
-        Ok(())
+        println!("vip: one more service among {count}{busy}\t{put:.2}\tms\t{target}");
+        println!("vip: one more backend, among {count} services{busy}\t{grown:.2}\tms\t{target}");
+        println!("vip: one service less among {count}{busy}\t{removed:.2}\tms\t{target}");
+        self.fill(0)
     }
 
     /// One backend of 1 000 more and less.
@@ -289,7 +306,8 @@ fn main() -> Result<()> {
         let mut first = None;
         for count in [1, 1_000, 10_000] {
             bench.grow(count)?;
-            bench.change(count)?;
+            bench.change(count, 0)?;
+            bench.change(count, CONNECTIONS_KNOWN)?;
             let latency = bench.traffic(count)?;
             let ratio = latency / *first.get_or_insert(latency);
             println!("vip: first packet at {count} services, over one\t{ratio:.3}\tratio\t<= 1.1");

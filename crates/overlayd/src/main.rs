@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use overlayd::{Config, Node, NodeHandle};
 use sd_notify::NotifyState;
 use tokio::{
@@ -54,6 +55,7 @@ async fn run() -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(lines).init();
 
+    raise_limit();
     // Whatever has become of the file that it was started from.
     let holder = ("/proc/self/exe", vec![HOLD.into()]);
     let node = Node::builder(config.clone()).holder(holder.0, holder.1).build()?;
@@ -113,6 +115,15 @@ impl Reload {
             Ok(()) | Err(overlayd::NodeError::NoCluster) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Each container takes some file descriptors. What shells allow by default is for programs that use `select`.
+fn raise_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "there may be no more file descriptors than were allowed");
     }
 }
 

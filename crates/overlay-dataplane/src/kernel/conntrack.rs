@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use neli::consts::nl::NlmF;
-use nix::errno::Errno;
+use nix::{errno::Errno, sys::socket::AddressFamily};
 
 use super::netlink::{Attributes, Message, Refusal, RouteSocket};
 
@@ -16,11 +16,15 @@ const COUNT: u16 = 1 << 8 | 5;
 const ENTRIES: u16 = 1;
 /// `struct nfgenmsg`: family, version, resource. All families.
 const GENERIC: [u8; 4] = [0; 4];
-/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_ZONE`.
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_ZONE`, `CTA_FILTER`.
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+/// `CTA_FILTER_ORIG_FLAGS`, and the flag in it that has the destination compared.
+const FILTER_ORIGINAL: u16 = 1;
+const BY_DESTINATION: u32 = 1 << 1;
 /// `CTA_TUPLE_IP`, and addresses in it.
 const IP: u16 = 1;
 const V4_SOURCE: u16 = 1;
@@ -33,6 +37,9 @@ const PROTO_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 
+/// Most addresses that connections are asked for one by one: each time the kernel goes through all.
+const SELECTIONS: usize = 8;
+
 /// A connection, by what its first packet was sent to and what answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flow {
@@ -41,14 +48,25 @@ pub(super) struct Flow {
     pub(super) from: (IpAddr, u16),
 }
 
-/// Ends the connections of a namespace that `is_over` says so of. Returns how many that were.
-pub(super) fn end(socket: &RouteSocket, is_over: impl Fn(&Flow) -> bool) -> Result<usize, Refusal> {
+/// Ends the connections of a namespace that `is_over` says so of. Returns how many that were. `to` is where
+/// these were sent to, if that is known: to list a connection costs far more than to go past it.
+pub(super) fn end(
+    socket: &RouteSocket,
+    to: Option<&[IpAddr]>,
+    is_over: impl Fn(&Flow) -> bool,
+) -> Result<usize, Refusal> {
     // To list none the kernel goes through those of all namespaces, which takes milliseconds.
     if count(socket)? == Some(0) {
         return Ok(0);
     }
-    let list = Message::new(GET, NlmF::empty(), &GENERIC);
-    let over = socket.dump(list, |payload| removal(payload, &is_over))?;
+    let lists = match to {
+        Some(to) if to.len() <= SELECTIONS => lists_to(to),
+        _ => vec![list(AddressFamily::Unspec)],
+    };
+    let mut over = Vec::new();
+    for list in lists {
+        over.extend(socket.dump(list, |payload| removal(payload, &is_over))?);
+    }
     let count = over.len();
     for ended in socket.batch(over) {
         match ended {
@@ -58,6 +76,26 @@ pub(super) fn end(socket: &RouteSocket, is_over: impl Fn(&Flow) -> bool) -> Resu
         }
     }
     Ok(count)
+}
+
+/// Lists connections of a version of IP, or all.
+fn list(family: AddressFamily) -> Message {
+    let [_, rest @ ..] = GENERIC;
+    Message::new(GET, NlmF::empty(), &[&[family as u8], &rest[..]].concat())
+}
+
+/// Lists connections that were sent to these addresses, and all of IPv6 if one of them is: of those the kernel
+/// lists, to this day, the ones that were not sent to the address that it is given. Before 5.8 it lists all.
+fn lists_to(to: &[IpAddr]) -> Vec<Message> {
+    let mut lists: Vec<_> = to.iter().filter(|a| a.is_ipv4()).map(|a| list_to(*a)).collect();
+    lists.extend(to.iter().any(IpAddr::is_ipv6).then(|| list(AddressFamily::Inet6)));
+    lists
+}
+
+fn list_to(address: IpAddr) -> Message {
+    list(AddressFamily::Inet)
+        .nest(ORIGINAL, |tuple| tuple.nest(IP, |ip| ip.put_ip(V4_DESTINATION, address)))
+        .nest(FILTER, |filter| filter.put_u32(FILTER_ORIGINAL, BY_DESTINATION))
 }
 
 /// How many connections the namespace has, if the kernel says.
@@ -176,6 +214,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn s01_connections_to_an_address_are_listed_without_the_others() {
+        if !lab::skip() {
+            lab::isolated(|| [false, true].map(list_some));
+        }
+    }
+
+    fn list_some(ipv6: bool) {
+        let ring = Ring::new(ipv6);
+        ring.lead_to(0);
+        let _connected = ring.connect(0);
+        let socket = ring.netns.enter(RouteSocket::open_netfilter).unwrap();
+        let listed = |to: IpAddr| {
+            let lists = lists_to(&[to]).into_iter();
+            let dumps = lists.map(|list| socket.dump(list, |octets| Some(octets.len())).unwrap());
+            dumps.flatten().count()
+        };
+        assert_eq!(listed(ring.target.ip()), 1);
+        assert_eq!(listed(ring.servers[0].0), usize::from(ipv6));
+        assert_eq!(listed(if ipv6 { [127, 0, 1, 9].into() } else { [0; 16].into() }), 0);
+    }
+
     /// What has come since, from the same port to the same address, is another connection: and the kernel,
     /// which puts it where the one before was in its memory, gives it the same number.
     #[test]
@@ -195,7 +255,7 @@ mod tests {
         ring.lead_to(1);
         let socket = ring.netns.enter(RouteSocket::open_netfilter).unwrap();
         let next = OnceCell::new();
-        let ended = end(&socket, |flow| {
+        let ended = end(&socket, None, |flow| {
             let is_over = flow.from == (ring.servers[0].0, PORT);
             if is_over {
                 next.get_or_init(|| ring.connect(1));

@@ -321,7 +321,7 @@ impl KernelGateway {
             })
         };
         let ended = self.netns.enter(RouteSocket::open_netfilter);
-        let ended = ended.map(|socket| conntrack::end(&socket, is_over));
+        let ended = ended.map(|socket| conntrack::end(&socket, None, is_over));
         match ended {
             Ok(Ok(count)) if count > 0 => {
                 tracing::info!(count, "connections to ports ended that are published no more");

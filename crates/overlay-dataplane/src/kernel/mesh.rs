@@ -309,8 +309,7 @@ impl KernelMesh {
             let vips = found.cable.addresses(*number, found.has());
             wanted.insert(*id, Service { vips, backends: mesh.backends(service) });
         }
-        let programmed = self.services.program(&site, &wanted, None);
-        programmed.map_err(|reason| site.failed(reason))?;
+        self.services.program(site, &wanted)?;
         Ok(numbers)
     }
 

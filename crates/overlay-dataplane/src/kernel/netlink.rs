@@ -13,4 +13,4 @@ pub(super) use attribute::{Attributes, text};
 pub(super) use message::Message;
 pub use reply::Refusal;
 pub(super) use reply::{Reply, replies};
-pub(super) use socket::{RouteSocket, with_buffer};
+pub(super) use socket::{RouteSocket, close, with_buffer};

@@ -115,3 +115,18 @@ async fn r07_a_daemon_without_descriptors_says_so_and_serves_again_when_it_has_s
     drop(TcpStream::connect((address, 2377)).unwrap());
     daemon.until_logged("control connections are accepted again");
 }
+
+/// Shells allow 1024, which some hundred containers take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_allows_itself_as_many_descriptors_as_it_may_have() {
+    let limit = format!("ulimit -Sn {LIMIT} && ulimit -Hn {} && exec \"$0\" \"$@\"", 2 * LIMIT);
+    let through = ["sh", "-c", &limit].map(str::to_owned).to_vec();
+    let address = Ipv4Addr::new(127, 51, 4, 2);
+    let (folder, way) = (tempfile::tempdir().unwrap(), Way::through(through));
+    let daemon = Daemon::start_in(folder, address, "info", way);
+    until("its socket answers", || channel_of(&daemon)).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.child.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let values: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(values, [2 * LIMIT; 2]);
+}

@@ -26,7 +26,7 @@ pub(super) fn end(host: &NetNs, virtuals: &[Subnet], ports: &Ports) -> Result<()
         let is_virtual = virtuals.iter().any(|subnet| subnet.contains(flow.from.0));
         is_virtual && !is_published(flow, ports)
     };
-    let ended = conntrack::end(&socket, is_over).map_err(failed)?;
+    let ended = conntrack::end(&socket, None, is_over).map_err(failed)?;
     if ended > 0 {
         tracing::debug!(ended, "connections to ports that are published no more end");
     }

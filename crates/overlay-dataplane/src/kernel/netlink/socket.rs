@@ -1,7 +1,7 @@
 //! The socket: requests out, answers in.
 
 use core::cell::{Cell, RefCell};
-use std::io;
+use std::{io, thread};
 
 use neli::{
     consts::{
@@ -40,6 +40,13 @@ pub(in crate::kernel) struct RouteSocket {
     sequence: Cell<u32>,
     /// Keys pass: what was sent and received is erased. The kernel repeats a request that it refuses.
     secret: bool,
+}
+
+/// Closes a socket of netfilter behind the caller's back. After changes of its namespace's rules the kernel
+/// does not return from that before what they removed is gone, 10 ms and more.
+pub(in crate::kernel) fn close(socket: impl Send + 'static) {
+    // Where no thread can be had it is closed here.
+    let _ = thread::Builder::new().name("overlay-close".to_owned()).spawn(move || drop(socket));
 }
 
 impl RouteSocket {

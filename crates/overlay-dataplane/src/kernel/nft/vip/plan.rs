@@ -66,6 +66,11 @@ impl Cut {
         self.0.is_empty()
     }
 
+    /// Their virtual addresses.
+    pub(in crate::kernel) fn addresses(&self) -> Vec<IpAddr> {
+        self.0.keys().copied().collect()
+    }
+
     /// Whether a flow ends that began with `vip` and is answered by `backend`.
     pub(in crate::kernel) fn covers(&self, vip: IpAddr, backend: IpAddr) -> bool {
         match self.0.get(&vip) {
