@@ -56,7 +56,7 @@ use self::{
 use super::{
     conntrack,
     link::{self, Link},
-    netlink::RouteSocket,
+    netlink::{self, RouteSocket},
     netns::NetNs,
     nft::{
         Nft, Table, TableId, diff, endpoint,
@@ -402,7 +402,9 @@ fn set_container_table(netns: &NetNs, table: Option<&Table>) -> Result<(), Error
     let opened = netns.enter(|| Ok(Nft::open()));
     let mut nft =
         opened.map_err(|source| super::nft::NftError::Socket { step: "open", source })??;
-    set_table(&mut nft, &endpoint::table_id(), table)
+    let outcome = set_table(&mut nft, &endpoint::table_id(), table);
+    netlink::close(nft);
+    outcome
 }
 
 /// Removes what was published in a container that has no way out any more. One that is gone, or
