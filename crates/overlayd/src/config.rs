@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     NodeError,
-    dataplane::Traces,
+    dataplane::{GatewayTrace, Traces},
     resolvers::{self, SearchDomain, Upstream},
 };
 
@@ -52,8 +52,8 @@ pub struct Config {
     /// Directory of the namespaces that the kernel dataplane makes for networks; `None`: `netns` beside
     /// the socket. Others must not write to it.
     pub netns_dir: Option<PathBuf>,
-    /// Name of the bridge that containers go out by, on a node of the kernel dataplane; empty: they have
-    /// no way out, and publish no ports. One that is there is used as it is.
+    /// Name of the bridge that containers go out by; empty: they have no way out, and publish no ports. One
+    /// that is there is used as it is.
     pub gateway_bridge: String,
     /// Its subnets, at most one of each version of IP, if it has to be made; none: one of IPv4 that the
     /// host does not route.
@@ -200,12 +200,19 @@ impl Config {
 
     /// What tells that there is something of this node in the kernel.
     pub(crate) fn traces(&self) -> Traces {
-        let beside = |suffix| {
-            let mut path = self.socket.clone().into_os_string();
-            path.push(suffix);
-            path.into()
-        };
+        let beside = |suffix| self.beside_socket(suffix);
         Traces { netns_dir: self.netns_dir(), holder: beside(".esp"), ipsec: beside(".ipsec") }
+    }
+
+    /// What tells that there is something of this node's gateway on the host.
+    pub(crate) fn gateway_trace(&self) -> GatewayTrace {
+        GatewayTrace(self.beside_socket(".gateway"))
+    }
+
+    fn beside_socket(&self, suffix: &str) -> PathBuf {
+        let mut path = self.socket.clone().into_os_string();
+        path.push(suffix);
+        path.into()
     }
 
     /// The gateway of containers, if there is to be one.

@@ -46,7 +46,7 @@ use crate::{Config, NodeError};
 
 pub(crate) use self::{
     choice::Choice,
-    gateway::{NodeGateway, sweep as sweep_gateway},
+    gateway::{GatewayTrace, NodeGateway, sweep as sweep_gateway},
     mesh::{NodeMesh, sweep as sweep_mesh},
 };
 

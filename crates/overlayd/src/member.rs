@@ -96,7 +96,7 @@ impl Member {
         // On a user node this removes what is in the directory of namespaces, which the next looks at.
         let mesh = NodeMesh::start(choice.carriers.plain, config.mesh(), &Handle::current())?;
         let dataplane = NodeDataplane::start(choice.carriers, site).await?;
-        let gateway = NodeGateway::start(choice.carriers.plain, config.gateway()?)?;
+        let gateway = NodeGateway::start(config.gateway_trace(), config.gateway()?)?;
         let mtu = config.mtu(addresses.data_path)?;
         let gossip = Arc::new(start_gossip(&disk, identity.node, addresses, &view)?);
         let managers = control_plane.managers().clone();

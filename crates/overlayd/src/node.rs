@@ -180,7 +180,7 @@ impl NodeHandle {
             // It left a cluster and ended before it had removed what it had.
             sweep_mesh(choice.carriers.plain, config.mesh());
             sweep(choice.carriers.plain, config).await;
-            sweep_gateway(config.gateway()?);
+            sweep_gateway(&config.gateway_trace(), config.gateway()?);
             return Ok(());
         };
         let member = lifecycle::resume(config, choice, disk, &credentials).await?;

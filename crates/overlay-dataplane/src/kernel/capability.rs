@@ -12,6 +12,7 @@ use overlay_types::{MacAddr, Vni};
 
 use super::{
     filter::NftFilter,
+    gateway::setting,
     link::{self, Kind, Link, Peer, PortFlags, Vxlan},
     members::MemberFilter,
     netlink::{Refusal, RouteSocket},
@@ -64,6 +65,8 @@ const TRANSLATION: (&str, &str) = (
     "translation of addresses for containers' way out",
     "modprobe nft_masq nft_nat nft_fib_inet (CONFIG_NFT_MASQ, CONFIG_NFT_NAT, CONFIG_NFT_FIB_INET)",
 );
+const FORWARDING: (&str, &str) =
+    ("leave to forward", "run where /proc/sys can be written (in a container: --privileged)");
 const HOST: (&str, &str) = (
     "a say in the host's network namespace",
     "run as root, or in a network namespace of its own (unshare -Urnm)",
@@ -166,7 +169,9 @@ fn try_way_out(netns: &NetNs, socket: &RouteSocket) -> Vec<Missing> {
     let port = new_port(netns, socket).map_err(|e| missing(VETH, &e));
     let table = try_table(&gateway::table_id(), &gateway.table());
     let table = table.map_err(|e| missing(TRANSLATION, &e));
-    [bridge, port, table].into_iter().filter_map(Result::err).collect()
+    // What a container's host keeps from being written it keeps here, too.
+    let forwards = setting::forward(netns, false).map_err(|e| missing(FORWARDING, &e));
+    [bridge, port, table, forwards].into_iter().filter_map(Result::err).collect()
 }
 
 /// The fence of a network without ports, at the device that is tried.

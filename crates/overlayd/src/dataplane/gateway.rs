@@ -1,12 +1,20 @@
 //! The way out of this node's containers, and the ports that they publish. Nodes of either dataplane have
 //! one, where the host has what it takes.
 
+use core::fmt::Display;
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
 use overlay_dataplane::{
     Error,
     desired::{PortKind, Uplinks},
     kernel::{GatewayConfig, KernelGateway, capability},
 };
-use overlay_types::{DataplaneKind, Network, PortSpec};
+use overlay_types::{Network, PortSpec};
 
 use super::{
     Missed,
@@ -17,10 +25,11 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct NodeGateway {
     kernel: Option<KernelGateway>,
-    /// Held while anything of it is on the host.
+    /// Held while anything of it may be on the host.
     seat: Option<Seat>,
-    /// Another node of this host has it, which was told.
-    waits: bool,
+    trace: GatewayTrace,
+    /// Why containers cannot have a way out, as it was told.
+    told: Option<String>,
     /// Containers get a way out. Without it, what a former run left is removed.
     is_on: bool,
     /// What the host lacks for it.
@@ -30,61 +39,55 @@ pub(crate) struct NodeGateway {
 }
 
 impl NodeGateway {
-    /// The gateway of a node of this kind. Without a configuration it has none. Kernel nodes have what it
-    /// takes; of others it is found out.
-    pub(crate) fn start(kind: DataplaneKind, config: Option<GatewayConfig>) -> Result<Self, Error> {
+    /// The gateway of a node. Without a configuration, and where the host lacks what it takes, it has none.
+    pub(crate) fn start(trace: GatewayTrace, config: Option<GatewayConfig>) -> Result<Self, Error> {
         let is_on = config.is_some();
-        let tried = is_on && kind == DataplaneKind::User;
-        let lacking = tried.then(capability::probe_way_out).unwrap_or_default();
+        let lacking = is_on.then(capability::probe_way_out).unwrap_or_default();
         let lacking = lacking.first().map(ToString::to_string);
-        if let Some(reason) = &lacking {
-            tracing::info!(reason, "containers on this node get no way out");
-        }
-        let has_none = kind == DataplaneKind::User && (!is_on || lacking.is_some());
-        let kernel = if has_none {
-            sweep(config);
-            None
-        } else {
+        let kernel = if is_on && lacking.is_none() {
             Some(KernelGateway::start(config.unwrap_or_default())?)
+        } else {
+            sweep(&trace, config);
+            None
         };
-        // What the run before left is this one's, and not another node's on this host to remove.
-        let left = kernel.as_ref().is_some_and(|kernel| kernel.has_left().unwrap_or(true));
-        let seat = left.then(|| Seat::take(Part::Gateway).ok()).flatten();
-        Ok(Self { kernel, seat, waits: false, is_on, lacking, obstacles: Vec::new() })
+        let (told, obstacles) = (None, Vec::new());
+        let mut gateway = Self { kernel, seat: None, trace, told, is_on, lacking, obstacles };
+        // A run before may have left something, of which the first turn that hears a manager makes what it
+        // shall be. Where another node has the gateway it is not this one's.
+        if gateway.kernel.is_some() && gateway.trace.0.exists() {
+            let _ = gateway.sit();
+        }
+        Ok(gateway)
     }
 
     /// Makes the gateway what it shall be. Before a manager was `heard` the view is that of the disk, which
     /// may lack the last second: what the run before left stays as it is. A turn that `reads` looks at all
     /// there is.
     pub(crate) fn turn(&mut self, uplinks: &Uplinks, heard: bool, reads: bool) -> Missed {
+        let is_idle = !self.is_on || !uplinks.containers.keys().any(|path| is_elsewhere(path));
+        if is_idle && self.seat.is_none() {
+            return Missed::default();
+        }
+        if let Err(reason) = self.sit() {
+            if self.told.as_ref() != Some(&reason) {
+                tracing::error!(reason, "containers get no way out, and publish no ports");
+            }
+            let missed = without(uplinks, &reason);
+            self.told = Some(reason);
+            return missed;
+        }
+        self.told = None;
         let Some(kernel) = &mut self.kernel else { return Missed::default() };
         // What cannot be looked at is told of by the comparison.
         if !heard && kernel.has_left().unwrap_or(false) {
             return Missed::default();
         }
-        let none = Uplinks::default();
-        let wanted = if self.is_on { uplinks } else { &none };
-        let is_idle = wanted.containers.is_empty();
-        if self.seat.is_none() && is_idle {
-            return Missed::default();
-        }
-        if self.seat.is_none() {
-            match Seat::take(Part::Gateway) {
-                Ok(seat) => (self.seat, self.waits) = (Some(seat), false),
-                Err(error) => {
-                    if !core::mem::replace(&mut self.waits, true) {
-                        tracing::error!(%error, "another node on this host has the gateway of containers");
-                    }
-                    return without_seat(wanted, &error);
-                }
-            }
-        }
-        let outcome = if reads { kernel.reconcile(wanted) } else { kernel.follow(wanted) };
+        let outcome = if reads { kernel.reconcile(uplinks) } else { kernel.follow(uplinks) };
         for change in &outcome.changes {
             tracing::info!(change, "the gateway of containers changes");
         }
-        if is_idle && outcome.refused.is_empty() {
-            self.seat = None;
+        if is_idle && heard && outcome.refused.is_empty() {
+            self.rise();
         }
         let mut missed = Missed::default();
         for (endpoints, error) in outcome.refused {
@@ -95,6 +98,25 @@ impl NodeGateway {
             self.tell_obstacles();
         }
         missed
+    }
+
+    /// Has the seat, or says why not.
+    fn sit(&mut self) -> Result<(), String> {
+        if let Some(lacking) = &self.lacking {
+            return Err(format!("this node's host lacks {lacking}"));
+        }
+        if let (None, Some(kernel)) = (&self.seat, &self.kernel) {
+            self.seat = Some(self.trace.sit(kernel)?);
+        }
+        Ok(())
+    }
+
+    /// Leaves the seat to others.
+    fn rise(&mut self) {
+        if self.seat.is_some() {
+            self.trace.forget();
+            self.seat = None;
+        }
     }
 
     /// Chains of others in which containers' traffic may end.
@@ -113,12 +135,13 @@ impl NodeGateway {
         self.obstacles = found;
     }
 
-    /// Removes everything.
+    /// Removes everything that is this node's.
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
-        let outcome = self.kernel.as_mut().map(|kernel| kernel.reconcile(&Uplinks::default()));
-        let mut refused = outcome.into_iter().flat_map(|outcome| outcome.refused);
-        refused.try_for_each(|(_, error)| Err(error))?;
-        self.seat = None;
+        if let (Some(_), Some(kernel)) = (&self.seat, &mut self.kernel) {
+            let refused = kernel.reconcile(&Uplinks::default()).refused;
+            refused.into_iter().try_for_each(|(_, error)| Err(error))?;
+            self.rise();
+        }
         Ok(())
     }
 
@@ -147,17 +170,56 @@ impl NodeGateway {
     }
 }
 
-/// Another node of this host has the gateway: containers get no way out, and publish nothing.
-fn without_seat(uplinks: &Uplinks, error: &std::io::Error) -> Missed {
-    let reason = format!(
-        "the gateway of this network namespace: {error}; stop the other overlayd, or give it a network \
-         namespace of its own"
-    );
+/// The file that tells that there may be something of this node's gateway on the host.
+#[derive(Debug)]
+pub(crate) struct GatewayTrace(pub(crate) PathBuf);
+
+impl GatewayTrace {
+    fn sit(&self, kernel: &KernelGateway) -> Result<Seat, String> {
+        let seat = Seat::take(Part::Gateway).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                "another overlayd of this network namespace has the gateway; stop \
+                                     it, or give it a network namespace of its own"
+                    .to_owned()
+            }
+            _ => format!("the gateway's seat cannot be had: {error}"),
+        })?;
+        let failed = |error: &dyn Display| format!("the gateway cannot be had: {error}");
+        if !self.0.exists() && kernel.has_left().map_err(|error| failed(&error))? {
+            return Err(
+                "containers of another node on this host have their way out here; start that \
+                        node again, or have it leave"
+                    .to_owned(),
+            );
+        }
+        fs::write(&self.0, "").map_err(|error| failed(&error))?;
+        Ok(seat)
+    }
+
+    fn forget(&self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.0.display(), "a file stays");
+        }
+    }
+}
+
+/// Whether a path leads to a namespace, and not to the host's own.
+fn is_elsewhere(path: &Path) -> bool {
+    let number = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let found = number(path);
+    found.is_some() && found != number(Path::new("/proc/thread-self/ns/net"))
+}
+
+/// What it means that containers get no way out, and publish nothing.
+fn without(uplinks: &Uplinks, reason: &str) -> Missed {
     let mut missed = Missed::default();
-    for (path, uplink) in &uplinks.containers {
+    let elsewhere = uplinks.containers.iter().filter(|(path, _)| is_elsewhere(path));
+    for (path, uplink) in elsewhere {
         let (publish, rest): (Vec<_>, Vec<_>) =
             uplink.endpoints.iter().partition(|(_, publisher)| !publisher.ports.is_empty());
-        missed.failures.extend(publish.into_iter().map(|(id, _)| (*id, reason.clone())));
+        missed.failures.extend(publish.into_iter().map(|(id, _)| (*id, reason.to_owned())));
         if !rest.is_empty() {
             let path = path.display();
             missed.lacks.push(format!("container {path} has no way out: {reason}"));
@@ -166,17 +228,18 @@ fn without_seat(uplinks: &Uplinks, error: &std::io::Error) -> Missed {
     missed
 }
 
-/// Removes what a gateway left, on a node that has none. What cannot be removed is logged.
-pub(crate) fn sweep(config: Option<GatewayConfig>) {
+/// Removes what this node's gateway left. What cannot be removed is logged.
+pub(crate) fn sweep(trace: &GatewayTrace, config: Option<GatewayConfig>) {
     let swept = || -> anyhow::Result<()> {
-        let mut kernel = KernelGateway::start(config.unwrap_or_default())?;
-        if !kernel.has_left()? {
+        if !trace.0.exists() {
             return Ok(());
         }
-        // Of another daemon on this host, it is in use.
-        let Ok(_seat) = Seat::take(Part::Gateway) else { return Ok(()) };
+        let mut kernel = KernelGateway::start(config.unwrap_or_default())?;
+        let _seat = trace.sit(&kernel).map_err(anyhow::Error::msg)?;
         let refused = kernel.reconcile(&Uplinks::default()).refused;
-        Ok(refused.into_iter().try_for_each(|(_, error)| Err(error))?)
+        refused.into_iter().try_for_each(|(_, error)| Err(error))?;
+        trace.forget();
+        Ok(())
     };
     if let Err(error) = swept() {
         tracing::error!(%error, "a gateway of containers stays on this host");

@@ -154,7 +154,7 @@ impl NodeHandle {
         if self.is_locked() && request.force {
             sweep_mesh(self.0.choice.carriers.plain, self.0.config.mesh());
             sweep(self.0.choice.carriers.plain, &self.0.config).await;
-            sweep_gateway(self.0.config.gateway()?);
+            sweep_gateway(&self.0.config.gateway_trace(), self.0.config.gateway()?);
             self.0.disk.forget();
             let remains = "this manager is locked and could tell nobody".to_owned();
             return Ok(v1::LeaveClusterResponse { remains });

@@ -47,8 +47,10 @@ pub(super) struct Worker {
     done: Observed,
     /// What gateway and mesh were last made to be.
     published: Published,
-    /// What endpoints go without of a way out, and of the mesh.
-    lacks: [Vec<String>; 2],
+    /// What endpoints go without of the way out.
+    gateway_lacks: Vec<String>,
+    /// And of the mesh.
+    mesh_lacks: Vec<String>,
     /// The last turn left something for when a manager is heard.
     spared: bool,
     /// What was refused in the last turn, and logged.
@@ -75,7 +77,8 @@ impl Worker {
             vanished: Vanished::default(),
             done: Observed::default(),
             published: Published::default(),
-            lacks: [Vec::new(), Vec::new()],
+            gateway_lacks: Vec::new(),
+            mesh_lacks: Vec::new(),
             spared: false,
             told: BTreeSet::new(),
             stale,
@@ -171,7 +174,7 @@ impl Worker {
         self.progress.send_modify(|progress| {
             progress.revision = revision;
             progress.failures = refused.endpoints;
-            progress.lacks = self.lacks.concat();
+            progress.lacks = [&self.gateway_lacks[..], &self.mesh_lacks].concat();
             (progress.plugged, progress.released) = (plugged, released);
             progress.epochs = self.keys.epochs().collect();
             *(if reads { &mut progress.comparison } else { &mut progress.change }) = now.elapsed();
@@ -202,7 +205,7 @@ impl Worker {
         let mut failures = BTreeMap::new();
         if reads || *uplinks != self.published.uplinks {
             let by_gateway = self.shared.gateway().turn(uplinks, heard, reads);
-            (failures, self.lacks[0]) = (by_gateway.failures, by_gateway.lacks);
+            (failures, self.gateway_lacks) = (by_gateway.failures, by_gateway.lacks);
         }
         if reads || *mesh != self.published.mesh {
             let gate = mesh.as_ref().and_then(|mesh| self.shared.take_memory_port(mesh.endpoint));
@@ -210,7 +213,7 @@ impl Worker {
             for (endpoint, reason) in by_mesh.failures {
                 failures.entry(endpoint).or_insert(reason);
             }
-            self.lacks[1] = by_mesh.lacks;
+            self.mesh_lacks = by_mesh.lacks;
         }
         for (endpoint, reason) in failures {
             refused.endpoints.entry(endpoint).or_insert(reason);

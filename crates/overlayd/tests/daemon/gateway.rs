@@ -131,21 +131,40 @@ fn n18_one_node_of_a_host_has_the_gateway_and_the_next_one_when_it_is_free() {
         // It is on its network, and has no way out, which is said; what publishes is refused.
         hosts.attach_again(1, "net", "eth0", of(&waits)).await;
         assert!(waits.ip("link show gw0").is_err());
-        let warnings = async || {
-            let status = local(&next.daemon).await.get_status(v1::GetStatusRequest {}).await;
-            status.unwrap().into_inner().warnings
-        };
-        let said = async || warnings().await.iter().any(|w| w.contains("no way out")).then_some(());
+        let said =
+            async || warnings(next).await.iter().any(|w| w.contains("no way out")).then_some(());
         until("the node warns", said).await;
         let error = next.publish("net", "eth0", of(&publishes), &["8081:80"]).await.unwrap_err();
         assert!(error.message().contains("other overlayd"), "{error}");
-        assert!(has.ip("link show gw0").is_ok(), "the other's container keeps its way out");
+        let before = has.ip("link show gw0").unwrap();
+
+        // While the other's daemon is down, too.
+        hosts.hosts[0].daemon.kill();
+        let next = &hosts.hosts[1];
+        until("it is free, and another node's all the same", async || {
+            warnings(next).await.iter().any(|w| w.contains("have it leave")).then_some(())
+        })
+        .await;
+        assert_eq!(has.ip("link show gw0").unwrap(), before);
+        hosts.hosts[0].daemon.restart();
+        let [first, next] = &hosts.hosts[..] else { panic!("two nodes") };
+        connect(&first.netns, SocketAddr::from(([192, 0, 2, 1], 8080)), &listen(&has, 80)).unwrap();
+        assert_eq!(has.ip("link show gw0").unwrap(), before);
 
         first.detach(&web).await;
         until("the next one has a way out", async || waits.ip("link show gw0").ok()).await;
-        until("nothing is missing", async || warnings().await.is_empty().then_some(())).await;
+        until("nothing is missing", async || warnings(next).await.is_empty().then_some(())).await;
         next.publish("net", "eth0", of(&publishes), &["8081:80"]).await.unwrap();
+        // Who leaves takes what is its own.
+        let before = waits.ip("link show gw0").unwrap();
+        first.leave(true).await;
+        assert_eq!(waits.ip("link show gw0").unwrap(), before);
     });
+}
+
+async fn warnings(host: &Host) -> Vec<String> {
+    let status = local(&host.daemon).await.get_status(v1::GetStatusRequest {}).await;
+    status.unwrap().into_inner().warnings
 }
 
 /// Its TAP devices end with the daemon; the way out is the host's, and carries on.

@@ -96,6 +96,7 @@ fn d07_a_node_with_another_dataplane_takes_its_endpoints_along() {
         let here = hosts.hosts[0].attach("net", "eth0", of(&c)).await.unwrap();
         let there = hosts.hosts[1].attach("net", "eth0", of(&d)).await.unwrap();
         reaches(&c, &there).await;
+        let way_out = d.ip("-br link show gw0").unwrap();
         for dataplane in ["user", "kernel", "user"] {
             let daemon = &mut hosts.hosts[1].daemon;
             daemon.kill();
@@ -110,8 +111,12 @@ fn d07_a_node_with_another_dataplane_takes_its_endpoints_along() {
             .await;
             reaches(&d, &here).await;
             reaches(&c, &there).await;
+            // The way out is of no dataplane.
+            assert_eq!(d.ip("-br link show gw0").unwrap(), way_out);
             if dataplane == "user" {
-                assert_eq!(hosts.hosts[1].listing(), hosts.hosts[1].bare);
+                assert!(hosts.hosts[1].namespaces().is_empty());
+                let rules = hosts.hosts[1].netns.run(&["nft", "list", "tables"]).unwrap();
+                assert_eq!(rules.trim(), "table inet overlay_gateway");
             }
         }
         assert_eq!(hosts.hosts[1].leave(false).await, "");
