@@ -67,13 +67,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Which of ours is told next to which other, with the target of each ratio.
-const COMPARISONS: [(&str, &str, Target); 14] = [
+const COMPARISONS: [(&str, &str, Target); 15] = [
     (KERNEL, "cable", none),
     (KERNEL, BARE, |_| ">= 1"),
     (KERNEL, BRIDGED, |_| ">= 1"),
     (KERNEL, "peer", |_| ">= 1.2"),
     (PLAIN, BARE, |figure| of_streams(figure, ">= 0.5")),
     (SEALED, BARE, |figure| of_streams(figure, ">= 0.4")),
+    (SEALED, BRIDGED, none),
     (SEALED, PLAIN, none),
     (SEALED, "wireguard-go", |figure| of_streams(figure, ">= 8")),
     (SEALED, "boringtun", |figure| of_streams(figure, ">= 8")),

@@ -18,6 +18,7 @@ use crate::{
     rotation::under_load,
     setup::{BACK_WITHIN, Cluster, Container, PATIENCE, listing},
     talk::Talk,
+    web::vip,
 };
 
 /// Longest time until keys of a run before are not in use any more: ten seconds where both nodes were started
@@ -63,8 +64,14 @@ fn goes_on(planes: &[Plane]) -> Result<()> {
         lab.ctl(1, "network create --attachable --opt encrypted net")?;
         let ends = [lab.container(1, "net")?, lab.container(2, "net")?];
         ends.iter().try_for_each(Container::until_plugged)?;
-        let talk = Talk::between(&ends[0], &ends[1], WORD)?;
-        talk.until_answered()?;
+        lab.ctl(1, "service create --name web --network net")?;
+        let task = Container::on_no_network()?.joined(lab, 2, "net", &["--service", "web"])?;
+        task.until_plugged()?;
+        // To the other end itself, and by a virtual address.
+        let talks =
+            [Talk::between(&ends[0], &ends[1], WORD)?, Talk::by(vip(lab)?, &ends[0], &task, WORD)?];
+        let until_answered = || talks.iter().try_for_each(Talk::until_answered);
+        until_answered()?;
         let alone = kernels.iter().map(|node| vec![*node]);
         for down in alone.chain((kernels.len() > 1).then(|| kernels.clone())) {
             for signal in [Signal::SIGKILL, Signal::SIGTERM] {
@@ -72,7 +79,7 @@ fn goes_on(planes: &[Plane]) -> Result<()> {
                     let before = down.iter().map(|node| spis(lab.host(*node)));
                     let before: Vec<_> = before.collect::<Result<_>>()?;
                     down.iter().try_for_each(|node| lab.stop(*node, signal))?;
-                    talk.until_answered()?;
+                    until_answered()?;
                     down.iter().try_for_each(|node| lab.start(*node))?;
                     for (node, before) in down.iter().zip(&before) {
                         until("nothing of the run before is in use", HANDED_OVER, || {
@@ -81,7 +88,7 @@ fn goes_on(planes: &[Plane]) -> Result<()> {
                             Ok(())
                         })?;
                     }
-                    talk.until_answered()
+                    until_answered()
                 });
                 let told = told.with_context(|| format!("nodes {down:?} went by {signal}"))?;
                 #[expect(clippy::print_stderr, reason = "how much it has proved")]

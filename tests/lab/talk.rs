@@ -34,7 +34,17 @@ pub(crate) struct Talk {
 impl Talk {
     /// `word` is in every datagram, of both.
     pub(crate) fn between(one: &Container, two: &Container, word: &'static [u8]) -> Result<Self> {
-        let target = SocketAddr::new(two.address(), PORT);
+        Self::by(two.address(), one, two, word)
+    }
+
+    /// The second one is asked at an address that leads to it.
+    pub(crate) fn by(
+        address: IpAddr,
+        one: &Container,
+        two: &Container,
+        word: &'static [u8],
+    ) -> Result<Self> {
+        let target = SocketAddr::new(address, PORT);
         let any = |port| SocketAddr::new(IpAddr::from([0; 4]), port);
         // Not at their addresses: these may go and come back.
         let asker = one.netns.enter(|| UdpSocket::bind(any(0)))?;

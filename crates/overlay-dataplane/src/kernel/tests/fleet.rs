@@ -169,6 +169,11 @@ impl Fleet {
     }
 
     /// All rules of a container, as text.
+    /// Ports on the network's bridge.
+    pub(super) fn ports(&self) -> usize {
+        self.lab.run(0, "ip -br link show").matches("\nep").count()
+    }
+
     pub(super) fn ruleset(&self, number: usize) -> String {
         self.containers[number].run(&["nft", "list ruleset"]).unwrap()
     }

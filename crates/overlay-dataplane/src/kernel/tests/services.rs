@@ -10,9 +10,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     super::netlink::fuse,
+    eventually,
     fleet::{Fleet, PORT, PORTS, ask, count, endpoint, ip, of_container, of_service, with_fleet},
 };
-use crate::{Desired, Op, desired::LocalEndpoint, diff};
+use crate::{Dataplane as _, Desired, Op, desired::LocalEndpoint, diff};
 
 const SCTP: i32 = 132;
 
@@ -134,7 +135,7 @@ fn s12_a_flow_that_is_older_than_the_service_finds_it() {
             let socket = fleet.udp(0, vip(1, ipv6));
             socket.send(&[0]).unwrap();
             fleet.serve(1, &[1], &[]);
-            super::eventually("it is answered", || {
+            eventually("it is answered", || {
                 socket.set_read_timeout(Some(core::time::Duration::from_millis(200))).unwrap();
                 ask(&socket).is_ok()
             });
@@ -166,7 +167,7 @@ fn s12_an_idle_connection_lives_as_long_as_connection_tracking_says() {
         fleet.containers[0].run(&["sysctl", "-w", timer]).unwrap();
         assert_eq!(idle.each_ref().map(|stream| ask(stream).unwrap()), first);
         for stream in &idle {
-            super::eventually("it is forgotten", || {
+            eventually("it is forgotten", || {
                 idle_time_left(&fleet.containers[0], stream).is_none()
             });
         }
@@ -435,6 +436,20 @@ fn a_container_that_is_gone_is_no_error_for_the_others() {
         fleet.network().services.insert(ServiceId::from_u128(3), service);
         fleet.network().locals.remove(&endpoint(2));
         fleet.converge();
+    });
+}
+
+/// Sockets that are kept for the next change of its services let go of its namespace, whose end the port shows.
+#[test]
+fn d07_a_container_that_is_gone_is_not_held_on_to() {
+    with_fleet(2, |mut fleet| {
+        fleet.serve(1, &[1], &[]);
+        assert_eq!(fleet.ports(), 2);
+        fleet.containers.pop().unwrap().end();
+        eventually("its namespace ends", || {
+            fleet.dataplane.observe().unwrap();
+            fleet.ports() == 1
+        });
     });
 }
 
