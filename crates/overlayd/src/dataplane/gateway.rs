@@ -4,15 +4,14 @@
 use core::fmt::Display;
 use std::{
     fs,
-    io::ErrorKind,
-    os::unix::fs::MetadataExt as _,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use overlay_dataplane::{
     Error,
-    desired::{PortKind, Uplinks},
-    kernel::{GatewayConfig, KernelGateway, capability},
+    desired::{PortKind, Uplink, Uplinks},
+    kernel::{GatewayConfig, KernelGateway, NetNs, capability},
 };
 use overlay_types::{Network, PortSpec};
 
@@ -20,6 +19,12 @@ use super::{
     Missed,
     seat::{Part, Seat},
 };
+
+/// Why the gateway cannot be had beside another node.
+const TAKEN: &str = "another overlayd of this network namespace has the gateway; stop it, or give it a \
+                     network namespace of its own";
+const ANOTHERS: &str = "containers of another node on this host have their way out here; start that node \
+                        again, or have it leave";
 
 /// A node's gateway, if it has one.
 #[derive(Debug)]
@@ -64,7 +69,9 @@ impl NodeGateway {
     /// may lack the last second: what the run before left stays as it is. A turn that `reads` looks at all
     /// there is.
     pub(crate) fn turn(&mut self, uplinks: &Uplinks, heard: bool, reads: bool) -> Missed {
-        let is_idle = !self.is_on || !uplinks.containers.keys().any(|path| is_elsewhere(path));
+        let concerns =
+            |(path, uplink): (&PathBuf, &Uplink)| publishes(uplink) || is_elsewhere(path);
+        let is_idle = !self.is_on || !uplinks.containers.iter().any(concerns);
         if is_idle && self.seat.is_none() {
             return Missed::default();
         }
@@ -177,20 +184,12 @@ pub(crate) struct GatewayTrace(pub(crate) PathBuf);
 impl GatewayTrace {
     fn sit(&self, kernel: &KernelGateway) -> Result<Seat, String> {
         let seat = Seat::take(Part::Gateway).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => {
-                "another overlayd of this network namespace has the gateway; stop \
-                                     it, or give it a network namespace of its own"
-                    .to_owned()
-            }
+            ErrorKind::AddrInUse => TAKEN.to_owned(),
             _ => format!("the gateway's seat cannot be had: {error}"),
         })?;
         let failed = |error: &dyn Display| format!("the gateway cannot be had: {error}");
         if !self.0.exists() && kernel.has_left().map_err(|error| failed(&error))? {
-            return Err(
-                "containers of another node on this host have their way out here; start that \
-                        node again, or have it leave"
-                    .to_owned(),
-            );
+            return Err(ANOTHERS.to_owned());
         }
         fs::write(&self.0, "").map_err(|error| failed(&error))?;
         Ok(seat)
@@ -205,22 +204,26 @@ impl GatewayTrace {
     }
 }
 
+/// Whether anything in a container publishes ports. In the host's own namespace that is refused.
+fn publishes(uplink: &Uplink) -> bool {
+    uplink.endpoints.values().any(|publisher| !publisher.ports.is_empty())
+}
+
 /// Whether a path leads to a namespace, and not to the host's own.
 fn is_elsewhere(path: &Path) -> bool {
-    let number = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let found = number(path);
-    found.is_some() && found != number(Path::new("/proc/thread-self/ns/net"))
+    let number = |netns: io::Result<NetNs>| netns.and_then(|netns| netns.id()).ok();
+    let found = number(NetNs::open(path));
+    found.is_some() && found != number(NetNs::own())
 }
 
 /// What it means that containers get no way out, and publish nothing.
 fn without(uplinks: &Uplinks, reason: &str) -> Missed {
     let mut missed = Missed::default();
-    let elsewhere = uplinks.containers.iter().filter(|(path, _)| is_elsewhere(path));
-    for (path, uplink) in elsewhere {
+    for (path, uplink) in &uplinks.containers {
         let (publish, rest): (Vec<_>, Vec<_>) =
             uplink.endpoints.iter().partition(|(_, publisher)| !publisher.ports.is_empty());
         missed.failures.extend(publish.into_iter().map(|(id, _)| (*id, reason.to_owned())));
-        if !rest.is_empty() {
+        if !rest.is_empty() && is_elsewhere(path) {
             let path = path.display();
             missed.lacks.push(format!("container {path} has no way out: {reason}"));
         }

@@ -93,6 +93,10 @@ fn n18_a_network_that_is_internal_has_no_way_out_and_publishes_nothing() {
         let [a, b] = &hosts.hosts[..] else { panic!("two hosts") };
         hosts.create(v1::NetworkSpec { internal: true, ..network("inner") }).await;
         hosts.create(v1::NetworkSpec { encrypted: true, ..network("sealed") }).await;
+        hosts.create(network("plain")).await;
+        // What is in the host's own namespace answers there as it is, and nothing else needs a way out yet.
+        let error = a.publish("plain", "eth8", None, &["8082:80"]).await.unwrap_err();
+        assert!(error.message().contains("own namespace"), "{error}");
         let c = Namespace::new().unwrap();
         a.attach("inner", "eth0", of(&c)).await.unwrap();
         assert!(c.ip("link show gw0").is_err());
