@@ -108,8 +108,8 @@ pub fn probe_way_out() -> Vec<Missing> {
     let tried = netns::scratch(|netns| Ok(try_way_out(netns, &RouteSocket::open()?)));
     let mut found = tried.unwrap_or_else(|error| vec![missing(NAMESPACES, &error)]);
     // Who may make namespaces has no say yet in the one that it is in.
-    let may_look = Nft::open().and_then(|mut nft| nft.observe(&gateway::table_id()));
     if found.is_empty() {
+        let may_look = Nft::open().and_then(|mut nft| nft.observe(&gateway::table_id()));
         found.extend(may_look.err().map(|error| missing(HOST, &error)));
     }
     found

@@ -80,8 +80,9 @@ pub(super) fn end(
 
 /// Lists connections of a version of IP, or all.
 fn list(family: AddressFamily) -> Message {
-    let [_, rest @ ..] = GENERIC;
-    Message::new(GET, NlmF::empty(), &[&[family as u8], &rest[..]].concat())
+    let mut generic = GENERIC;
+    generic[0] = family as u8;
+    Message::new(GET, NlmF::empty(), &generic)
 }
 
 /// Lists connections that were sent to these addresses, and all of IPv6 if one of them is: of those the kernel

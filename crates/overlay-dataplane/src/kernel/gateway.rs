@@ -403,7 +403,7 @@ fn set_container_table(netns: &NetNs, table: Option<&Table>) -> Result<(), Error
     let mut nft =
         opened.map_err(|source| super::nft::NftError::Socket { step: "open", source })??;
     let outcome = set_table(&mut nft, &endpoint::table_id(), table);
-    netlink::close(nft);
+    netlink::close(vec![nft]);
     outcome
 }
 

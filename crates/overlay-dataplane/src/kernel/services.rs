@@ -154,9 +154,7 @@ impl Services {
         for (job, outcome) in finish(unfinished) {
             failed.extend(self.put_back(job, outcome, &mut over));
         }
-        if !over.is_empty() {
-            netlink::close(over);
-        }
+        netlink::close(over);
         failed
     }
 
@@ -219,9 +217,7 @@ impl Services {
         let mut job = self.job(site, services, None, vec![0]);
         let (outcome, mut over) = (job.run(Step::End), Vec::new());
         let failed = self.put_back(job, outcome, &mut over);
-        if !over.is_empty() {
-            netlink::close(over);
-        }
+        netlink::close(over);
         failed.into_iter().try_for_each(|(_, error)| Err(error))
     }
 
@@ -241,7 +237,7 @@ impl Services {
         if let Some(mut room) = room.filter(|room| !room.is_another(&known)) {
             room.refresh(&mut known)?;
             room.withdraw(&known)?;
-            netlink::close(room.sockets);
+            netlink::close(vec![room.sockets]);
         }
         self.tables.remove(&site.endpoint);
         Ok(())

@@ -42,11 +42,15 @@ pub(in crate::kernel) struct RouteSocket {
     secret: bool,
 }
 
-/// Closes a socket of netfilter behind the caller's back. After changes of its namespace's rules the kernel
-/// does not return from that before what they removed is gone, 10 ms and more.
-pub(in crate::kernel) fn close(socket: impl Send + 'static) {
-    // Where no thread can be had it is closed here.
-    let _ = thread::Builder::new().name("overlay-close".to_owned()).spawn(move || drop(socket));
+/// Closes sockets of netfilter behind the caller's back. After changes of its namespace's rules the kernel does
+/// not return from that before what they removed is gone, 10 ms and more.
+pub(in crate::kernel) fn close<T: Send + 'static>(sockets: Vec<T>) {
+    if sockets.is_empty() {
+        return;
+    }
+    // Where no thread can be had they are closed here.
+    let closer = thread::Builder::new().name("overlay-close".to_owned());
+    let _ = closer.spawn(move || drop(sockets));
 }
 
 impl RouteSocket {
